@@ -1,0 +1,1 @@
+"""Make a neural network smaller and faster while it learns."""

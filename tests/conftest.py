@@ -1,0 +1,21 @@
+"""Every shape in an annotation of `dpap` is checked while the tests run."""
+
+import os
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+from jaxtyping import install_import_hook
+
+install_import_hook("dpap", "beartype.beartype")
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("dpap", deadline=None, print_blob=True, derandomize=True)
+settings.load_profile("dpap")
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
