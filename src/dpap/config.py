@@ -1,0 +1,92 @@
+"""What a user can choose about pruning; every constant says where it comes from."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Decay:
+    """The constants of equations (9)-(11) for one kind of thing that can die.
+
+    Attributes:
+        epsilon: decay value, subtracted from the doubled importance (9); larger prunes more. With a target
+            it is only the offset between kinds: the budget adds one shift to all of them.
+        eta: decay rate in epochs (11); larger lets survival change for longer.
+        beta: survival at birth (11).
+        protection: C of (10), added where the importance is at least half the decay value.
+    """
+
+    epsilon: float
+    eta: float
+    beta: float
+    protection: float
+
+
+@dataclass(frozen=True)
+class PruningConfig:
+    """How a network is pruned while it learns.
+
+    Attributes:
+        target: share of the prunable weights that is dead at `end_epoch`, in [0, 1). None: the paper's
+            emergent rule, where epsilon and eta decide how much dies.
+        end_epoch: epoch (1 = after the first) by which the target is met. Required with a target.
+        start_epoch: epochs that only observe before the first death.
+        rules: "paper" follows the equations, "released" the authors' code formula for formula.
+        synapses: whether single synapses of fully connected layers die too, besides neurons and channels.
+        timesteps: whether neuron-timesteps of spiking neurons die.
+        timestep_target: share of neuron-timesteps that is dead at `end_epoch`; implies `timesteps`.
+        observe_every: observe the activity of every n-th batch.
+        min_units: units of each layer, the strongest, that survive whatever their importance.
+        compact: "auto" removes the dead physically during training once that is worth it, "manual" leaves
+            it to `Pruner.compact()`.
+        compact_share: with "auto", share of the remaining parameters that must be removable.
+        trace_decay: tau of equation (1).
+        gamma: forgetting of survival (11).
+        conv, neuron, synapse, timestep: constants of conv channels, fully connected neurons, their
+            synapses, and neuron-timesteps.
+    """
+
+    target: float | None = None
+    end_epoch: int | None = None
+    start_epoch: int = 1
+    rules: Literal["paper", "released"] = "paper"
+    synapses: bool = True
+    timesteps: bool = False
+    timestep_target: float | None = None
+    observe_every: int = 4
+    min_units: int = 2
+    compact: Literal["manual", "auto"] = "manual"
+    compact_share: float = 0.05
+    trace_decay: float = 0.5
+    gamma: float = 0.999
+    conv: Decay = field(default_factory=lambda: Decay(epsilon=0.65, eta=12.0, beta=1.0, protection=5.0))
+    neuron: Decay = field(default_factory=lambda: Decay(epsilon=0.65, eta=12.0, beta=1.0, protection=2.0))
+    synapse: Decay = field(default_factory=lambda: Decay(epsilon=0.65, eta=12.0, beta=1.0, protection=2.0))
+    timestep: Decay = field(default_factory=lambda: Decay(epsilon=0.65, eta=12.0, beta=1.0, protection=2.0))
+
+    def __post_init__(self) -> None:
+        for name in ("target", "timestep_target"):
+            share = getattr(self, name)
+            if share is not None and not 0 <= share < 1:
+                raise ValueError(f"{name} is the share that dies, in [0, 1); got {share}")
+        if (self.target is not None or self.timestep_target is not None) and self.end_epoch is None:
+            raise ValueError("a target needs end_epoch, the epoch by which it is met; got None")
+        if self.start_epoch < 0:
+            raise ValueError(f"start_epoch counts epochs from 0; got {self.start_epoch}")
+        if self.end_epoch is not None and self.end_epoch <= self.start_epoch:
+            raise ValueError(
+                f"end_epoch must lie after start_epoch; got end_epoch={self.end_epoch}, "
+                f"start_epoch={self.start_epoch}"
+            )
+        for name in ("observe_every", "min_units"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+
+    @property
+    def prunes_timesteps(self) -> bool:
+        """Whether neuron-timesteps die."""
+        return self.timesteps or self.timestep_target is not None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The configuration as plain values, to write down and compare."""
+        return asdict(self)
