@@ -1,0 +1,40 @@
+"""The equations of developmental plasticity-inspired adaptive pruning, as functions of tensors.
+
+B. Han, F. Zhao, Y. Zeng, G. Shen, IEEE TPAMI 47(1), 2025, doi 10.1109/TPAMI.2024.3467268. Equation numbers
+are those of that paper. `RULES` holds the two rule sets that put the equations together.
+"""
+
+from dpap.plasticity.memory import Memory
+from dpap.plasticity.rules import RULES, RuleSet
+from dpap.plasticity.spines import spines
+from dpap.plasticity.survival import (
+    critical_epsilon,
+    exponential_decay,
+    growth,
+    normalise,
+    staircase_decay,
+    survive,
+)
+from dpap.plasticity.synapses import bcm, potentiation, sliding_threshold
+from dpap.plasticity.timesteps import timestep_importance
+from dpap.plasticity.traces import population_activity, running_traces, trace
+
+__all__ = [
+    "RULES",
+    "Memory",
+    "RuleSet",
+    "bcm",
+    "critical_epsilon",
+    "exponential_decay",
+    "growth",
+    "normalise",
+    "population_activity",
+    "potentiation",
+    "running_traces",
+    "sliding_threshold",
+    "spines",
+    "staircase_decay",
+    "survive",
+    "timestep_importance",
+    "trace",
+]

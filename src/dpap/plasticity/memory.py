@@ -1,0 +1,87 @@
+"""What a projection remembers of its activity."""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass
+class Memory:
+    """Sums over the observed activity of one projection, from its features (pre) to its units (post).
+
+    Attributes:
+        threshold: theta of (4) per unit; the released rules keep one per batch slot and unit.
+        spines: what neuronal importance is made of: D of (7), or sum_j BCM_ij for the released rules.
+        activity: summed trace of each unit.
+        synapses: summed BCM (6); None where single synapses do not die.
+        timesteps: summed importance of neuron-timesteps (8); None where they do not die.
+        samples: samples observed since the start of learning.
+        batches: batches observed since the start of learning.
+    """
+
+    threshold: Float[Tensor, "*slot unit"]
+    spines: Float[Tensor, " unit"]
+    activity: Float[Tensor, " unit"]
+    synapses: Float[Tensor, "unit feature"] | None = None
+    timesteps: Float[Tensor, "time unit"] | None = None
+    samples: int = 0
+    batches: int = 0
+
+    def keep(
+        self, units: Int[Tensor, " kept_unit"] | None, features: Int[Tensor, " kept_feature"] | None
+    ) -> None:
+        """Forget all but the given units and features, by position; None keeps all of them."""
+        if units is not None:
+            self.threshold = self.threshold.index_select(-1, units)
+            self.spines = self.spines.index_select(0, units)
+            self.activity = self.activity.index_select(0, units)
+            if self.synapses is not None:
+                self.synapses = self.synapses.index_select(0, units)
+            if self.timesteps is not None:
+                self.timesteps = self.timesteps.index_select(1, units)
+        if features is not None and self.synapses is not None:
+            self.synapses = self.synapses.index_select(1, features)
+
+    def forget(self) -> None:
+        """Set the sums to zero; threshold and counts stay."""
+        for tensor in (self.spines, self.activity, self.synapses, self.timesteps):
+            if tensor is not None:
+                tensor.zero_()
+
+    def state_dict(self) -> dict[str, Tensor | int]:
+        """Copies of the tensors, and the counts; what is not kept is left out."""
+        state: dict[str, Tensor | int] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value is not None:
+                state[item.name] = value.clone() if isinstance(value, Tensor) else value
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave, on this memory's device and in its precision.
+
+        Raises:
+            ValueError: the state is of a projection of another size, or of another kind.
+        """
+        expected = set(self.state_dict())
+        if set(state) != expected:
+            raise ValueError(
+                f"the state of a projection's memory must hold {sorted(expected)}; got {sorted(state)}: "
+                "load it into a pruner of the configuration that saved it"
+            )
+        for name, value in state.items():
+            current = getattr(self, name)
+            if not isinstance(current, Tensor):
+                continue
+            # Batch slots differ in number, and appear with the first batch.
+            matches = value.shape[-1:] == current.shape[-1:] and value.dim() == current.dim()
+            if not matches or (name != "threshold" and value.shape != current.shape):
+                raise ValueError(
+                    f"'{name}' of a projection's memory must have shape {tuple(current.shape)}; got "
+                    f"{tuple(value.shape)}: shrink the network to the saved structure first"
+                )
+        for name, value in state.items():
+            current = getattr(self, name)
+            setattr(self, name, value.to(current, copy=True) if isinstance(current, Tensor) else int(value))
