@@ -1,0 +1,143 @@
+"""Spiking neurons over [T, B, ...]: a module is a layer of neurons, a forward is a whole presentation."""
+
+import math
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dpap.spiking.fused import integrate_and_fire
+from dpap.spiking.surrogate import ArcTan, Surrogate
+
+Reset = Literal["hard", "soft"]
+
+
+class SpikingNeuron(nn.Module):
+    """Base of the neurons: at rest before the first timestep, stateless between two forwards.
+
+    A neuron fires, s_t = 1, when h_t >= threshold, else s_t = 0. Its membrane is then reset,
+    hard: v_t = h_t (1 - s_t), or soft: v_t = h_t - threshold s_t. Without input it never fires.
+
+    Args:
+        threshold: of the membrane, positive.
+        reset: "hard" or "soft".
+        detach_reset: whether the reset is a constant to the gradient.
+        surrogate: what replaces the derivative of the step.
+    """
+
+    time_axis = 0
+
+    def __init__(
+        self,
+        *,
+        threshold: float = 1.0,
+        reset: Reset = "hard",
+        detach_reset: bool = False,
+        surrogate: Surrogate | None = None,
+    ) -> None:
+        super().__init__()
+        if not (threshold > 0 and math.isfinite(threshold)):
+            raise ValueError(
+                f"threshold must be positive and finite, or neurons would fire without input; got {threshold}"
+            )
+        if reset not in get_args(Reset):
+            raise ValueError(f'reset must be "hard" (to 0) or "soft" (by the threshold); got {reset!r}')
+        self.threshold = float(threshold)
+        self.reset = reset
+        self.detach_reset = detach_reset
+        self.surrogate: Surrogate = ArcTan() if surrogate is None else surrogate
+
+    def rate(self) -> Float[Tensor, ""] | float | None:
+        """1 / tau, the share of the distance to its input that a membrane covers in a step; None: no leak."""
+        raise NotImplementedError
+
+    def forward(self, current: Float[Tensor, "time batch *unit"]) -> Float[Tensor, "time batch *unit"]:
+        """Spikes, exactly 0 or 1, of the currents of at least one timestep.
+
+        A constant current may be expanded over time (`x.expand(T, ...)`); it is not copied.
+        """
+        if current.ndim < 2 or len(current) == 0:
+            raise ValueError(
+                "expected currents [time, batch, ...] of at least one timestep; got shape "
+                f"{tuple(current.shape)}; repeat a constant input over time with x.expand(T, *x.shape)"
+            )
+        return integrate_and_fire(
+            current, self.rate(), self.threshold, self.reset == "hard", self.detach_reset, self.surrogate
+        )
+
+    def extra_repr(self) -> str:
+        """Settings, as `print` shows them."""
+        detached = ", detach_reset=True" if self.detach_reset else ""
+        return f"threshold={self.threshold}, reset={self.reset!r}{detached}, surrogate={self.surrogate}"
+
+
+class IF(SpikingNeuron):
+    """Integrate and fire: h_t = v_{t-1} + x_t."""
+
+    def rate(self) -> None:
+        """No leak."""
+        return
+
+
+class LIF(SpikingNeuron):
+    """Leaky integrate and fire: h_t = v_{t-1} + (x_t - v_{t-1}) / tau, tau > 1 in timesteps."""
+
+    def __init__(
+        self,
+        tau: float = 2.0,
+        *,
+        threshold: float = 1.0,
+        reset: Reset = "hard",
+        detach_reset: bool = False,
+        surrogate: Surrogate | None = None,
+    ) -> None:
+        super().__init__(threshold=threshold, reset=reset, detach_reset=detach_reset, surrogate=surrogate)
+        self.tau = _time_constant(tau)
+
+    def rate(self) -> float:
+        """1 / tau."""
+        return 1 / self.tau
+
+    def extra_repr(self) -> str:
+        """Settings, as `print` shows them."""
+        return f"tau={self.tau}, {super().extra_repr()}"
+
+
+class PLIF(SpikingNeuron):
+    """Leaky integrate and fire with a learned time constant shared by the layer (Fang et al., ICCV 2021).
+
+    h_t = v_{t-1} + (x_t - v_{t-1}) / tau with 1 / tau = sigmoid(w), held above 1e-4;
+    w starts at the given tau.
+    """
+
+    def __init__(
+        self,
+        tau: float = 2.0,
+        *,
+        threshold: float = 1.0,
+        reset: Reset = "hard",
+        detach_reset: bool = False,
+        surrogate: Surrogate | None = None,
+    ) -> None:
+        super().__init__(threshold=threshold, reset=reset, detach_reset=detach_reset, surrogate=surrogate)
+        self.w = nn.Parameter(torch.tensor(-math.log(_time_constant(tau) - 1)))
+
+    @property
+    def tau(self) -> float:
+        """The time constant that is learned so far, in timesteps."""
+        return 1 / float(self.rate().detach())
+
+    def rate(self) -> Float[Tensor, ""]:
+        """1 / tau, of which gradients reach w."""
+        return self.w.sigmoid().clamp(min=1e-4)
+
+    def extra_repr(self) -> str:
+        """Settings, as `print` shows them."""
+        return f"tau={self.tau:.4g}, {super().extra_repr()}"
+
+
+def _time_constant(tau: float) -> float:
+    if not (tau > 1 and math.isfinite(tau)):
+        raise ValueError(f"tau must be greater than 1 timestep and finite; got {tau}; IF has no leak at all")
+    return float(tau)

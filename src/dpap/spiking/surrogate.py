@@ -1,0 +1,97 @@
+"""Surrogate gradients: what stands in for the derivative of the Heaviside step of a spike.
+
+Each is a density of area 1, largest at the threshold; `primitive` is the smooth step whose derivative it is.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+class Surrogate:
+    """A smooth step and its derivative, functions of the distance `x` of the membrane from the threshold."""
+
+    def primitive(self, x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        """The smooth step, from 0 to 1."""
+        raise NotImplementedError
+
+    def derivative_(self, x: Float[Tensor, "*any"], scale: float = 1.0) -> Float[Tensor, "*any"]:
+        """Overwrite `x` with `scale` times the derivative there."""
+        raise NotImplementedError
+
+    def derivative(self, x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        """The derivative at `x`."""
+        return self.derivative_(x.clone())
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"{name} of a surrogate must be positive and finite; got {value}; 1 to 4 is usual")
+
+
+@dataclass(frozen=True)
+class ArcTan(Surrogate):
+    """a / (2 (1 + (pi a x / 2)^2)), derivative of arctan(pi a x / 2) / pi + 1/2 (Fang et al., ICCV 2021)."""
+
+    alpha: float = 2.0
+
+    def __post_init__(self) -> None:
+        _check_positive("alpha", self.alpha)
+
+    def primitive(self, x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        """arctan(pi a x / 2) / pi + 1/2."""
+        return torch.atan(x * (math.pi / 2 * self.alpha)) / math.pi + 0.5
+
+    def derivative_(self, x: Float[Tensor, "*any"], scale: float = 1.0) -> Float[Tensor, "*any"]:
+        """Overwrite `x` with `scale` times the derivative there."""
+        # scale a/2 / (1 + b x^2) = 1 / (p x^2 + q): no pass over x is spent on the constants' product
+        q = 2 / (self.alpha * scale)
+        return x.square_().mul_(q * (math.pi / 2 * self.alpha) ** 2).add_(q).reciprocal_()
+
+
+@dataclass(frozen=True)
+class Sigmoid(Surrogate):
+    """a y (1 - y), derivative of y = sigmoid(a x)."""
+
+    alpha: float = 4.0
+
+    def __post_init__(self) -> None:
+        _check_positive("alpha", self.alpha)
+
+    def primitive(self, x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        """sigmoid(a x)."""
+        return torch.sigmoid(x * self.alpha)
+
+    def derivative_(self, x: Float[Tensor, "*any"], scale: float = 1.0) -> Float[Tensor, "*any"]:
+        """Overwrite `x` with `scale` times the derivative there."""
+        y = x.mul_(self.alpha).sigmoid_()
+        return y.addcmul_(y, y, value=-1).mul_(self.alpha * scale)
+
+
+@dataclass(frozen=True)
+class Triangle(Surrogate):
+    """max(0, 1 - |x| / w) / w: a hat that is 0 from a distance w on (Bellec et al., 2018)."""
+
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_positive("width", self.width)
+
+    def primitive(self, x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+        """1/2 + u - u |u| / 2 with u = x / w held within [-1, 1]."""
+        u = (x / self.width).clamp(-1, 1)
+        return 0.5 + u - 0.5 * u * u.abs()
+
+    def derivative_(self, x: Float[Tensor, "*any"], scale: float = 1.0) -> Float[Tensor, "*any"]:
+        """Overwrite `x` with `scale` times the derivative there."""
+        return x.abs_().mul_(-scale / self.width**2).add_(scale / self.width).clamp_(min=0)
+
+
+SURROGATES: dict[str, type[Surrogate]] = {
+    "arctan": ArcTan,
+    "sigmoid": Sigmoid,
+    "triangle": Triangle,
+}

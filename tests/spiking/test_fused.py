@@ -1,0 +1,186 @@
+"""The fused function against a loop over timesteps that autograd differentiates."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dpap.spiking import ArcTan, Sigmoid, Triangle, fused
+from dpap.spiking.fused import integrate_and_fire
+
+
+class Step(torch.autograd.Function):
+    """Heaviside with a surrogate's derivative."""
+
+    @staticmethod
+    def forward(ctx, x, surrogate):
+        ctx.save_for_backward(x)
+        ctx.surrogate = surrogate
+        return (x >= 0).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, upstream):
+        (x,) = ctx.saved_tensors
+        return upstream * ctx.surrogate.derivative(x), None
+
+
+def loop(current, rate, threshold, hard, detach_reset, surrogate, step=Step.apply):
+    v = torch.zeros_like(current[0])
+    spikes = []
+    for x in current:
+        h = v + x if rate is None else v + (x - v) * rate
+        s = step(h - threshold, surrogate)
+        spikes.append(s)
+        reset = s.detach() if detach_reset else s
+        v = h * (1 - reset) if hard else h - threshold * reset
+    return torch.stack(spikes)
+
+
+def gradients(function, current, rate, weight, *rule):
+    current = current.detach().requires_grad_()
+    wanted = [current]
+    if isinstance(rate, torch.Tensor):
+        rate = rate.detach().requires_grad_()
+        wanted.append(rate)
+    spikes = function(current, rate, *rule)
+    return spikes.detach(), *torch.autograd.grad((spikes * weight).sum(), wanted)
+
+
+rules = st.tuples(
+    st.sampled_from([0.5, 1.0, 1.7]),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from([ArcTan(), ArcTan(0.7), Sigmoid(), Triangle(), Triangle(2.5)]),
+)
+rates = st.sampled_from([None, 0.5, 0.3, 0.95, torch.tensor(0.4), torch.tensor(0.8)])
+shapes = st.lists(st.integers(0, 4), min_size=0, max_size=3)
+
+
+@given(
+    st.integers(1, 9),
+    st.integers(0, 4),
+    shapes,
+    rates,
+    rules,
+    st.sampled_from([torch.float32, torch.float64]),
+)
+@settings(max_examples=300)
+def test_equals_the_loop(steps, batch, unit, rate, rule, dtype):
+    generator = torch.Generator().manual_seed(steps + 31 * batch + len(unit))
+    current = torch.randn(steps, batch, *unit, dtype=dtype, generator=generator) * 2 + 0.5
+    weight = torch.randn(current.shape, dtype=dtype, generator=generator)
+    if isinstance(rate, torch.Tensor):
+        rate = rate.to(dtype)
+    tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-12}
+    result = gradients(integrate_and_fire, current, rate, weight, *rule)
+    expected = gradients(loop, current, rate, weight, *rule)
+    assert torch.equal(result[0], expected[0])
+    for r, e in zip(result[1:], expected[1:], strict=True):
+        torch.testing.assert_close(r, e, **tolerance)
+
+
+@given(rates, rules)
+def test_float32_gradient_is_within_1e_6_of_the_float64_loop(rate, rule):
+    """Relative to the largest gradient, or to 1 (the rate's may cancel to nearly nothing)."""
+    generator = torch.Generator().manual_seed(1)
+    current = torch.randint(-16, 33, (6, 5, 7), generator=generator) / 16 + 0.0137
+    weight = torch.randn(current.shape, generator=generator)
+    result = gradients(integrate_and_fire, current, rate, weight, *rule)
+    rate = rate.double() if isinstance(rate, torch.Tensor) else rate
+    expected = gradients(loop, current.double(), rate, weight.double(), *rule)
+    assert torch.equal(result[0].double(), expected[0])
+    for r, e in zip(result[1:], expected[1:], strict=True):
+        assert (r - e).abs().max() <= 1e-6 * max(1.0, e.abs().max().item())
+
+
+@given(rates, rules.filter(lambda rule: not rule[2]))
+@settings(max_examples=20)
+def test_gradcheck_with_the_smooth_step(rate, rule):
+    """With the surrogate's primitive as the step, the surrogate gradient is the true one: that is checked."""
+    surrogate = rule[3]
+    generator = torch.Generator().manual_seed(2)
+    current = torch.randn(4, 2, 3, dtype=torch.float64, generator=generator, requires_grad=True)
+    inputs = [current]
+    if isinstance(rate, torch.Tensor):
+        rate = rate.double().requires_grad_()
+        inputs.append(rate)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fused, "_fired", lambda h, at, out: out.copy_(surrogate.primitive(h - at)))
+        patch.setattr(fused, "_spared", lambda h, at, out: out.copy_(1 - surrogate.primitive(h - at)))
+        assert torch.autograd.gradcheck(
+            lambda current, rate=rate: integrate_and_fire(current, rate, *rule), inputs, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("rate", [None, 0.5])
+def test_fires_at_the_threshold(rate):
+    current = torch.tensor([[[1.0 if rate is None else 2.0]]])
+    assert integrate_and_fire(current, rate, 1.0, True, False, ArcTan()).item() == 1
+
+
+@given(rates, rules)
+def test_silence_gives_silence(rate, rule):
+    assert not integrate_and_fire(torch.zeros(7, 2, 3), rate, *rule).any()
+
+
+def test_constant_current_is_expanded_without_a_copy():
+    constant = torch.randn(3, 4) * 2
+    leaf = constant.clone().requires_grad_()
+    rule = (0.5, 1.0, True, False, ArcTan())
+    spikes = integrate_and_fire(leaf.expand(8, 3, 4), *rule)
+    spikes.sum().backward()
+    repeated = constant.repeat(8, 1, 1).requires_grad_()
+    same = integrate_and_fire(repeated, *rule)
+    same.sum().backward()
+    assert torch.equal(spikes, same)
+    torch.testing.assert_close(leaf.grad, repeated.grad.sum(0))
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
+        lambda x: x.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, x.shape[:2]),
+        lambda x: torch.stack([x, x], -1)[..., 0],
+    ],
+)
+@pytest.mark.parametrize("hard", [True, False])
+def test_any_memory_layout(layout, hard):
+    current = torch.randn(4, 2, 3, 5, 6) * 2
+    weight = torch.randn(4, 2, 3, 5, 6)
+    rule = (1.0, hard, False, ArcTan())
+    result = gradients(integrate_and_fire, layout(current), torch.tensor(0.4), weight, *rule)
+    expected = gradients(integrate_and_fire, current, torch.tensor(0.4), weight, *rule)
+    for r, e in zip(result, expected, strict=True):
+        torch.testing.assert_close(r, e)
+    upstream = gradients(integrate_and_fire, current, torch.tensor(0.4), layout(weight), *rule)
+    for r, e in zip(upstream, expected, strict=True):
+        torch.testing.assert_close(r, e)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("hard", [True, False])
+def test_half_precision_keeps_a_float32_membrane(dtype, hard):
+    current = (torch.randn(6, 3, 5) * 2).to(dtype)
+    weight = torch.randn(6, 3, 5).to(dtype)
+    rule = (1.0, hard, False, ArcTan())
+    result = gradients(integrate_and_fire, current, torch.tensor(0.4), weight, *rule)
+    expected = gradients(integrate_and_fire, current.float(), torch.tensor(0.4), weight.float(), *rule)
+    assert result[0].dtype == result[1].dtype == dtype
+    assert torch.equal(result[0].float(), expected[0])
+    torch.testing.assert_close(result[1], expected[1].to(dtype))
+    torch.testing.assert_close(result[2], expected[2])
+
+
+def test_only_the_membrane_is_kept():
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
+        integrate_and_fire(torch.randn(4, 2, 3, requires_grad=True), 0.5, 1.0, True, False, ArcTan())
+    assert [tuple(x.shape) for x in kept] == [(4, 2, 3)]
+
+
+def test_backward_twice_on_a_retained_graph():
+    current = torch.randn(4, 2, 3, requires_grad=True)
+    spikes = integrate_and_fire(current, 0.5, 1.0, True, False, ArcTan())
+    first, second = (torch.autograd.grad(spikes.sum(), current, retain_graph=True)[0] for _ in range(2))
+    assert torch.equal(first, second)
