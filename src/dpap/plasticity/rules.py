@@ -115,7 +115,7 @@ class RuleSet(ABC):
 
     @abstractmethod
     def unit_importance(self, memory: Memory) -> Float[Tensor, " unit"]:
-        """Importance of each neuron or channel. This and the next two may be the sums themselves: only read."""
+        """Importance of each neuron or channel. Like the next two, maybe the sums themselves: read only."""
 
     def synapse_importance(self, memory: Memory) -> Float[Tensor, "unit feature"]:
         """Importance of each synapse, (6).

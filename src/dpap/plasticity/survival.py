@@ -22,7 +22,7 @@ def normalise(
     if not living.isfinite().all():
         raise ValueError(
             f"importance must be finite; got {int((~living.isfinite()).sum())} of {living.numel()} living "
-            "values that are not: the activity of the network has overflowed; lower the learning rate or its scale"
+            "values that are not: the activity has overflowed; lower the learning rate"
         )
     if living.numel() == 0:
         return torch.zeros_like(importance)

@@ -1,0 +1,56 @@
+import pytest
+import torch
+from dpap.metrics import latency, macs
+from dpap.metrics.layers import evaluating
+from torch import nn
+
+
+def test_macs_of_the_mnist_network_by_hand():
+    network = nn.Sequential(
+        nn.Conv2d(1, 15, 3, padding=1),
+        nn.AvgPool2d(2),
+        nn.Conv2d(15, 40, 3, padding=1),
+        nn.AvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(1960, 300),
+        nn.Linear(300, 10),
+    )
+    by_hand = 15 * 9 * 28 * 28 + 40 * 15 * 9 * 14 * 14 + 1960 * 300 + 300 * 10
+    assert macs(network, torch.rand(1, 1, 28, 28)) == by_hand
+    assert macs(network, torch.rand(8 * 4, 1, 28, 28)) == 56_167_680
+
+
+def test_macs_of_groups_stride_and_repeated_layers():
+    conv = nn.Conv2d(4, 6, 3, stride=2, groups=2)
+    assert macs(conv, torch.rand(2, 4, 7, 7)) == 2 * 6 * 3 * 3 * 2 * 9
+    layer = nn.Linear(3, 3)
+    assert macs(nn.Sequential(layer, layer), torch.rand(5, 3)) == 2 * 5 * 9
+
+
+def test_macs_takes_several_inputs():
+    class Product(nn.Module):
+        def forward(self, a, b):
+            return a @ b
+
+    assert macs(Product(), torch.rand(2, 3), torch.rand(3, 4)) == 24
+
+
+def test_latency_is_positive_and_counts_its_calls():
+    model = nn.Linear(2, 2)
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append((model.training, torch.is_grad_enabled())))
+    assert latency(model, torch.rand(1, 2), repeats=3, warm_up=2) > 0
+    assert calls == [(False, False)] * 5
+    assert model.training
+    with pytest.raises(ValueError, match="repeats"):
+        latency(model, torch.rand(1, 2), repeats=0)
+
+
+def test_evaluating_restores_each_mode_after_an_error():
+    model = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2))
+    model[1].eval()
+    with pytest.raises(KeyError), evaluating(model):
+        assert not model[0].training
+        raise KeyError
+    assert (model.training, model[0].training, model[1].training) == (True, True, False)
+    assert torch.is_grad_enabled()
