@@ -1,0 +1,127 @@
+"""DVS-Gesture: eleven gestures of 29 people (Amir et al. 2017, doi 10.1109/CVPR.2017.781)."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from dpap.data.aedat import read_aedat
+from dpap.data.config import DataConfig
+from dpap.data.events import Events, bin_events, cache_folder, cached_frames, fingerprint
+from dpap.data.source import Source
+from dpap.data.split import TensorSplit
+from dpap.data.transform import Augmentation
+
+SIDE = 128
+DOWNSAMPLE = 4
+COLUMNS = ["class", "startTime_usec", "endTime_usec"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One gesture of a recording: its class from 0, and [begin, end) in microseconds."""
+
+    label: int
+    begin: int
+    end: int
+
+
+def read_trials(path: Path, source: Source) -> list[Trial]:
+    """The rows of a *_labels.csv, whose classes count from 1.
+
+    Raises:
+        FileNotFoundError, ValueError: the file is missing, a column is, or a row makes no sense.
+    """
+    rows = list(csv.reader(source.read_bytes(path).decode("utf-8-sig", errors="replace").splitlines()))
+    if not rows or [name.strip() for name in rows[0]] != COLUMNS:
+        raise ValueError(
+            f"{path} must start with the line {','.join(COLUMNS)}; got {rows[:1]}; {source.advice}"
+        )
+    trials = []
+    for row in filter(None, rows[1:]):
+        try:
+            number, begin, end = (int(value) for value in row)
+        except ValueError as error:
+            raise ValueError(
+                f"{path} must have three whole numbers a row; got {row}; {source.advice}"
+            ) from error
+        if not (1 <= number <= source.classes and begin < end):
+            raise ValueError(
+                f"{path} must have classes from 1 to {source.classes} that end after they start; got {row}; "
+                f"{source.advice}"
+            )
+        trials.append(Trial(number - 1, begin, end))
+    return trials
+
+
+def cut_trials(
+    path: Path, trials: list[Trial], timesteps: int, downsample: int
+) -> Iterator[UInt8[np.ndarray, "time 2 rows columns"]]:
+    """Frames of each trial of one recording, binned over the time of its label.
+
+    Raises:
+        ValueError: an event lies outside of the 128x128 pixels, or no trial has events.
+    """
+    events = read_aedat(path)
+    if len(events.x) and max(events.x.max(), events.y.max()) >= SIDE:
+        raise ValueError(
+            f"{path} must hold events with x and y below {SIDE}; "
+            f"got x up to {events.x.max()} and y up to {events.y.max()}"
+        )
+    inside = [(events.time >= trial.begin) & (events.time < trial.end) for trial in trials]
+    if trials and not any(chosen.any() for chosen in inside):
+        raise ValueError(f"{path} has no event in any trial of its labels: the two do not belong together")
+    for trial, chosen in zip(trials, inside, strict=True):
+        cut = Events(events.x[chosen], events.y[chosen], events.polarity[chosen], events.time[chosen])
+        yield bin_events(cut, timesteps, SIDE, SIDE, trial.begin, trial.end, downsample)
+
+
+def read_gesture(source: Source, config: DataConfig) -> tuple[TensorSplit, TensorSplit]:
+    """Trials of the recordings that trials_to_train.txt and trials_to_test.txt list."""
+    folder = source.find(config, ["DvsGesture", "extract/DvsGesture", "."], "trials_to_train.txt")
+    downsample = config.downsample or DOWNSAMPLE
+    side = SIDE // downsample
+    parts = []
+    for name in ("trials_to_train.txt", "trials_to_test.txt"):
+        listed = source.read_bytes(folder / name).decode("utf-8", errors="replace").split()
+        recordings = [folder / line for line in listed]
+        label_files = [path.with_name(f"{path.stem}_labels.csv") for path in recordings]
+        for path in recordings:
+            if not path.is_file():
+                raise FileNotFoundError(f"{path}, listed in {name}, is missing; {source.advice}")
+        trials = [read_trials(path, source) for path in label_files]
+        labels = [trial.label for group in trials for trial in group]
+        if not labels:
+            raise ValueError(f"{folder / name} must list recordings with trials; got none; {source.advice}")
+
+        def build(
+            recordings: list[Path] = recordings, trials: list[list[Trial]] = trials
+        ) -> Iterator[UInt8[np.ndarray, "time 2 rows columns"]]:
+            for path, group in zip(recordings, trials, strict=True):
+                yield from cut_trials(path, group, config.timesteps, downsample)
+
+        files = [*recordings, *label_files]
+        key = fingerprint(files, folder, timesteps=config.timesteps, downsample=downsample, name=source.name)
+        shape = (len(labels), config.timesteps, 2, side, side)
+        frames = cached_frames(cache_folder(config.cache), key, shape, build)
+        parts.append(TensorSplit.of(frames, torch.tensor(labels), source.event_converter(config)))
+    return parts[0], parts[1]
+
+
+DVS_GESTURE = Source(
+    name="dvs_gesture",
+    what="eleven hand gestures seen by an event camera, 128x128, two polarities",
+    homepage="https://research.ibm.com/interactive/dvsgesture",
+    layout="trials_to_{train,test}.txt, *.aedat (AEDAT 3.1) and *_labels.csv in ROOT/DvsGesture, "
+    "ROOT/extract/DvsGesture or ROOT",
+    shape=(2, SIDE, SIDE),
+    classes=11,
+    published=(1176, 288),
+    events=True,
+    augmentation=Augmentation(pad=2, flip=False),  # mirroring would turn a left hand into a right one
+    reader=read_gesture,
+)

@@ -1,0 +1,101 @@
+"""MNIST and Fashion-MNIST: IDX files, gzip or not (format: https://yann.lecun.com/exdb/mnist)."""
+
+import struct
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from dpap.data.config import DataConfig
+from dpap.data.source import Source
+from dpap.data.split import TensorSplit
+from dpap.data.transform import Augmentation
+
+UNSIGNED_BYTE = 0x08
+
+
+def read_idx(path: Path, source: Source, dimensions: int) -> UInt8[np.ndarray, "*shape"]:
+    """The array of bytes in an IDX file: 0, 0, type, number of dimensions, each dimension big-endian, data.
+
+    Raises:
+        FileNotFoundError, ValueError: the file is missing; magic number, dimensions or length are wrong.
+    """
+    raw = source.read_bytes(path)
+    magic = bytes([0, 0, UNSIGNED_BYTE, dimensions])
+    if raw[:4] != magic:
+        raise ValueError(
+            f"{path} must start with the IDX magic {magic.hex()}; got {raw[:4].hex()}; {source.advice}"
+        )
+    header = 4 + 4 * dimensions
+    if len(raw) < header:
+        raise ValueError(f"{path} ends in its header of {header} bytes, at {len(raw)}; {source.advice}")
+    shape = struct.unpack(f">{dimensions}I", raw[4:header])
+    if len(raw) - header != prod(shape):
+        raise ValueError(
+            f"{path} must hold {prod(shape)} bytes after its header, for dimensions {list(shape)}; "
+            f"got {len(raw) - header}; {source.advice}"
+        )
+    return np.frombuffer(bytearray(raw[header:]), np.uint8).reshape(shape)
+
+
+def _read_part(source: Source, config: DataConfig, folder: Path, part: str) -> TensorSplit:
+    paths = []
+    for kind in ("images-idx3", "labels-idx1"):
+        plain = folder / f"{part}-{kind}-ubyte"
+        paths.append(plain if plain.exists() else plain.with_name(f"{plain.name}.gz"))
+    images, labels = read_idx(paths[0], source, 3), read_idx(paths[1], source, 1)
+    if images.shape[1:] != source.shape[1:]:
+        raise ValueError(f"{paths[0]} must hold images of {source.shape[1:]}; got {images.shape[1:]}")
+    if len(images) != len(labels) or len(images) == 0:
+        raise ValueError(
+            f"{paths[0]} and {paths[1]} must hold equally many samples, at least one; "
+            f"got {len(images)} images and {len(labels)} labels; {source.advice}"
+        )
+    if labels.max() >= source.classes:
+        raise ValueError(
+            f"{paths[1]} must hold labels below {source.classes}; got {labels.max()}; {source.advice}"
+        )
+    return TensorSplit.of(
+        torch.from_numpy(images)[:, None], torch.from_numpy(labels).long(), source.image_converter(config)
+    )
+
+
+def read_mnist_like(source: Source, config: DataConfig) -> tuple[TensorSplit, TensorSplit]:
+    """Training and test images from ROOT/<torchvision's name>/raw or ROOT."""
+    torchvision_name = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}[source.name]
+    folder = source.find(
+        config, [f"{torchvision_name}/raw", torchvision_name, "."], "train-images-idx3-ubyte*"
+    )
+    return _read_part(source, config, folder, "train"), _read_part(source, config, folder, "t10k")
+
+
+MNIST = Source(
+    name="mnist",
+    what="28x28 handwritten digits",
+    homepage="https://yann.lecun.com/exdb/mnist",
+    layout="{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz] in ROOT/MNIST/raw, ROOT/MNIST or ROOT",
+    shape=(1, 28, 28),
+    classes=10,
+    published=(60000, 10000),
+    events=False,
+    augmentation=Augmentation(pad=2, flip=False),
+    reader=read_mnist_like,
+    statistics=((0.1307,), (0.3081,)),
+)
+
+FASHION_MNIST = Source(
+    name="fashion_mnist",
+    what="28x28 pictures of clothing",
+    homepage="https://github.com/zalandoresearch/fashion-mnist",
+    layout="{train,t10k}-{images-idx3,labels-idx1}-ubyte[.gz] "
+    "in ROOT/FashionMNIST/raw, ROOT/FashionMNIST or ROOT",
+    shape=(1, 28, 28),
+    classes=10,
+    published=(60000, 10000),
+    events=False,
+    augmentation=Augmentation(pad=2, flip=True),
+    reader=read_mnist_like,
+    statistics=((0.2860,), (0.3530,)),
+)

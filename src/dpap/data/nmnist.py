@@ -1,0 +1,100 @@
+"""N-MNIST: MNIST digits seen by a moving event camera (Orchard et al. 2015, doi 10.3389/fnins.2015.00437)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+
+from dpap.data.config import DataConfig
+from dpap.data.events import Events, bin_events, cache_folder, cached_frames, fingerprint
+from dpap.data.source import Source
+from dpap.data.split import TensorSplit
+from dpap.data.transform import Augmentation
+
+SIDE = 34
+EVENT = 5
+OVERFLOW_ROW = 240  # not an event: the clock of all that follow is 2^13 microseconds later
+OVERFLOW_TIME = 1 << 13
+
+
+def read_recording(path: Path, source: Source) -> Events:
+    """Events of 5 bytes: x, y, then 1 bit of polarity and 23 bits of microseconds, big-endian.
+
+    Raises:
+        FileNotFoundError, ValueError: the file is missing, has no events or half an event, or an event
+            lies outside of the 34x34 pixels.
+    """
+    raw = source.read_bytes(path)
+    if len(raw) == 0 or len(raw) % EVENT:
+        raise ValueError(
+            f"{path} must hold whole events of {EVENT} bytes; got {len(raw)} bytes; {source.advice}"
+        )
+    x, y, high, middle, low = np.frombuffer(raw, np.uint8).reshape(-1, EVENT).T.astype(np.int64)
+    overflow = y == OVERFLOW_ROW
+    time = ((high & 0x7F) << 16 | middle << 8 | low) + OVERFLOW_TIME * np.cumsum(overflow)
+    real = ~overflow
+    events = Events(x=x[real], y=y[real], polarity=high[real] >> 7, time=time[real])
+    if len(events.x) == 0:
+        raise ValueError(f"{path} must hold at least one event; got only clock overflows; {source.advice}")
+    if events.x.max() >= SIDE or events.y.max() >= SIDE:
+        raise ValueError(
+            f"{path} must hold events with x and y below {SIDE}; "
+            f"got x up to {events.x.max()} and y up to {events.y.max()}; {source.advice}"
+        )
+    return events
+
+
+def _recordings(folder: Path, source: Source) -> tuple[list[Path], list[int]]:
+    """Files and their classes, by class and then name."""
+    files, labels = [], []
+    for part in sorted(path for path in folder.iterdir() if path.is_dir()):
+        if not (part.name.isdecimal() and int(part.name) < source.classes):
+            raise ValueError(
+                f"{folder} must hold one folder per digit, 0 to 9; got {part.name!r}; {source.advice}"
+            )
+        found = sorted(part.glob("*.bin"))
+        files += found
+        labels += [int(part.name)] * len(found)
+    if not files:
+        raise FileNotFoundError(f"no recording in {folder}/<digit>/*.bin; {source.advice}")
+    return files, labels
+
+
+def read_nmnist(source: Source, config: DataConfig) -> tuple[TensorSplit, TensorSplit]:
+    """Recordings binned over the time from the first to the last event, both included."""
+    folder = source.find(config, ["NMNIST", "N-MNIST", "."], "Train")
+    downsample = config.downsample or 1
+    side = SIDE // downsample
+    parts = []
+    for name in ("Train", "Test"):
+        if not (folder / name).is_dir():
+            raise FileNotFoundError(f"{folder / name} is missing; {source.advice}")
+        files, labels = _recordings(folder / name, source)
+
+        def build(files: list[Path] = files) -> Iterator[UInt8[np.ndarray, "time 2 rows columns"]]:
+            for path in files:
+                events = read_recording(path, source)
+                begin, end = int(events.time.min()), int(events.time.max()) + 1
+                yield bin_events(events, config.timesteps, SIDE, SIDE, begin, end, downsample)
+
+        key = fingerprint(files, folder, timesteps=config.timesteps, downsample=downsample, name=source.name)
+        shape = (len(files), config.timesteps, 2, side, side)
+        frames = cached_frames(cache_folder(config.cache), key, shape, build)
+        parts.append(TensorSplit.of(frames, torch.tensor(labels), source.event_converter(config)))
+    return parts[0], parts[1]
+
+
+NMNIST = Source(
+    name="nmnist",
+    what="handwritten digits seen by an event camera that moves, 34x34, two polarities",
+    homepage="https://www.garrickorchard.com/datasets/n-mnist",
+    layout="{Train,Test}/<digit>/*.bin in ROOT/NMNIST, ROOT/N-MNIST or ROOT",
+    shape=(2, SIDE, SIDE),
+    classes=10,
+    published=(60000, 10000),
+    events=True,
+    augmentation=Augmentation(pad=2, flip=False),
+    reader=read_nmnist,
+)

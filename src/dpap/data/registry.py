@@ -1,0 +1,17 @@
+"""The data sets that are known by name."""
+
+from dpap.data.cifar import CIFAR10
+from dpap.data.digits import DIGITS
+from dpap.data.gesture import DVS_GESTURE
+from dpap.data.idx import FASHION_MNIST, MNIST
+from dpap.data.nmnist import NMNIST
+from dpap.data.source import Source
+
+DATASETS: dict[str, Source] = {
+    source.name: source for source in (DIGITS, MNIST, FASHION_MNIST, CIFAR10, NMNIST, DVS_GESTURE)
+}
+
+
+def list_datasets() -> tuple[Source, ...]:
+    """Every built-in data set: name, what it is, where it is to be had, and the files expected."""
+    return tuple(DATASETS.values())

@@ -1,0 +1,72 @@
+"""From stored bytes to a batch of floats, without a loop over its samples."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float32, UInt8
+from torch import Generator, Tensor
+from torch.nn import functional
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random shifts by up to `pad` pixels, zeros moving in, and mirroring of half of the samples."""
+
+    pad: int
+    flip: bool
+
+    def __call__(
+        self, batch: UInt8[Tensor, "batch *feature height width"], generator: Generator
+    ) -> UInt8[Tensor, "batch *feature height width"]:
+        """Shift and mirror each sample as one: all its channels and timesteps alike."""
+        samples, height, width = len(batch), batch.shape[-2], batch.shape[-1]
+        planes = functional.pad(batch.reshape(samples, -1, height, width), [self.pad] * 4)
+        down, right = torch.randint(2 * self.pad + 1, (2, samples, 1), generator=generator)
+        row = down + torch.arange(height)
+        column = torch.arange(width).expand(samples, width)
+        if self.flip:
+            mirrored = torch.rand(samples, 1, generator=generator) < 0.5
+            column = torch.where(mirrored, width - 1 - column, column)
+        column = right + column
+        pixel = (row[:, None, :, None] * planes.shape[-1] + column[:, None, None, :]).flatten(2)
+        shifted = planes.flatten(2).gather(2, pixel.expand(-1, planes.shape[1], -1))
+        return shifted.reshape(batch.shape)
+
+
+@dataclass(frozen=True)
+class ImageConverter:
+    """Bytes to values in [0, 1], then per channel (value - mean) / deviation where given."""
+
+    full: int = 255
+    augmentation: Augmentation | None = None
+    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+
+    def __call__(
+        self, batch: UInt8[Tensor, "batch channel height width"], generator: Generator | None
+    ) -> Float32[Tensor, "batch channel height width"]:
+        """Convert a batch; it is augmented only where a generator is given."""
+        if self.augmentation is not None and generator is not None:
+            batch = self.augmentation(batch, generator)
+        values = batch.float().div_(self.full)
+        if self.statistics is not None:
+            mean, deviation = (torch.tensor(part)[:, None, None] for part in self.statistics)
+            values.sub_(mean).div_(deviation)
+        return values
+
+
+@dataclass(frozen=True)
+class EventConverter:
+    """Event counts to floats, time first; binary frames tell only whether there was an event."""
+
+    binary: bool = False
+    augmentation: Augmentation | None = None
+
+    def __call__(
+        self, batch: UInt8[Tensor, "batch time polarity height width"], generator: Generator | None
+    ) -> Float32[Tensor, "time batch polarity height width"]:
+        """Convert a batch; it is augmented only where a generator is given."""
+        if self.augmentation is not None and generator is not None:
+            batch = self.augmentation(batch, generator)
+        if self.binary:
+            batch = batch.clamp(max=1)
+        return batch.transpose(0, 1).contiguous().float()
