@@ -4,6 +4,7 @@ Each is a density of area 1, largest at the threshold; `primitive` is the smooth
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -90,7 +91,7 @@ class Triangle(Surrogate):
         return x.abs_().mul_(-scale / self.width**2).add_(scale / self.width).clamp_(min=0)
 
 
-SURROGATES: dict[str, type[Surrogate]] = {
+SURROGATES: dict[str, Callable[..., Surrogate]] = {
     "arctan": ArcTan,
     "sigmoid": Sigmoid,
     "triangle": Triangle,

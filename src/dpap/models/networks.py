@@ -1,0 +1,189 @@
+"""Networks from their notation."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
+from math import prod, sqrt
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dpap.models.config import NetworkConfig
+from dpap.models.notation import (
+    PRESETS,
+    BatchNorm,
+    Conv,
+    Dropout,
+    FullyConnected,
+    Layer,
+    Pool,
+    parse,
+    scaled,
+)
+from dpap.spiking import IF, LIF, PLIF, SURROGATES, SpikingNeuron
+
+_GAINS = {"relu": sqrt(2), "lif": 4.0, "plif": 4.0, "if": 2.0}
+
+
+class SpikingNetwork(nn.Sequential):
+    """Layers in turn over [T, B, ...], of which only the neurons see time; the others see [T * B, ...].
+
+    Args:
+        layers: (name, module) in order.
+        input_shape: (channels, height, width).
+        timesteps: how long an image is shown.
+    """
+
+    def __init__(
+        self, layers: list[tuple[str, nn.Module]], input_shape: tuple[int, int, int], timesteps: int
+    ) -> None:
+        super().__init__()
+        for name, module in layers:
+            self.add_module(name, module)
+        self.input_shape = input_shape
+        self.timesteps = timesteps
+
+    def forward(
+        self, input: Float[Tensor, "*time batch channel height width"]
+    ) -> Float[Tensor, "batch class"]:
+        """Logits: the mean over time of what the last layer emits.
+
+        An image [B, C, H, W] is a constant current over `timesteps`: what comes before the first neurons is
+        computed once, and expanded over time without a copy. Frames [T, B, C, H, W] bring their own T.
+        """
+        if input.ndim not in (4, 5) or tuple(input.shape[-3:]) != self.input_shape:
+            raise ValueError(
+                f"expected images [batch, {_sizes(self.input_shape)}] or frames "
+                f"[time, batch, {_sizes(self.input_shape)}]; got shape {tuple(input.shape)}; build the network "
+                "with the data's input_shape"
+            )
+        constant = input.ndim == 4
+        batch = input.shape[-4]
+        steps = self.timesteps if constant else len(input)
+        x = input if constant else input.flatten(0, 1)
+        for layer in self:
+            if isinstance(layer, SpikingNeuron):
+                current = x.expand(steps, *x.shape) if constant else x.unflatten(0, (steps, batch))
+                x = layer(current).flatten(0, 1)
+                constant = False
+            else:
+                x = layer(x)
+        return x if constant else x.unflatten(0, (steps, batch)).mean(0)
+
+
+def build_network(config: NetworkConfig, input_shape: tuple[int, int, int], classes: int = 10) -> nn.Module:
+    """A network with the weights of torch's current seed.
+
+    Children are named in order: conv1, bn1, spike1 (or relu1), pool1, ..., flatten, fc1, spike_fc1, fc2.
+    Rectifier networks take [B, C, H, W], spiking ones also [T, B, C, H, W]; both return logits [B, classes].
+
+    Args:
+        input_shape: (channels, height, width) of the data.
+        classes: size of the output layer; must agree with a notation that is written out.
+
+    Raises:
+        ValueError: a map shrinks to nothing, or the output layer does not fit the classes.
+    """
+    if len(input_shape) != 3 or min(input_shape) < 1:
+        raise ValueError(f"input_shape must be (channels, height, width), each at least 1; got {input_shape}")
+    layers = scaled(parse(config.layers), config.width)
+    if config.layers in PRESETS:
+        layers = (*layers[:-1], FullyConnected(classes))
+    elif layers[-1] != FullyConnected(classes):
+        raise ValueError(f"the data has {classes} classes but {config.layers!r} ends with {layers[-1]}")
+    modules = list(_modules(layers, config, input_shape))
+    _initialise([module for _, module in modules], config)
+    if config.spiking:
+        return SpikingNetwork(modules, input_shape, config.timesteps)
+    network = nn.Sequential()
+    for name, module in modules:
+        network.add_module(name, module)
+    return network
+
+
+def _modules(
+    layers: tuple[Layer, ...], config: NetworkConfig, shape: tuple[int, ...]
+) -> Iterator[tuple[str, nn.Module]]:
+    convs = fcs = pools = dropouts = 0
+    for layer, following in pairwise((*layers, None)):
+        normalised = isinstance(following, BatchNorm)
+        match layer:
+            case Conv(channels, kernel, padding):
+                convs += 1
+                yield (
+                    f"conv{convs}",
+                    nn.Conv2d(shape[0], channels, kernel, padding=padding, bias=not normalised),
+                )
+                shape = (channels, *_shrunk(shape, lambda size: size + 2 * padding - kernel + 1, layer))
+                if normalised:
+                    yield f"bn{convs}", nn.BatchNorm2d(channels)
+                yield _neuron(config, str(convs))
+            case FullyConnected(units):
+                if fcs == 0:
+                    yield "flatten", nn.Flatten()
+                fcs += 1
+                yield f"fc{fcs}", nn.Linear(prod(shape), units, bias=not normalised)
+                shape = (units,)
+                if normalised:
+                    yield f"bn_fc{fcs}", nn.BatchNorm1d(units)
+                if following is not None or (config.spiking and config.readout == "rate"):
+                    yield _neuron(config, f"_fc{fcs}")
+            case Pool(kind, size):
+                pools += 1
+                shape = (shape[0], *_shrunk(shape, lambda side: side // size, layer))
+                yield f"pool{pools}", nn.AvgPool2d(size) if kind == "Avg" else nn.MaxPool2d(size)
+            case Dropout(probability):
+                dropouts += 1
+                yield f"dropout{dropouts}", nn.Dropout(probability)
+
+
+def _shrunk(shape: tuple[int, ...], smaller: Callable[[int], int], layer: Layer) -> tuple[int, int]:
+    height, width = smaller(shape[1]), smaller(shape[2])
+    if min(height, width) < 1:
+        raise ValueError(
+            f"nothing is left of a map of {shape[1]} x {shape[2]} after {layer}; use larger inputs or pool less"
+        )
+    return height, width
+
+
+def _neuron(config: NetworkConfig, suffix: str) -> tuple[str, nn.Module]:
+    if not config.spiking:
+        return f"relu{suffix}", nn.ReLU()
+    parameter = () if config.surrogate_parameter is None else (config.surrogate_parameter,)
+    kind: Callable[..., SpikingNeuron]
+    match config.neuron:
+        case "if":
+            kind = IF
+        case "plif":
+            kind = partial(PLIF, config.tau)
+        case _:
+            kind = partial(LIF, config.tau)
+    return f"spike{suffix}", kind(
+        threshold=config.threshold,
+        reset=config.reset,
+        detach_reset=config.detach_reset,
+        surrogate=SURROGATES[config.surrogate](*parameter),
+    )
+
+
+def _initialise(modules: list[nn.Module], config: NetworkConfig) -> None:
+    """Weights of variance gain^2 / inputs and biases 0; the output layer has gain 1.
+
+    A leaky neuron only ever fires on currents above its threshold, and its input, spikes, is mostly 0: the
+    gain that keeps rectifiers going lets deeper layers fall silent.
+    """
+    gain = _GAINS[config.neuron]
+    scale = config.threshold if config.spiking else 1.0
+    weighted = [module for module in modules if isinstance(module, nn.Conv2d | nn.Linear)]
+    for module in weighted:
+        spread = 1.0 if module is weighted[-1] else gain * scale
+        nn.init.normal_(module.weight, std=spread / sqrt(module.weight[0].numel()))
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    for norm in modules:
+        if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+            nn.init.constant_(norm.weight, scale)
+
+
+def _sizes(shape: tuple[int, ...]) -> str:
+    return ", ".join(map(str, shape))
