@@ -1,0 +1,15 @@
+"""Anatomy: which unit feeds which feature, found by staining."""
+
+from dpap.anatomy.neurons import NeuronKind, neuron_kind, register_neuron
+from dpap.anatomy.wiring import Attachment, NeuronSite, Projection, Wiring, find_wiring
+
+__all__ = [
+    "Attachment",
+    "NeuronKind",
+    "NeuronSite",
+    "Projection",
+    "Wiring",
+    "find_wiring",
+    "neuron_kind",
+    "register_neuron",
+]

@@ -1,0 +1,52 @@
+"""Which modules are projections: layers whose weight connects every unit to every feature it reads."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class ProjectionKind:
+    """Where a weight layer keeps its units and features.
+
+    Attributes:
+        name: "conv" (a unit is a channel and dies whole) or "fc" (units and single synapses die).
+        unit_axis: axis of the weight that counts units.
+        feature_axis: axis of the weight that counts input features.
+        activity_axis: axis of the layer's input and output that counts features and units, from the end.
+    """
+
+    name: Literal["conv", "fc"]
+    unit_axis: int
+    feature_axis: int
+    activity_axis: int
+
+
+_KINDS: tuple[tuple[type[nn.Module], ProjectionKind], ...] = (
+    (nn.Linear, ProjectionKind("fc", 0, 1, -1)),
+    (nn.Conv1d, ProjectionKind("conv", 0, 1, -2)),
+    (nn.Conv2d, ProjectionKind("conv", 0, 1, -3)),
+    (nn.Conv3d, ProjectionKind("conv", 0, 1, -4)),
+    (nn.ConvTranspose1d, ProjectionKind("conv", 1, 0, -2)),
+    (nn.ConvTranspose2d, ProjectionKind("conv", 1, 0, -3)),
+    (nn.ConvTranspose3d, ProjectionKind("conv", 1, 0, -4)),
+)
+
+
+def projection_kind(module: nn.Module) -> ProjectionKind | None:
+    """The kind of projection that a module is, or None."""
+    for layer, kind in _KINDS:
+        if isinstance(module, layer):
+            return kind
+    return None
+
+
+def weight_of(module: nn.Module) -> Tensor:
+    """The weight of a projection."""
+    weight = module.weight
+    if not isinstance(weight, Tensor):
+        raise TypeError(
+            f"a projection has a weight tensor; {type(module).__name__} has {type(weight).__name__}"
+        )
+    return weight

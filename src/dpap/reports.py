@@ -1,0 +1,63 @@
+"""What the pruner tells after each step."""
+
+from dataclasses import dataclass
+
+from dpap.surgery import CompactReport
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One projection after a step.
+
+    Attributes:
+        name: of the layer.
+        kind: "conv" or "fc".
+        units: units at birth.
+        alive: units alive.
+        died: units that died in this step.
+        weights: weights at birth.
+        weights_alive: weights of living synapses between living units.
+        timesteps_alive: share of the living neurons' timesteps that is alive; 1.0 where timesteps do not die.
+    """
+
+    name: str
+    kind: str
+    units: int
+    alive: int
+    died: int
+    weights: int
+    weights_alive: int
+    timesteps_alive: float
+
+
+@dataclass(frozen=True)
+class PruneReport:
+    """The network after a step.
+
+    Attributes:
+        epoch: epochs learned before this step, from 0.
+        epsilon: decay value that was used, by kind ("conv", "neuron", "synapse", "timestep"); empty where nothing
+            could die in this step.
+        sparsity: share of the prunable weights that is dead.
+        timestep_sparsity: share of the living neurons' timesteps that is dead.
+        target: share of weights that was due to be dead, or None without a target.
+        layers: each projection.
+        compacted: what was removed physically in this step, or None.
+    """
+
+    epoch: int
+    epsilon: dict[str, float]
+    sparsity: float
+    timestep_sparsity: float
+    target: float | None
+    layers: tuple[LayerReport, ...]
+    compacted: CompactReport | None
+
+    def __str__(self) -> str:
+        layers = ", ".join(f"{layer.name} {layer.alive}/{layer.units}" for layer in self.layers)
+        due = "" if self.target is None else f" (due: {self.target:.1%})"
+        times = f", {self.timestep_sparsity:.1%} of the neuron-timesteps" if self.timestep_sparsity else ""
+        text = (
+            f"epoch {self.epoch}: {self.sparsity:.1%} of the weights dead{due}{times}; units alive: {layers}"
+        )
+        return text if self.compacted is None else f"{text}; {self.compacted}"

@@ -1,0 +1,63 @@
+"""Silence of neuron-timesteps: a neuron that never fires at a timestep, in training and evaluation alike."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+BUFFER = "timestep_alive"
+AXES = "timestep_axes"
+
+
+def _mask_output(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+    # a function of the module alone, so that copies of the network carry their own mask along
+    alive: Tensor = module.get_buffer(BUFFER)
+    time_axis, feature_axis = module.get_buffer(AXES).tolist()
+    if output.shape[time_axis] != alive.shape[0]:
+        raise ValueError(
+            f"timesteps of this network were pruned for T = {alive.shape[0]}; got T = {output.shape[time_axis]}: "
+            "run it with as many timesteps as it was trained with"
+        )
+    shape = [1] * output.ndim
+    shape[time_axis], shape[feature_axis] = alive.shape
+    return output * alive.view(shape).to(output.dtype)
+
+
+def silence_timesteps(
+    module: nn.Module, alive: Bool[Tensor, "time unit"], time_axis: int, feature_axis: int
+) -> RemovableHandle | None:
+    """Let neurons fire only at their living timesteps; the reset of the membrane is left as it is.
+
+    The mask is a buffer of the module, saved and moved with it.
+
+    Args:
+        module: spiking neurons that are called once per forward with all timesteps.
+        alive: which neuron-timesteps live.
+        time_axis: axis of the output that counts timesteps.
+        feature_axis: axis of the output that counts units, from the end.
+
+    Returns:
+        The handle of the hook where it was not there before.
+    """
+    if BUFFER in module._buffers:
+        module._buffers[BUFFER] = alive.clone()
+        return None
+    module.register_buffer(BUFFER, alive.clone())
+    module.register_buffer(AXES, torch.tensor([time_axis, feature_axis]))
+    return module.register_forward_hook(_mask_output)
+
+
+def keep_timesteps(module: nn.Module, features: Tensor) -> Callable[[], None]:
+    """Slice the mask of a module, if it has one, to the features that remain; returns what undoes it."""
+    alive = module._buffers.get(BUFFER)
+    if alive is None:
+        return lambda: None
+    module._buffers[BUFFER] = alive[:, features.to(alive.device)]
+
+    def undo() -> None:
+        module._buffers[BUFFER] = alive
+
+    return undo

@@ -1,0 +1,108 @@
+"""The survival function of everything that can die: units, synapses and neuron-timesteps of a projection."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dpap.config import Decay, PruningConfig
+from dpap.plasticity import RULES, Memory
+from dpap.plasticity.survival import critical_epsilon, growth, survive
+
+
+@dataclass
+class Vitality:
+    """Survival F of (11) of one projection, and the decay shift at which each of its parts would die.
+
+    Attributes:
+        kind: "conv" or "fc", which decides the constants.
+        units: F of its units.
+        synapses: F of its synapses, or None where single synapses do not die.
+        timesteps: F of its neuron-timesteps, or None where they do not die.
+    """
+
+    kind: str
+    units: Float[Tensor, " unit"]
+    synapses: Float[Tensor, "unit feature"] | None
+    timesteps: Float[Tensor, "time unit"] | None
+
+    @classmethod
+    def at_birth(cls, kind: str, memory: Memory, config: PruningConfig) -> "Vitality":
+        """Survival beta of everything that the memory counts."""
+
+        def born(like: Tensor | None, decay: Decay) -> Tensor | None:
+            return None if like is None else torch.full_like(like, decay.beta)
+
+        return cls(
+            kind,
+            torch.full_like(memory.spines, constants(config, kind).beta),
+            born(memory.synapses, config.synapse),
+            born(memory.timesteps, config.timestep),
+        )
+
+    def parts(self) -> Iterator[tuple[str, Tensor]]:
+        """The survival tensors that are kept, by name."""
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Tensor):
+                yield item.name, value
+
+    def keep(self, units: Tensor | None, features: Tensor | None) -> None:
+        """Drop all but the given units and features; None keeps all of them."""
+        if units is not None:
+            self.units = self.units[units]
+            self.synapses = None if self.synapses is None else self.synapses[units]
+            self.timesteps = None if self.timesteps is None else self.timesteps[:, units]
+        if features is not None and self.synapses is not None:
+            self.synapses = self.synapses[:, features]
+
+
+def constants(config: PruningConfig, kind: str) -> Decay:
+    """Constants of what can die: "conv", "fc" (its neurons), "synapses" or "timesteps"."""
+    return {
+        "conv": config.conv,
+        "fc": config.neuron,
+        "synapses": config.synapse,
+        "timesteps": config.timestep,
+    }[kind]
+
+
+def importances(
+    memory: Memory, config: PruningConfig, alive: dict[str, Bool[Tensor, "..."]]
+) -> dict[str, Float[Tensor, "..."]]:
+    """Normalised importance of each part of `alive` ("units", "synapses", "timesteps") by the rules in force."""
+    rules = RULES[config.rules]
+    measure = {
+        "units": rules.unit_importance,
+        "synapses": rules.synapse_importance,
+        "timesteps": rules.timestep_importance,
+    }
+    return {part: rules.normalise(measure[part](memory), living) for part, living in alive.items()}
+
+
+def critical_shift(
+    survival: Float[Tensor, "..."],
+    importance: Float[Tensor, "..."],
+    decay: Decay,
+    epoch: int,
+    config: PruningConfig,
+) -> Float[Tensor, "..."]:
+    """Shift of the decay value above which each dies this epoch, from (9)-(11)."""
+    strength = RULES[config.rules].decay(epoch, decay.eta)
+    return critical_epsilon(importance, survival, config.gamma, strength) - decay.epsilon
+
+
+def grown(
+    survival: Float[Tensor, "..."],
+    importance: Float[Tensor, "..."],
+    decay: Decay,
+    shift: float,
+    epoch: int,
+    config: PruningConfig,
+) -> Float[Tensor, "..."]:
+    """Survival after this epoch, (9)-(11), with the decay value moved by `shift`."""
+    rules = RULES[config.rules]
+    change = growth(importance, decay.epsilon + shift, decay.protection, rules.strict)
+    return survive(survival, change, config.gamma, rules.decay(epoch, decay.eta))
