@@ -1,0 +1,5 @@
+"""Figures and an HTML page from a run's recorded numbers alone."""
+
+from dpap.report.page import write_report
+
+__all__ = ["write_report"]

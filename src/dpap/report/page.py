@@ -1,0 +1,202 @@
+"""The report of a run as one self-contained HTML page, and its figures as PNG files beside it."""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from dpap.report import figures, structure, survival, words
+from dpap.report.records import Cost, Run, read_run
+from dpap.report.style import PALETTE, as_png, as_svg
+
+SECTIONS = ("learning", "structure", "survival", "survival_folded", "time")
+OPEN_LAYERS = 6
+"""Survival figures that stand open; those of further layers are folded away."""
+
+
+@dataclass(frozen=True)
+class Plate:
+    """A figure of the page: its PNG's file name, its drawing, and what it shows in words."""
+
+    file: str
+    svg: Markup
+    caption: str
+
+
+@dataclass(frozen=True)
+class CostRow:
+    """One line of the cost table, as text."""
+
+    name: str
+    note: str
+    before: str
+    after: str
+    ratio: str
+    twin: str
+
+
+def write_report(run: Path) -> Path:
+    """Writes RUN/report/index.html and its figures from what the run recorded; returns the page's path.
+
+    Raises:
+        FileNotFoundError: `run` is no run folder.
+        ValueError: a file of it holds something else than a run writes.
+    """
+    records = read_run(run)
+    folder = run / "report"
+    folder.mkdir(exist_ok=True)
+    plates: dict[str, list[Plate]] = {section: [] for section in SECTIONS}
+    for section, name, figure, caption in _drawn(records):
+        _replace(folder / f"{name}.png", as_png(figure))
+        plates[section].append(Plate(f"{name}.png", Markup(as_svg(figure)), caption))
+    page = folder / "index.html"
+    _replace(page, _render(records, plates).encode("utf-8"))
+    return page
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Writes under a temporary name, then renames: nobody reads half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def _drawn(run: Run) -> Iterator[tuple[str, str, Figure, str]]:
+    """(section, file name, figure, caption) of every figure that the records allow."""
+    if not run.epochs:
+        return
+    candidates = [
+        ("learning", "accuracy", figures.accuracies(run), words.convergence_sentence(run)),
+        ("learning", "sparsity", figures.sparsities(run), ""),
+        ("structure", "network", structure.network(run), ""),
+        ("structure", "fates", structure.fates(run), ""),
+        ("structure", "units", figures.units_alive(run), ""),
+        ("structure", "weights", figures.weights_alive(run), ""),
+        ("time", "seconds", figures.epoch_seconds(run), words.time_sentence(run)),
+        ("time", "epsilon", figures.decay_values(run), ""),
+    ]
+    layers = list(dict.fromkeys(name for record in run.survival for name in record.layers))
+    for index, layer in enumerate(layers):
+        section = "survival" if index < OPEN_LAYERS else "survival_folded"
+        file = f"survival-{index + 1}-{re.sub(r'[^A-Za-z0-9]+', '-', layer).strip('-') or 'layer'}"
+        candidates.append((section, file, survival.survival_functions(run, layer), ""))
+    for section, file, figure, caption in candidates:
+        if figure is not None:
+            yield section, file, figure, caption
+
+
+def _render(run: Run, plates: dict[str, list[Plate]]) -> str:
+    environment = Environment(
+        loader=PackageLoader("dpap", "report"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template("page.html.j2").render(
+        run=run,
+        words=words,
+        palette=PALETTE,
+        plates=plates,
+        headline=words.headline(run),
+        facts=_facts(run),
+        tiles=_tiles(run),
+        layers=structure.rows(run),
+        stored=run.prunes and any(row.stored is not None for row in structure.rows(run)),
+        steps=any(row.timesteps_alive < 1 for row in structure.rows(run)),
+        costs=_costs(run),
+        validated=any(epoch.validation_accuracy is not None for epoch in run.epochs),
+    )
+
+
+def _tiles(run: Run) -> list[tuple[str, str, str]]:
+    """(number, what, beside what): the results at a glance."""
+    tiles = []
+    dense = words.reported_accuracy(run.twin) if run.twin else None
+    if (reached := words.reported_accuracy(run)) is not None:
+        when = f"after epoch {run.reported.epoch}" if run.reported else ""
+        against = f"dense twin {words.accuracy(dense)}" if dense is not None else when
+        tiles.append((words.accuracy(reached), "test accuracy", against))
+    if run.prunes and (sparsity := words.reported_sparsity(run)) is not None:
+        targets = [epoch.target for epoch in run.epochs if epoch.target is not None]
+        against = f"scheduled {words.percent(targets[-1])}" if targets else "no target: what the rule let die"
+        tiles.append((words.percent(sparsity), "of the weights died", against))
+    before, after = (run.summary.before, run.summary.after) if run.summary else (None, None)
+    if before and after:
+        for key, what, unit in (
+            ("parameters", "the parameters", ""),
+            ("synaptic_operations", "the synaptic operations", ""),
+            ("latency_seconds", "the latency", "s"),
+        ):
+            old, new = getattr(before, key), getattr(after, key)
+            if old and new is not None and run.prunes:
+                write = (lambda v, unit=unit: words.scaled(v, unit)) if unit else words.rounded
+                tiles.append((words.ratio(new, old), what, f"{write(new)} of {write(old)}"))
+    return tiles
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    """What a reader must know to judge or repeat the numbers."""
+    kind = f"spiking, {run.timesteps} timesteps" if run.spiking and run.timesteps else "spiking"
+    machine = ", ".join(
+        f"{value}" if key == "cpu" else f"{key} {value}"
+        for key, value in run.machine.items()
+        if value is not None
+    )
+    summary = run.summary
+    best = None
+    if summary is not None and summary.best_epoch is not None:
+        best = f"{words.accuracy(summary.best_test_accuracy)} in epoch {summary.best_epoch}"
+    facts = {
+        "Network": f"{run.network} ({kind if run.spiking else 'not spiking'})" if run.network else None,
+        "Data": run.dataset,
+        "Protocol": words.protocol(run),
+        "Best test accuracy": best,
+        "Convergence": words.convergence(run),
+        "Seeds": f"n = 1, seed {run.seed}" if run.seed is not None else "n = 1, seed not recorded",
+        "Training": f"{words.duration(words.training_seconds(run))} for {words.epochs(run)}"
+        if run.epochs
+        else None,
+        "Machine": machine or None,
+        "Dense twin": f"{run.twin.name}, seed {run.twin.seed}, {words.epochs(run.twin)}"
+        if run.twin
+        else None,
+        "Started": _moment(run.started),
+        "Finished": _moment(summary.finished) if summary else "not yet",
+    }
+    return [(name, value) for name, value in facts.items() if value]
+
+
+def _moment(iso: str | None) -> str | None:
+    return re.sub(r"T(\d\d:\d\d)(:\d\d)?(\.\d+)?", r" \1", iso).replace("+00:00", " UTC") if iso else None
+
+
+def _costs(run: Run) -> list[CostRow]:
+    before, after = (run.summary.before, run.summary.after) if run.summary else (None, None)
+    twin = run.twin.summary.after if run.twin and run.twin.summary else None
+    quantities: list[tuple[str, str, str, Any]] = [
+        ("parameters", "Parameters", "", words.count),
+        ("weights", "Weights", "", words.count),
+        ("macs", "Multiply-accumulates", "one sample, as if nothing were sparse", words.count),
+        ("synaptic_operations", "Synaptic operations", "one sample, real spikes", words.count),
+        (
+            "energy",
+            "Energy",
+            "by (14), (15)",
+            lambda value: words.scaled(None if value is None else value * 1e-12, "J"),
+        ),
+        ("latency_seconds", "Latency", "one sample", lambda value: words.scaled(value, "s")),
+    ]
+    table = []
+    for key, name, note, write in quantities:
+        old, new, dense = (_cost(cost, key) for cost in (before, after, twin))
+        if old is not None or new is not None:
+            table.append(CostRow(name, note, write(old), write(new), words.ratio(new, old), write(dense)))
+    return table
+
+
+def _cost(cost: Cost | None, key: str) -> float | None:
+    return getattr(cost, key) if cost is not None else None

@@ -1,0 +1,369 @@
+"""A run folder as typed records; everything that a run may lack is None or empty, and named in `missing`."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer at the end of an epoch; `units` and `weights` count the network as it was built."""
+
+    name: str
+    kind: str
+    units: int
+    alive: int
+    weights: int
+    weights_alive: int
+    timesteps_alive: float
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """A physical removal of the dead."""
+
+    parameters_before: int | None
+    parameters_after: int | None
+    largest_difference: float | None
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of metrics.jsonl; accuracies and sparsities are shares in [0, 1], times are seconds."""
+
+    epoch: int
+    train_loss: float | None
+    train_accuracy: float | None
+    test_loss: float | None
+    test_accuracy: float | None
+    validation_accuracy: float | None
+    learning_rate: float | None
+    sparsity: float | None
+    timestep_sparsity: float | None
+    target: float | None
+    epsilon: dict[str, float]
+    seconds: float | None
+    evaluate_seconds: float | None
+    prune_seconds: float | None
+    compacted: Compaction | None
+    layers: tuple[Layer, ...]
+
+
+@dataclass(frozen=True)
+class Survival:
+    """The survival function (11) of every original unit after an epoch; None once it is dead."""
+
+    epoch: int
+    layers: dict[str, list[float | None]]
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """A weight layer of the network that a cost was measured on."""
+
+    name: str
+    units: int | None
+    features: int | None
+    weights: int | None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one network needs; operations and latency are for one sample, all timesteps."""
+
+    parameters: float | None
+    weights: float | None
+    macs: float | None
+    synaptic_operations: float | None
+    energy: float | None
+    latency_seconds: float | None
+    layers: tuple[LayerCost, ...]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """summary.json, written when the run has finished."""
+
+    epochs: int | None
+    best_epoch: int | None
+    best_test_accuracy: float | None
+    final_test_accuracy: float | None
+    sparsity: float | None
+    timestep_sparsity: float | None
+    seconds_training: float | None
+    before: Cost | None
+    after: Cost | None
+    finished: str | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that a run recorded, and in `missing`, in sentences, what it did not."""
+
+    path: Path
+    name: str
+    network: str | None
+    dataset: str | None
+    spiking: bool
+    timesteps: int | None
+    machine: dict[str, Any]
+    seed: int | None
+    command: str | None
+    protocol: str | None
+    started: str | None
+    wiring: str | None
+    configuration: str | None
+    epochs: tuple[Epoch, ...]
+    survival: tuple[Survival, ...]
+    summary: Summary | None
+    twin: "Run | None"
+    missing: tuple[str, ...]
+
+    @property
+    def last(self) -> Epoch | None:
+        """The last recorded epoch."""
+        return self.epochs[-1] if self.epochs else None
+
+    @property
+    def reported(self) -> Epoch | None:
+        """The epoch whose network the protocol reports: a chosen one, or the last."""
+        if self.summary is not None and (self.protocol or "").split(":")[0] in ("validation", "paper"):
+            chosen = [epoch for epoch in self.epochs if epoch.epoch == self.summary.best_epoch]
+            return chosen[0] if chosen else self.last
+        return self.last
+
+    @property
+    def prunes(self) -> bool:
+        """Whether anything was pruned or meant to be."""
+        return bool(self.survival) or any(e.sparsity or e.timestep_sparsity or e.target for e in self.epochs)
+
+
+def read_run(path: Path) -> Run:
+    """The records of the run folder `path` and of the dense twin that it names.
+
+    Raises:
+        FileNotFoundError: `path` is no run folder.
+        ValueError: a file of it holds something else than a run writes.
+    """
+    run = _read(path)
+    pointer = path / "twin"
+    if not pointer.is_file():
+        return run
+    named = pointer.read_text(encoding="utf-8").strip()
+    try:
+        twin, missing = _read((path / named).resolve()), run.missing
+    except FileNotFoundError:
+        twin, missing = None, (*run.missing, f"The dense twin “{named}” is not there: nothing is compared.")
+    except ValueError as error:
+        twin, missing = None, (*run.missing, f"The dense twin “{named}” cannot be read: {error}.")
+    return Run(**{**vars(run), "twin": twin, "missing": missing})
+
+
+def _read(path: Path) -> Run:
+    if not (path / "run.json").is_file():
+        raise FileNotFoundError(_no_run(path))
+    missing: list[str] = []
+    facts = _Fields(_json(path / "run.json"), "run.json")
+    epochs = {e.epoch: e for e in map(_epoch, _lines(path / "metrics.jsonl", missing))}
+    survival = {s.epoch: s for s in map(_survival, _lines(path / "survival.jsonl", missing))}
+    summary = None
+    if (path / "summary.json").is_file():
+        summary = _summary(_Fields(_json(path / "summary.json"), "summary.json"))
+    else:
+        missing.append(
+            "The run has no summary.json: it is still going on or was interrupted. Costs are not measured yet, "
+            "and what stands here is the state after its last recorded epoch."
+        )
+    if not epochs:
+        missing.append("metrics.jsonl holds no epoch yet: there is nothing to draw.")
+    config = path / "config.yaml"
+    if not config.is_file():
+        missing.append("The run has no config.yaml: its configuration is not recorded.")
+    run = Run(
+        path=path,
+        name=facts.text("name") or path.resolve().name,
+        network=facts.text("network"),
+        dataset=facts.text("dataset"),
+        spiking=bool(facts.values.get("spiking", False)),
+        timesteps=facts.whole("timesteps"),
+        machine=facts.mapping("machine"),
+        seed=facts.whole("seed"),
+        command=facts.text("command"),
+        protocol=facts.text("protocol"),
+        started=facts.text("started"),
+        wiring=facts.text("wiring"),
+        configuration=config.read_text(encoding="utf-8") if config.is_file() else None,
+        # A resumed run may write an epoch again: the last line about an epoch is the one that counts.
+        epochs=tuple(epochs[key] for key in sorted(epochs)),
+        survival=tuple(survival[key] for key in sorted(survival)),
+        summary=summary,
+        twin=None,
+        missing=tuple(missing),
+    )
+    if run.prunes and not run.survival:
+        missing.append("The run has no survival.jsonl: no survival function can be drawn.")
+    return Run(**{**vars(run), "missing": tuple(missing)})
+
+
+def _no_run(path: Path) -> str:
+    expected = "expected a run folder (run.json, metrics.jsonl, ... as `dpap train` and `dpap demo` write it)"
+    if not path.exists():
+        found = "nothing: it does not exist"
+    elif not path.is_dir():
+        found = "a file"
+    else:
+        names = sorted(entry.name for entry in path.iterdir())
+        runs = [name for name in names if (path / name / "run.json").is_file()]
+        if runs:
+            return f"{path}: {expected}; found a folder of runs. Give one of them, e.g. {path / runs[0]}"
+        found = f"a folder with {', '.join(names[:6])}" if names else "an empty folder"
+        found += f" and {len(names) - 6} more" if len(names) > 6 else ""
+    return (
+        f"{path}: {expected}; found {found}. Give the folder that a run wrote, or make one with `dpap demo`"
+    )
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: expected JSON, got {error}. Restore the file or run again") from error
+
+
+def _lines(path: Path, missing: list[str]) -> Iterator["_Fields"]:
+    """The records of a jsonl file; a last line that was cut off while it was written is left out."""
+    lines = path.read_bytes().split(b"\n") if path.is_file() else []
+    filled = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+    for number, line in filled:
+        try:
+            yield _Fields(json.loads(line), f"{path.name}, line {number}")
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            if number != filled[-1][0]:
+                raise ValueError(
+                    f"{path}, line {number}: expected one JSON object a line, got {error}. "
+                    "Remove the line to leave this epoch out"
+                ) from error
+            missing.append(f"The last line of {path.name} is cut off and left out.")
+
+
+class _Fields:
+    """The fields of one JSON object, each by the type that it must have; absent and null are None."""
+
+    def __init__(self, values: Any, where: str) -> None:
+        if not isinstance(values, dict):
+            raise ValueError(f"{where}: expected a JSON object, got {type(values).__name__}")
+        self.values: dict[str, Any] = values
+        self.where = where
+
+    def _typed(self, key: str, types: tuple[type, ...], expected: str) -> Any:
+        value = self.values.get(key)
+        if value is not None and (not isinstance(value, types) or (isinstance(value, bool))):
+            raise ValueError(f"{self.where}: expected {expected} as “{key}”, got {value!r}")
+        return value
+
+    def number(self, key: str) -> float | None:
+        value = self._typed(key, (int, float), "a number")
+        return None if value is None else float(value)
+
+    def whole(self, key: str) -> int | None:
+        value = self._typed(key, (int,), "a whole number")
+        return None if value is None else int(value)
+
+    def text(self, key: str) -> str | None:
+        value = self._typed(key, (str,), "text")
+        return None if value is None else str(value)
+
+    def mapping(self, key: str) -> dict[str, Any]:
+        return dict(self._typed(key, (dict,), "an object") or {})
+
+    def part(self, key: str) -> "_Fields | None":
+        return _Fields(self.values[key], f"{self.where}, {key}") if self.values.get(key) is not None else None
+
+    def parts(self, key: str) -> list["_Fields"]:
+        entries = self._typed(key, (list,), "a list") or []
+        return [_Fields(entry, f"{self.where}, {key}[{i}]") for i, entry in enumerate(entries)]
+
+    def need(self, key: str) -> int:
+        value = self.whole(key)
+        if value is None:
+            raise ValueError(f"{self.where}: expected a whole number as “{key}”, got none")
+        return value
+
+
+def _epoch(line: _Fields) -> Epoch:
+    compacted = line.part("compacted")
+    epsilon = _Fields(line.mapping("epsilon"), f"{line.where}, epsilon")
+    return Epoch(
+        epoch=line.need("epoch"),
+        train_loss=line.number("train_loss"),
+        train_accuracy=line.number("train_accuracy"),
+        test_loss=line.number("test_loss"),
+        test_accuracy=line.number("test_accuracy"),
+        validation_accuracy=line.number("validation_accuracy"),
+        learning_rate=line.number("learning_rate"),
+        sparsity=line.number("sparsity"),
+        timestep_sparsity=line.number("timestep_sparsity"),
+        target=line.number("target"),
+        epsilon={kind: value for kind in epsilon.values if (value := epsilon.number(kind)) is not None},
+        seconds=line.number("seconds"),
+        evaluate_seconds=line.number("evaluate_seconds"),
+        prune_seconds=line.number("prune_seconds"),
+        compacted=None
+        if compacted is None
+        else Compaction(
+            compacted.whole("parameters_before"),
+            compacted.whole("parameters_after"),
+            compacted.number("largest_difference"),
+        ),
+        layers=tuple(map(_layer, line.parts("layers"))),
+    )
+
+
+def _layer(entry: _Fields) -> Layer:
+    timesteps = entry.number("timesteps_alive")
+    return Layer(
+        name=entry.text("name") or "unnamed",
+        kind=entry.text("kind") or "",
+        units=entry.need("units"),
+        alive=entry.need("alive"),
+        weights=entry.need("weights"),
+        weights_alive=entry.need("weights_alive"),
+        timesteps_alive=1.0 if timesteps is None else timesteps,
+    )
+
+
+def _survival(line: _Fields) -> Survival:
+    layers: dict[str, list[float | None]] = {}
+    for name, values in line.mapping("layers").items():
+        if not isinstance(values, list) or not all(v is None or isinstance(v, (int, float)) for v in values):
+            raise ValueError(f"{line.where}: expected a list of numbers and nulls for layer “{name}”")
+        layers[name] = [None if v is None else float(v) for v in values]
+    return Survival(line.need("epoch"), layers)
+
+
+def _summary(fields: _Fields) -> Summary:
+    return Summary(
+        epochs=fields.whole("epochs"),
+        best_epoch=fields.whole("best_epoch"),
+        best_test_accuracy=fields.number("best_test_accuracy"),
+        final_test_accuracy=fields.number("final_test_accuracy"),
+        sparsity=fields.number("sparsity"),
+        timestep_sparsity=fields.number("timestep_sparsity"),
+        seconds_training=fields.number("seconds_training"),
+        before=_cost(fields.part("before")),
+        after=_cost(fields.part("after")),
+        finished=fields.text("finished"),
+    )
+
+
+def _cost(fields: _Fields | None) -> Cost | None:
+    if fields is None:
+        return None
+    names = ("parameters", "weights", "macs", "synaptic_operations", "energy", "latency_seconds")
+    layers = tuple(
+        LayerCost(e.text("name") or "unnamed", e.whole("units"), e.whole("features"), e.whole("weights"))
+        for e in fields.parts("layers")
+    )
+    return Cost(**{name: fields.number(name) for name in names}, layers=layers)
