@@ -1,8 +1,9 @@
 import pytest
 import torch
+from torch import nn
+
 from dpap.metrics import latency, macs
 from dpap.metrics.layers import evaluating
-from torch import nn
 
 
 def test_macs_of_the_mnist_network_by_hand():

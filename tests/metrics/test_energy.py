@@ -1,7 +1,8 @@
 import pytest
 import torch
-from dpap.metrics import energy, inference_picojoules, pruned_energy, synaptic_operations
 from torch import nn
+
+from dpap.metrics import energy, inference_picojoules, pruned_energy, synaptic_operations
 
 
 @pytest.mark.parametrize(
@@ -14,7 +15,7 @@ from torch import nn
     ],
 )
 def test_published_energies(weights, timesteps, published):
-    """N-MNIST and DVS-Gesture with pruned timesteps: weight sparsity, timestep sparsity, energy in percent."""
+    """N-MNIST and DVS-Gesture with pruned timesteps: sparsities of weights and timesteps, energy in percent."""
     assert pruned_energy(100.0, weights, timesteps) == pytest.approx(published, abs=0.011)
 
 

@@ -1,6 +1,7 @@
 import torch
-from dpap.metrics import LayerWeights, Weights, parameters, weights
 from torch import nn
+
+from dpap.metrics import LayerWeights, Weights, parameters, weights
 
 
 def test_the_mnist_network_has_the_papers_weights():

@@ -2,10 +2,11 @@ import itertools
 
 import pytest
 import torch
-from dpap.metrics import synaptic_operations
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+
+from dpap.metrics import synaptic_operations
 
 
 def slow_conv2d(x, weight, stride, padding, dilation, groups):
