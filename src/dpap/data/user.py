@@ -85,19 +85,19 @@ def make_datasets(path: str, arguments: dict[str, Any]) -> tuple[Any, Any]:
 
 
 @dataclass(frozen=True)
-class SeededSamples(Dataset[tuple[Tensor, int]]):
+class SeededSamples(Dataset[tuple[Any, int]]):
     """Fetches a sample while the random numbers of torch, numpy and Python come from a seed of its own,
     so that a user's augmentation neither depends on nor disturbs the run, whatever the number of workers.
     """
 
     dataset: Any
 
-    def __getitem__(self, chosen: tuple[int, int]) -> tuple[Tensor, int]:
+    def __getitem__(self, chosen: tuple[int, int]) -> tuple[Any, int]:
         position, seed = chosen
         python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
         try:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
+                torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs too
                 random.seed(seed)
                 np.random.seed(seed)  # noqa: NPY002
                 x, y = self.dataset[position]

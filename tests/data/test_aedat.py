@@ -1,0 +1,51 @@
+import struct
+
+import pytest
+
+from dpap.data.aedat import read_aedat
+
+EVENT = (127, 3, 1, 1000)
+
+
+def test_valid_polarity_events_are_read(tmp_path, formats):
+    path = tmp_path / "a.aedat"
+    other = [((9, 9, 0, 5), True)] * 3
+    packets = [
+        (1, 0, [((1, 2, 0, 10), True), (EVENT, True), ((5, 5, 1, 1001), False)]),
+        (0, 0, other),  # special events
+        (1, 0, []),
+        (1, 2, [((32767, 32766, 1, 7), True)]),
+    ]
+    path.write_bytes(formats.aedat_bytes(packets))
+    events = read_aedat(path)
+    got = list(
+        zip(*(part.tolist() for part in (events.x, events.y, events.polarity, events.time)), strict=True)
+    )
+    assert got == [(1, 2, 0, 10), EVENT, (32767, 32766, 1, 2 * 2**31 + 7)]
+
+
+def test_no_packets(tmp_path, formats):
+    path = tmp_path / "a.aedat"
+    path.write_bytes(formats.aedat_bytes([]))
+    assert len(read_aedat(path).x) == 0
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda raw: b"#!AER-DAT2.0" + raw[12:], "must start with #!AER-DAT3.1; got b'#!AER-DAT2.0'"),
+        (lambda raw: b"", "must start with"),
+        (lambda raw: raw[:40], "header that ends with the line #!END-HEADER"),
+        (lambda raw: raw.replace(b"#!END-HEADER\r\n", b""), "header that ends"),
+        (lambda raw: raw[:-3], "must have 2 events of 8 bytes .* got 13 bytes: it is cut short"),
+        (lambda raw: raw + bytes(5), "ends in a packet header: 28 bytes expected, got 5"),
+        (lambda raw: raw + struct.pack("<hhiiiiii", 1, 0, 16, 4, 0, 0, 0, 0), "polarity events of 8 bytes"),
+        (lambda raw: raw + struct.pack("<hhiiiiii", 1, 0, 8, 4, 0, -1, -1, -1), "must have -1 events"),
+    ],
+)
+def test_damage_is_named(tmp_path, formats, damage, message):
+    path = tmp_path / "a.aedat"
+    path.write_bytes(damage(formats.aedat_bytes([(1, 0, [(EVENT, True), (EVENT, True)])])))
+    with pytest.raises(ValueError, match=message) as caught:
+        read_aedat(path)
+    assert str(path) in str(caught.value)
