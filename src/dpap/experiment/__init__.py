@@ -1,0 +1,1 @@
+"""A run from configuration to summary, and the comparison of runs."""

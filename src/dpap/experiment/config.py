@@ -1,0 +1,166 @@
+"""The whole of an experiment as one typed configuration: YAML in, YAML out, every field a flag."""
+
+import math
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+
+from dpap.config import PruningConfig
+from dpap.data import DataConfig
+from dpap.experiment.errors import UserError, blame
+from dpap.models import NetworkConfig
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How the weights learn.
+
+    Attributes:
+        epochs: passes over the training data.
+        optimizer: adam, adamw or sgd.
+        learning_rate: the peak of the schedule.
+        weight_decay: as the optimizer of that name understands it.
+        momentum: of sgd.
+        warmup_epochs: epochs of linear rise before the cosine.
+        schedule: cosine (after the warm-up, down to zero), onecycle (up for 30% of the steps, then down to
+            zero) or constant; all step by step.
+        loss: cross_entropy of the logits, or rate_mse, the squared distance of output rates to one-hot.
+        label_smoothing: of the cross-entropy.
+        gradient_clip: largest norm of the gradient; null leaves it alone.
+        device: auto, cpu, cuda or cuda:N.
+        threads: CPU threads of torch; null leaves torch's choice.
+    """
+
+    epochs: int = 20
+    optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    momentum: float = 0.9
+    warmup_epochs: float = 0.0
+    schedule: Literal["cosine", "onecycle", "constant"] = "cosine"
+    loss: Literal["cross_entropy", "rate_mse"] = "cross_entropy"
+    label_smoothing: float = 0.0
+    gradient_clip: float | None = None
+    device: str = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "threads"):
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise ValueError(f"training.{name} must be at least 1; got {count}")
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise ValueError(f"training.learning_rate must be above 0; got {self.learning_rate}")
+        if self.weight_decay < 0:
+            raise ValueError(f"training.weight_decay must not be negative; got {self.weight_decay}")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"training.momentum must lie in [0, 1); got {self.momentum}")
+        if not 0 <= self.warmup_epochs < self.epochs:
+            raise ValueError(
+                f"training.warmup_epochs must lie in [0, {self.epochs}), the epochs; got {self.warmup_epochs}"
+            )
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"training.label_smoothing must lie in [0, 1); got {self.label_smoothing}")
+        if self.gradient_clip is not None and self.gradient_clip <= 0:
+            raise ValueError(f"training.gradient_clip must be above 0 or null; got {self.gradient_clip}")
+
+
+@dataclass(frozen=True)
+class ExperimentConfig:
+    """One run: data, network, pruning, learning, seed.
+
+    Attributes:
+        name: of the run, for tables and the report.
+        data: what it learns from.
+        network: what learns.
+        prune: whether it is pruned while it learns; false is the dense twin of the same run.
+        pruning: how it is pruned.
+        training: how the weights learn.
+        seed: of everything random.
+        protocol: the epoch whose network is reported and kept. last: the last; validation: the best on the
+            validation split (needs data.validation above 0); paper: the best on the test split, as the paper's
+            tables do. Of a pruned run only epochs count that are as sparse as the last, within one point.
+        out: the run folder; null is runs/NAME.
+    """
+
+    name: str = "run"
+    data: DataConfig = field(default_factory=DataConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    prune: bool = True
+    pruning: PruningConfig = field(default_factory=PruningConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    seed: int = 0
+    protocol: Literal["last", "validation", "paper"] = "last"
+    out: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative; got {self.seed}")
+        if not self.name or "/" in self.name:
+            raise ValueError(f"name must be a word that can name a folder; got {self.name!r}")
+        if self.protocol == "validation" and not self.data.validation:
+            raise ValueError(
+                "protocol 'validation' chooses the epoch on a validation split, but data.validation is "
+                f"{self.data.validation}; set it above 0, or choose protocol 'last' or 'paper'"
+            )
+        if self.training.loss == "rate_mse" and self.network.readout != "rate":
+            raise ValueError(
+                "training.loss 'rate_mse' compares firing rates and needs network.readout 'rate'; "
+                f"got {self.network.readout!r}"
+            )
+        end = self.pruning.end_epoch
+        if self.prune and end is not None and end > self.training.epochs:
+            raise ValueError(
+                f"pruning.end_epoch, by which the target is met, must be one of the {self.training.epochs} "
+                f"epochs of training; got {end}"
+            )
+
+    @property
+    def folder(self) -> Path:
+        """Where the run is written."""
+        return Path(self.out) if self.out is not None else Path("runs") / self.name
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, nested as in the YAML file."""
+        return asdict(self)
+
+    def as_yaml(self) -> str:
+        """The YAML file that `load_config` reads back."""
+        return yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True)
+
+
+def add_experiment_flags(parser: ArgumentParser) -> None:
+    """Give `parser` --config FILE and one flag for every field of ExperimentConfig."""
+    parser.add_argument(
+        "--config", action=ActionConfigFile, help="YAML file of a recipe or a run; flags after it override it"
+    )
+    parser.add_class_arguments(ExperimentConfig, None)
+
+
+def config_from(parser: ArgumentParser, parsed: Namespace) -> ExperimentConfig:
+    """The configuration that a parser with `add_experiment_flags` has parsed.
+
+    Raises:
+        UserError: when a value is out of range or two values contradict each other.
+    """
+    with blame("the configuration"):
+        values = parser.instantiate(parsed)
+        return ExperimentConfig(**{each.name: values[each.name] for each in fields(ExperimentConfig)})
+
+
+def load_config(path: Path | str) -> ExperimentConfig:
+    """Read a YAML file that holds any part of an ExperimentConfig.
+
+    Raises:
+        UserError: when there is no such file, or a key or a value in it is not one of the configuration's.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no configuration file {path}")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(ExperimentConfig, None)
+    with blame(f"configuration {path}"):
+        return config_from(parser, parser.parse_path(path))

@@ -1,0 +1,43 @@
+"""The demonstration: a dense and a pruned spiking network on the embedded digits, side by side."""
+
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from dpap.experiment.compare import Result, compare
+from dpap.experiment.config import ExperimentConfig, load_config
+from dpap.experiment.progress import Quiet
+from dpap.experiment.tables import quantity, text_table
+
+
+def demo_config() -> ExperimentConfig:
+    """The recipe of the demonstration, which comes with the package."""
+    return load_config(Path(str(files("dpap.experiment") / "demo.yaml")))
+
+
+def demo(
+    folder: Path, *, seed: int = 0, progress: Callable[[], Quiet] = Quiet, command: str = ""
+) -> tuple[Result, Result]:
+    """Train both twins of the recipe into `folder`; returns (dense, pruned)."""
+    dense, pruned = compare(demo_config(), [], [seed], folder, progress=progress, command=command)
+    return dense, pruned
+
+
+def demo_table(dense: Result, pruned: Result) -> str:
+    """The twins side by side, one quantity a line."""
+    lines: Sequence[tuple[str, Callable[[Result], float], Callable[[float], str]]] = (
+        ("test accuracy", lambda run: run.accuracy, lambda value: f"{value:.2%}"),
+        ("weights", lambda run: run.weights, lambda value: f"{value:,.0f}"),
+        ("parameters stored", lambda run: run.parameters, lambda value: f"{value:,.0f}"),
+        ("MACs per image", lambda run: run.macs, lambda value: f"{value:,.0f}"),
+        ("synaptic operations", lambda run: run.synaptic_operations, lambda value: f"{value:,.0f}"),
+        ("energy, by (14), (15)", lambda run: run.energy, lambda value: quantity(value, "J")),
+        ("first epoch", lambda run: run.first_seconds, lambda value: quantity(value, "s")),
+        ("last epoch", lambda run: run.last_seconds, lambda value: quantity(value, "s")),
+        ("model file", lambda run: run.model_bytes, lambda value: f"{value / 1024:,.0f} KiB"),
+    )
+    rows = [
+        [name, write(value(dense)), write(value(pruned)), f"{value(pruned) / value(dense):.0%}"]
+        for name, value, write in lines
+    ]
+    return text_table(["", "dense", f"DPAP ({pruned.sparsity:.0%} pruned)", "of dense"], rows)

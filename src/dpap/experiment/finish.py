@@ -1,0 +1,82 @@
+"""The end of a run: the kept network is compacted, saved, read back, measured and summed up."""
+
+import math
+from collections.abc import Sequence
+
+from dpap.data import DataBundle
+from dpap.experiment.checkpoint import read_checkpoint
+from dpap.experiment.config import ExperimentConfig
+from dpap.experiment.costs import costs
+from dpap.experiment.learner import Learner, build_learner, build_model
+from dpap.experiment.loop import evaluate
+from dpap.experiment.losses import loss_function
+from dpap.experiment.progress import Quiet
+from dpap.experiment.records import choose
+from dpap.experiment.run_folder import Record, RunFolder, now, write_json
+from dpap.metrics import pruned_energy
+from dpap.surgery import CompactionError
+from dpap.surgery.storage import load, save
+
+
+def finish(
+    config: ExperimentConfig,
+    folder: RunFolder,
+    data: DataBundle,
+    learner: Learner,
+    records: Sequence[Record],
+    progress: Quiet,
+) -> Record:
+    """Write model.safetensors and summary.json; returns the summary.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        data: its test split scores the network that is kept.
+        learner: after the last epoch.
+        records: of all epochs.
+        progress: is told when the dead could not be removed.
+
+    Raises:
+        RuntimeError: when the network that is read back does not score what the one that was saved does.
+    """
+    device, loss_of = learner.device, loss_function(config.training)
+    kept = choose(records, config.protocol)
+    if kept is not records[-1]:
+        learner = build_learner(config, data, device)
+        learner.restore(read_checkpoint(folder.kept))
+    pruner = learner.pruner
+    if pruner is not None:
+        try:
+            pruner.compact()
+        except CompactionError as error:
+            progress.say(f"the dead stay in the network as zeros: {error}")
+        pruner.detach()
+    size = config.data.test_batch_size
+    saved = evaluate(learner.model, data.test.batches(size), loss_of, device)
+    save(learner.model, folder.model)
+    fresh = build_model(config, data, device)
+    before = costs(fresh, data, device, config.network.spiking)
+    load(folder.model, fresh)
+    read = evaluate(fresh, data.test.batches(size), loss_of, device)
+    if read != saved:
+        raise RuntimeError(f"{folder.model} does not hold the network that was saved: {read} is not {saved}")
+    after = costs(fresh, data, device, config.network.spiking)
+    after["energy"] = pruned_energy(before["energy"], kept["sparsity"], kept["timestep_sparsity"])
+    best = max(records, key=lambda record: (record["test_accuracy"], -record["epoch"]))
+    summary = {
+        "epochs": len(records),
+        "best_epoch": best["epoch"],
+        "best_test_accuracy": best["test_accuracy"],
+        "final_epoch": kept["epoch"],
+        "final_test_accuracy": read.accuracy,
+        "protocol": config.protocol,
+        "sparsity": kept["sparsity"],
+        "timestep_sparsity": kept["timestep_sparsity"],
+        "seconds_training": math.fsum(record["seconds"] for record in records),
+        "model_bytes": folder.model.stat().st_size,
+        "before": before,
+        "after": after,
+        "finished": now(),
+    }
+    write_json(folder.summary, summary)
+    return summary

@@ -1,0 +1,109 @@
+"""One pass over the data: to learn, or to look."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dpap.experiment.errors import Diverged
+from dpap.experiment.losses import Loss
+
+
+@dataclass(frozen=True)
+class Score:
+    """Mean loss, and share of the samples that were told right."""
+
+    loss: float
+    accuracy: float
+
+
+class Tally:
+    """Sums losses and hits over batches."""
+
+    def __init__(self) -> None:
+        self.samples, self.hits, self.loss = 0, 0, 0.0
+
+    def add(self, loss: float, logits: Tensor, labels: Tensor) -> None:
+        """Count a batch with its mean loss."""
+        self.samples += len(labels)
+        self.hits += int((logits.argmax(1) == labels).sum())
+        self.loss += loss * len(labels)
+
+    def score(self) -> Score:
+        """The means over all samples counted."""
+        return Score(self.loss / self.samples, self.hits / self.samples)
+
+
+def train_epoch(
+    model: nn.Module,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    optimizer: torch.optim.Optimizer,
+    loss_of: Loss,
+    rates: Sequence[float],
+    clip: float | None,
+    device: torch.device,
+    on_batch: Callable[[int], None],
+) -> Score:
+    """Learn from every batch once.
+
+    Args:
+        model: takes the batches' x, returns logits [B, classes].
+        batches: (x, labels), the batch of x is first, or second after time.
+        optimizer: of the model's parameters.
+        loss_of: (logits, labels) to a number.
+        rates: the learning rate of each step.
+        clip: largest norm of the gradient, or None.
+        device: where the model is.
+        on_batch: is told how many batches are done.
+
+    Raises:
+        Diverged: when a loss is not finite; the weights are those before that batch.
+    """
+    model.train()
+    tally = Tally()
+    for done, ((x, labels), rate) in enumerate(zip(batches, rates, strict=False), start=1):
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        x, labels = x.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+        logits = model(x)
+        loss = loss_of(logits, labels)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise Diverged(f"the loss is {value} in batch {done}, at learning rate {rate:.3g}")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+        tally.add(value, logits, labels)
+        on_batch(done)
+    return tally.score()
+
+
+def evaluate(
+    model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], loss_of: Loss, device: torch.device
+) -> Score:
+    """Score every batch in evaluation mode; the mode is put back.
+
+    The gradient is switched off by no_grad: inference tensors could not be cut in place later.
+
+    Raises:
+        Diverged: when a loss is not finite.
+    """
+    was_training = model.training
+    model.eval()
+    tally = Tally()
+    try:
+        with torch.no_grad():
+            for x, labels in batches:
+                labels = labels.to(device)
+                logits = model(x.to(device))
+                tally.add(loss_of(logits, labels).item(), logits, labels)
+    finally:
+        model.train(was_training)
+    score = tally.score()
+    if not math.isfinite(score.loss):
+        raise Diverged(f"the loss is {score.loss} in evaluation")
+    return score

@@ -1,0 +1,73 @@
+"""The machine a run is on: what it is, and how it is set so that the same seed gives the same bits."""
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpap.experiment.errors import UserError
+
+
+def describe_machine(device: torch.device) -> dict[str, Any]:
+    """Kind of processor, cores, versions; no name of a host or user."""
+    return {
+        "cpu": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _processor() -> str:
+    table = Path("/proc/cpuinfo")
+    if table.exists():
+        for line in table.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; auto is a GPU where there is one.
+
+    Raises:
+        UserError: when there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"training.device must be auto, cpu, cuda or cuda:N; got {name!r}") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"training.device is {name!r}, but torch sees {torch.cuda.device_count()} GPUs; use auto or cpu"
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"training.device must be auto, cpu, cuda or cuda:N; got {name!r}")
+    return device
+
+
+@contextmanager
+def repeatable(threads: int | None) -> Iterator[None]:
+    """Deterministic algorithms, so many threads, and afterwards everything as it was."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = torch.are_deterministic_algorithms_enabled()
+    benchmark, had = torch.backends.cudnn.benchmark, torch.get_num_threads()
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.backends.cudnn.benchmark = benchmark
+        torch.set_num_threads(had)

@@ -1,0 +1,254 @@
+"""A run from its configuration to its summary, and on from wherever it stopped.
+
+An epoch is: learn from every batch, let the pruner step, evaluate, write down, checkpoint. What lies past the last
+checkpoint is computed again, to the same bits.
+"""
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpap.anatomy import find_wiring
+from dpap.data import DataBundle, load_data
+from dpap.experiment.checkpoint import copy_checkpoint, epoch_seed, read_checkpoint, write_checkpoint
+from dpap.experiment.config import ExperimentConfig, load_config
+from dpap.experiment.errors import Diverged, UserError, blame
+from dpap.experiment.finish import finish
+from dpap.experiment.learner import Learner, build_learner, example_of
+from dpap.experiment.loop import evaluate, train_epoch
+from dpap.experiment.losses import loss_function
+from dpap.experiment.machine import choose_device, describe_machine, repeatable
+from dpap.experiment.progress import Quiet
+from dpap.experiment.records import choose, epoch_record
+from dpap.experiment.run_folder import (
+    Record,
+    RunFolder,
+    append,
+    drop_lines_after,
+    now,
+    read_json,
+    read_lines,
+)
+from dpap.experiment.schedule import learning_rate
+
+MAY_MOVE = {"out", "data.root", "data.cache", "training.device", "training.threads"}
+"""Keys of the configuration that may change before a run is resumed, say on another machine."""
+
+
+def train(
+    config: ExperimentConfig, *, overwrite: bool = False, progress: Quiet | None = None, command: str = ""
+) -> Record:
+    """Run a configuration from its first epoch to its summary.
+
+    Args:
+        config: the run; it is written to `config.folder`.
+        overwrite: replace a run that lies there.
+        progress: is told what happens.
+        command: written down, so that others can repeat it.
+
+    Raises:
+        UserError: when data, network or folder are not as the configuration says.
+        Diverged: when a loss is not finite; the last checkpoint stays.
+    """
+    folder = RunFolder(config.folder)
+    folder.check_free(overwrite)
+    with repeatable(config.training.threads):
+        run = _prepare(config, folder, progress)
+        folder.begin(config.as_yaml(), _facts(run, command))
+        return _go(run, [])
+
+
+def resume(path: Path | str, *, progress: Quiet | None = None) -> Record:
+    """Go on with a run that stopped, to the weights that it would have had without the stop.
+
+    A finished run is left alone; its summary is returned.
+
+    Raises:
+        UserError: when there is no run, or its files were changed since its checkpoint.
+    """
+    folder = RunFolder(Path(path))
+    if not folder.holds_a_run():
+        raise UserError(f"{folder.path} holds no run, for it has no {folder.config.name}")
+    if folder.summary.exists():
+        return read_json(folder.summary)
+    config = replace(load_config(folder.config), out=str(folder.path))
+    with repeatable(config.training.threads):
+        run = _prepare(config, folder, progress)
+        return _go(run, _restore(run))
+
+
+@dataclass
+class _Run:
+    """What an epoch needs to have at hand."""
+
+    config: ExperimentConfig
+    folder: RunFolder
+    data: DataBundle
+    learner: Learner
+    progress: Quiet
+
+
+def _prepare(config: ExperimentConfig, folder: RunFolder, progress: Quiet | None) -> _Run:
+    device = choose_device(config.training.device)
+    with blame("the data"):
+        data = load_data(config.data)
+    return _Run(config, folder, data, build_learner(config, data, device), progress or Quiet())
+
+
+def _restore(run: _Run) -> list[Record]:
+    """Bring the last whole epoch back; returns the records up to it."""
+    folder, config = run.folder, run.config
+    epoch = 0
+    if folder.checkpoint.exists():
+        state = read_checkpoint(folder.checkpoint)
+        _refuse_changes(config, state["config"])
+        run.learner.restore(state)
+        epoch = state["epoch"]
+    drop_lines_after(folder.metrics, epoch)
+    drop_lines_after(folder.survival, epoch)
+    records = read_lines(folder.metrics)
+    if len(records) != epoch:
+        raise UserError(
+            f"{folder.metrics} holds {len(records)} of the {epoch} epochs in the checkpoint: it was changed or "
+            "damaged; start the run again with --overwrite"
+        )
+    if records:
+        _keep(run, records)  # again, for the copy may be what was cut short
+    run.progress.say(f"going on after epoch {epoch}")
+    return records
+
+
+def _go(run: _Run, records: list[Record]) -> Record:
+    """Run the epochs that `records` lacks, then finish."""
+    config, folder, progress = run.config, run.folder, run.progress
+    epochs = config.training.epochs
+    seconds: deque[float] = deque(maxlen=5)
+    try:
+        for epoch in range(len(records) + 1, epochs + 1):
+            started = time.perf_counter()
+            record = _epoch(run, epoch)
+            if run.learner.pruner is not None:
+                append(folder.survival, {"epoch": epoch, "layers": run.learner.pruner.survival()})
+            append(folder.metrics, record)
+            records.append(record)
+            state = {"epoch": epoch, "config": config.as_dict(), **run.learner.state()}
+            write_checkpoint(folder.checkpoint, state)
+            _keep(run, records)
+            seconds.append(time.perf_counter() - started)
+            progress.end_epoch(record, epochs, sum(seconds) / len(seconds) * (epochs - epoch))
+        return finish(config, folder, run.data, run.learner, records, progress)
+    finally:
+        progress.close()
+
+
+def _keep(run: _Run, records: list[Record]) -> None:
+    """Put the last checkpoint aside where the protocol may come back to it."""
+    protocol = run.config.protocol
+    if protocol != "last" and choose(records, protocol)["epoch"] == records[-1]["epoch"]:
+        copy_checkpoint(run.folder.checkpoint, run.folder.kept)
+
+
+def _epoch(run: _Run, epoch: int) -> Record:
+    """Learn, prune and evaluate for one epoch; returns its line of metrics.jsonl."""
+    config, data, learner, progress = run.config, run.data, run.learner, run.progress
+    training, loss_of = config.training, loss_function(config.training)
+    seed = epoch_seed(config.seed, epoch)
+    torch.manual_seed(seed)
+    size = config.data.batch_size
+    whole = len(data.train) >= size  # a last, smaller batch is left out; each epoch another
+    batches = data.train.number_of_batches(size, drop_last=whole)
+    steps = range((epoch - 1) * batches, epoch * batches)
+    rates = [learning_rate(training, step, batches) for step in steps]
+    progress.begin_epoch(epoch, training.epochs, batches)
+    started = time.perf_counter()
+    try:
+        score = train_epoch(
+            learner.model,
+            data.train.batches(size, shuffle_seed=seed, drop_last=whole),
+            learner.optimizer,
+            loss_of,
+            rates,
+            training.gradient_clip,
+            learner.device,
+            progress.batch,
+        )
+        trained = time.perf_counter()
+        report = learner.pruner.step() if learner.pruner is not None else None
+        pruned = time.perf_counter()
+        test_size = config.data.test_batch_size
+        test = evaluate(learner.model, data.test.batches(test_size), loss_of, learner.device)
+        validation = None
+        if data.validation is not None:
+            validation = evaluate(learner.model, data.validation.batches(test_size), loss_of, learner.device)
+    except Diverged as error:
+        raise Diverged(
+            f"{error} (epoch {epoch}). Try a smaller --training.learning_rate (now {training.learning_rate:g}), "
+            "--training.gradient_clip 1 or some --training.warmup_epochs. "
+            + (
+                f"The state after epoch {epoch - 1} is in {run.folder.checkpoint}"
+                if epoch > 1
+                else "There is no checkpoint yet"
+            )
+        ) from error
+    return epoch_record(
+        epoch=epoch,
+        train=score,
+        test=test,
+        validation=validation,
+        rate=rates[-1],
+        report=report,
+        seconds=trained - started,
+        prune_seconds=pruned - trained,
+        evaluate_seconds=time.perf_counter() - pruned,
+    )
+
+
+def _facts(run: _Run, command: str) -> Record:
+    config, data, learner = run.config, run.data, run.learner
+    if learner.pruner is not None:
+        wiring = learner.pruner.wiring
+    else:
+        wiring = find_wiring(learner.model, (example_of(data, learner.device),))
+    spiking = config.network.spiking
+    return {
+        "name": config.name,
+        "network": config.network.layers,
+        "dataset": data.name,
+        "data": data.describe(),
+        "spiking": spiking,
+        "timesteps": (data.timesteps or config.network.timesteps) if spiking else 1,
+        "machine": describe_machine(learner.device),
+        "seed": config.seed,
+        "command": command,
+        "protocol": config.protocol,
+        "started": now(),
+        "wiring": str(wiring),
+    }
+
+
+def _refuse_changes(config: ExperimentConfig, stored: dict[str, Any]) -> None:
+    """A resumed run keeps its configuration."""
+    ours, theirs = dict(_leaves(config.as_dict())), dict(_leaves(stored))
+    changed = [
+        key
+        for key in sorted(ours.keys() | theirs.keys())
+        if key not in MAY_MOVE and ours.get(key) != theirs.get(key)
+    ]
+    if changed:
+        raise UserError(
+            f"{', '.join(changed)} changed since the checkpoint of {config.folder}; a resumed run keeps its "
+            "configuration: put config.yaml back, or start a run in another folder (--out)"
+        )
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
