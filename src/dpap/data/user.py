@@ -4,6 +4,7 @@ import importlib
 import inspect
 import random
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -84,6 +85,18 @@ def make_datasets(path: str, arguments: dict[str, Any]) -> tuple[Any, Any]:
     return made[0], made[1]
 
 
+@contextmanager
+def kept_random_numbers() -> Iterator[None]:
+    """Puts the random states of torch (CPU), numpy and Python back at the end."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
+
+
 @dataclass(frozen=True)
 class SeededSamples(Dataset[tuple[Any, int]]):
     """Fetches a sample while the random numbers of torch, numpy and Python come from a seed of its own,
@@ -92,26 +105,29 @@ class SeededSamples(Dataset[tuple[Any, int]]):
 
     dataset: Any
 
-    def __getitem__(self, chosen: tuple[int, int]) -> tuple[Any, int]:
-        position, seed = chosen
-        python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
-        try:
-            with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs too
-                random.seed(seed)
-                np.random.seed(seed)  # noqa: NPY002
-                x, y = self.dataset[position]
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)  # noqa: NPY002
+    def _fetch(self, position: int, seed: int) -> tuple[Any, int]:
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed the GPUs too
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        x, y = self.dataset[position]
         return x, int(y)
+
+    def __getitem__(self, chosen: tuple[int, int]) -> tuple[Any, int]:
+        with kept_random_numbers():
+            return self._fetch(*chosen)
+
+    def __getitems__(self, batch: list[tuple[int, int]]) -> list[tuple[Any, int]]:
+        """The samples of (position, seed) pairs, at once: keeping the random states takes 0.4 ms."""
+        with kept_random_numbers():
+            return [self._fetch(*chosen) for chosen in batch]
 
     @cached_property
     def labels(self) -> Int64[Tensor, "all"]:
         """The attribute `targets` (torchvision's convention), else found by fetching every sample."""
         targets = getattr(self.dataset, "targets", None)
         if targets is None:
-            targets = [self[position, 0][1] for position in range(len(self.dataset))]
+            with kept_random_numbers():
+                targets = [self._fetch(position, 0)[1] for position in range(len(self.dataset))]
         if len(targets) != len(self.dataset):
             raise ValueError(
                 f"`targets` must name {len(self.dataset)} classes, one a sample; got {len(targets)}"
