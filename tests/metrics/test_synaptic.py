@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -25,6 +25,7 @@ def slow_conv2d(x, weight, stride, padding, dilation, groups):
     return count
 
 
+@settings(max_examples=60)
 @given(
     batch=st.integers(1, 2),
     size=st.tuples(st.integers(3, 5), st.integers(3, 5)),

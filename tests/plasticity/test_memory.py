@@ -2,7 +2,7 @@ import io
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpap.plasticity import RULES
@@ -43,6 +43,7 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("name", RULES)
+@settings(max_examples=25)
 @given(
     units=st.sets(st.integers(0, 3), min_size=1),
     features=st.sets(st.integers(0, 4), min_size=1),

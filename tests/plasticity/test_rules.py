@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpap.plasticity import RULES, bcm, normalise, spines, timestep_importance
@@ -18,6 +18,7 @@ def blank(rules, units=3, features=4, **kinds):
     return rules.blank(units, features, **{"synapses": True, "dtype": torch.float64, **kinds})
 
 
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.integers(0, 999))
 def test_paper_sums_an_epoch_with_the_threshold_before_its_update(sizes, seed):
     memory = blank(PAPER)

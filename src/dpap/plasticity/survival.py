@@ -26,7 +26,8 @@ def normalise(
         )
     if living.numel() == 0:
         return torch.zeros_like(importance)
-    low, high = living.min(), _quantile(living, quantile)
+    low = living.min()
+    high = living.max() if quantile == 1 else _quantile(living, quantile)
     if high <= low:
         return alive * torch.full_like(importance, 0.5)
     return torch.where(alive, ((importance - low) / (high - low)).clamp(0, 1), 0)
