@@ -152,7 +152,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         best = f"{words.accuracy(summary.best_test_accuracy)} in epoch {summary.best_epoch}"
     facts = {
         "Network": f"{run.network} ({kind if run.spiking else 'not spiking'})" if run.network else None,
-        "Data": run.dataset,
+        "Data": run.data or run.dataset,
         "Protocol": words.protocol(run),
         "Best test accuracy": best,
         "Convergence": words.convergence(run),
@@ -179,14 +179,14 @@ def _costs(run: Run) -> list[CostRow]:
     twin = run.twin.summary.after if run.twin and run.twin.summary else None
     quantities: list[tuple[str, str, str, Any]] = [
         ("parameters", "Parameters", "", words.count),
-        ("weights", "Weights", "", words.count),
-        ("macs", "Multiply-accumulates", "one sample, as if nothing were sparse", words.count),
+        ("weights", "Weights", "not zero", words.count),
+        ("macs", "Multiply-accumulates", "one sample, zeros counted", words.count),
         ("synaptic_operations", "Synaptic operations", "one sample, real spikes", words.count),
         (
             "energy",
             "Energy",
-            "by (14), (15)",
-            lambda value: words.scaled(None if value is None else value * 1e-12, "J"),
+            "one sample, by (14), (15)",
+            lambda value: words.scaled(value, "J"),
         ),
         ("latency_seconds", "Latency", "one sample", lambda value: words.scaled(value, "s")),
     ]

@@ -71,7 +71,7 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one network needs; operations and latency are for one sample, all timesteps."""
+    """What one network needs; operations, energy (joules) and latency are for one sample, all timesteps."""
 
     parameters: float | None
     weights: float | None
@@ -84,11 +84,12 @@ class Cost:
 
 @dataclass(frozen=True)
 class Summary:
-    """summary.json, written when the run has finished."""
+    """summary.json, written when the run has finished; `final_epoch` is the one that the protocol reports."""
 
     epochs: int | None
     best_epoch: int | None
     best_test_accuracy: float | None
+    final_epoch: int | None
     final_test_accuracy: float | None
     sparsity: float | None
     timestep_sparsity: float | None
@@ -106,6 +107,7 @@ class Run:
     name: str
     network: str | None
     dataset: str | None
+    data: str | None
     spiking: bool
     timesteps: int | None
     machine: dict[str, Any]
@@ -129,10 +131,8 @@ class Run:
     @property
     def reported(self) -> Epoch | None:
         """The epoch whose network the protocol reports: a chosen one, or the last."""
-        if self.summary is not None and (self.protocol or "").split(":")[0] in ("validation", "paper"):
-            chosen = [epoch for epoch in self.epochs if epoch.epoch == self.summary.best_epoch]
-            return chosen[0] if chosen else self.last
-        return self.last
+        final = self.summary.final_epoch if self.summary is not None else None
+        return next((epoch for epoch in self.epochs if epoch.epoch == final), self.last)
 
     @property
     def prunes(self) -> bool:
@@ -186,6 +186,7 @@ def _read(path: Path) -> Run:
         name=facts.text("name") or path.resolve().name,
         network=facts.text("network"),
         dataset=facts.text("dataset"),
+        data=facts.text("data"),
         spiking=bool(facts.values.get("spiking", False)),
         timesteps=facts.whole("timesteps"),
         machine=facts.mapping("machine"),
@@ -348,6 +349,7 @@ def _summary(fields: _Fields) -> Summary:
         epochs=fields.whole("epochs"),
         best_epoch=fields.whole("best_epoch"),
         best_test_accuracy=fields.number("best_test_accuracy"),
+        final_epoch=fields.whole("final_epoch"),
         final_test_accuracy=fields.number("final_test_accuracy"),
         sparsity=fields.number("sparsity"),
         timestep_sparsity=fields.number("timestep_sparsity"),

@@ -30,9 +30,12 @@ class Row:
 
 
 def rows(run: Run) -> list[Row]:
-    """Every layer after the epoch that is reported."""
-    after = run.summary.after if run.summary else None
+    """Every layer after the epoch that is reported; of a dense run, from its summary."""
+    before, after = (run.summary.before, run.summary.after) if run.summary else (None, None)
     stored = {layer.name: layer.weights for layer in after.layers} if after else {}
+    if before is not None and not run.prunes:
+        sizes = [(layer.name, layer.units or 0, layer.weights or 0) for layer in before.layers]
+        return [Row(name, "", units, units, weights, weights, None, 1.0) for name, units, weights in sizes]
     return [
         Row(
             layer.name, layer.kind, layer.units, layer.alive, layer.weights, layer.weights_alive,

@@ -45,7 +45,7 @@ _RC: dict[Any, Any] = {
     "savefig.bbox": None,
     "svg.fonttype": "none",
     "svg.hashsalt": "dpap",
-    "path.simplify": True,
+    "text.parse_math": False,  # a name with dollars is a name
 }
 
 P = ParamSpec("P")
@@ -157,6 +157,7 @@ def as_svg(figure: Figure) -> str:
     for role, (light, _) in PALETTE.items():
         text = text.replace(light, f"var(--{role})")
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # several figures stand on one page
     return text.replace("<svg ", '<svg role="img" ', 1)
 
 

@@ -12,6 +12,10 @@ from dpap.report.style import BLUE, INK, PAPER, VERMILION, end_labels, epoch_axi
 SHOWN = 12
 """Units of each fate that are drawn; more would hide each other."""
 
+BENT = 8.0
+"""Largest F that is drawn on a linear scale: above, those that die would lie flat on the zero line."""
+SUBTITLE = "survival function F of (11); crosses: deaths"
+
 
 @dataclass(frozen=True)
 class Life:
@@ -45,7 +49,10 @@ def survival_functions(run: Run, layer: str) -> Figure | None:
     dead = sorted((u for u in units if u.died is not None), key=lambda u: (u.died or 0, u.unit))
     alive = sorted((u for u in units if u.died is None), key=lambda u: (u.values[-1], u.unit))
     shown_dead, shown_alive = _spread_over(dead), _spread_over(alive)
-    axes = panel(f"Survival in {layer}", "survival function F of (11); crosses: deaths", left=0.5, right=1.5)
+    heights = [value for life in (*shown_alive, *shown_dead) for value in life.values]
+    bent = max([*heights, 1.0]) > BENT
+    subtitle = SUBTITLE.replace(";", ", logarithmic above 1;") if bent else SUBTITLE
+    axes = panel(f"Survival in {layer}", subtitle, left=0.5, right=1.5)
     for life in shown_alive:
         axes.plot(
             life.epochs, life.values, color=BLUE, linewidth=1.1, alpha=0.75, gid=f"unit {life.unit}",
@@ -64,7 +71,7 @@ def survival_functions(run: Run, layer: str) -> Figure | None:
     )  # fmt: skip
     axes.axhline(0, color=INK, linewidth=1.1, gid="zero", zorder=3)
     epoch_axis(axes, [record.epoch for record in run.survival])
-    _scale(axes, [value for u in (*shown_alive, *shown_dead) for value in u.values])
+    _scale(axes, heights)
     # The label of the living stands at their middle, that of the dead on the zero line.
     labels = [(0.0, f"{_some(shown_dead, dead)} died", VERMILION)] if dead else []
     if alive:
@@ -87,7 +94,7 @@ def _some(shown: list[Life], units: list[Life]) -> str:
 def _scale(axes: Axes, values: list[float]) -> None:
     """Logarithmic above 1 where the protected live far above those that die, linear otherwise."""
     low, high = min([*values, 0.0]), max([*values, 1.0])
-    if high > 8:
+    if high > BENT:
         axes.set_yscale("symlog", linthresh=1.0, linscale=1.3)
         ticks = [0.0, 1.0, *(step * 10**power for power in range(7) for step in (3, 10))]
         axes.set_yticks([tick for tick in ticks if tick <= 1.3 * high])

@@ -5,29 +5,30 @@ import math
 from dpap.report.records import Run
 
 ABSENT = "–"
+Number = int | float | None
 
 
-def percent(share: float | None, decimals: int = 1) -> str:
+def percent(share: Number, decimals: int = 1) -> str:
     """0.601 -> 60.1%."""
     return ABSENT if share is None or math.isnan(share) else f"{100 * share:.{decimals}f}%"
 
 
-def accuracy(share: float | None) -> str:
+def accuracy(share: Number) -> str:
     """0.982 -> 98.20%."""
     return percent(share, 2)
 
 
-def loss(value: float | None) -> str:
+def loss(value: Number) -> str:
     """0.06213 -> 0.0621."""
     return ABSENT if value is None or math.isnan(value) else f"{value:.4f}"
 
 
-def count(value: float | None) -> str:
+def count(value: Number) -> str:
     """596535 -> 596,535."""
     return ABSENT if value is None or math.isnan(value) else f"{value:,.0f}"
 
 
-def rounded(value: float | None) -> str:
+def rounded(value: Number) -> str:
     """596535 -> 597k."""
     if value is None or math.isnan(value):
         return ABSENT
@@ -37,7 +38,7 @@ def rounded(value: float | None) -> str:
     return f"{value:.0f}"
 
 
-def scaled(value: float | None, unit: str) -> str:
+def scaled(value: Number, unit: str) -> str:
     """0.0012 s -> 1.20 ms."""
     if value is None or math.isnan(value):
         return ABSENT
@@ -47,7 +48,7 @@ def scaled(value: float | None, unit: str) -> str:
     return f"{value:g} {unit}"
 
 
-def duration(seconds: float | None) -> str:
+def duration(seconds: Number) -> str:
     """4000 -> 1 h 7 min."""
     if seconds is None or math.isnan(seconds):
         return ABSENT
@@ -59,7 +60,7 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def ratio(after: float | None, before: float | None) -> str:
+def ratio(after: Number, before: Number) -> str:
     """(21, 60) -> 0.35×."""
     if after is None or not before or math.isnan(after / before):
         return ABSENT
@@ -67,17 +68,17 @@ def ratio(after: float | None, before: float | None) -> str:
 
 
 def reported_accuracy(run: Run) -> float | None:
-    """Test accuracy of the epoch that the protocol reports."""
-    if run.reported is not None and run.reported.test_accuracy is not None:
-        return run.reported.test_accuracy
-    return run.summary.final_test_accuracy if run.summary else None
+    """Test accuracy of the network that the protocol reports."""
+    if run.summary is not None and run.summary.final_test_accuracy is not None:
+        return run.summary.final_test_accuracy
+    return run.reported.test_accuracy if run.reported else None
 
 
 def reported_sparsity(run: Run) -> float | None:
-    """Share of the weights that are dead in the epoch that the protocol reports."""
-    if run.reported is not None and run.reported.sparsity is not None:
-        return run.reported.sparsity
-    return run.summary.sparsity if run.summary else None
+    """Share of the weights that are dead in the network that the protocol reports."""
+    if run.summary is not None and run.summary.sparsity is not None:
+        return run.summary.sparsity
+    return run.reported.sparsity if run.reported else None
 
 
 def protocol(run: Run) -> str | None:

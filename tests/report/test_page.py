@@ -1,0 +1,132 @@
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from dpap.report import write_report
+
+MakeRun = Callable[..., Path]
+VOID = {"meta", "br", "link", "hr", "img"}
+
+
+class _Balance(HTMLParser):
+    """Every element is closed by its own end tag; collects the text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def read(page: Path) -> tuple[str, str]:
+    html = page.read_text(encoding="utf-8")
+    parser = _Balance()
+    parser.feed(html)
+    assert parser.open == []
+    return html, parser.text
+
+
+def test_the_page_holds_the_numbers_of_the_run(twins: Path) -> None:
+    page = write_report(twins)
+    assert page == twins / "report" / "index.html"
+    html, text = read(page)
+    summary = json.loads((twins / "summary.json").read_text())
+    assert f"{100 * summary['sparsity']:.1f}% of the weights died" in text
+    for cost in (summary["before"], summary["after"]):
+        for key in ("parameters", "weights", "macs", "synaptic_operations"):
+            assert f"{cost[key]:,.0f}" in text
+    for told in ("2.08 µJ", "4.20 ms", "n = 1, seed 0", "Xeon, 2.1 GHz", "dpap train recipes/mnist_snn.yaml"):
+        assert told in text
+    assert "the network after the last epoch is reported" in text
+    assert text.count("Survival in") == 3
+    assert html.count("<svg ") == 11
+
+
+def test_the_page_needs_nothing_from_outside(twins: Path) -> None:
+    html, _ = read(write_report(twins))
+    assert not re.search(r"<script|<link|<img|@import|url\((?!#)", html)
+    namespaces = {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert set(re.findall(r"https?://[^\"'\s<]+", html)) <= namespaces
+
+
+def test_figures_lie_beside_the_page_and_nothing_else(twins: Path) -> None:
+    files = sorted(path.name for path in write_report(twins).parent.iterdir())
+    assert files == [
+        "accuracy.png", "epsilon.png", "fates.png", "index.html", "network.png", "seconds.png", "sparsity.png",
+        "survival-1-conv1.png", "survival-2-conv2.png", "survival-3-fc1.png", "units.png", "weights.png",
+    ]  # fmt: skip
+
+
+def test_writing_again_gives_the_same_bytes(twins: Path) -> None:
+    first = write_report(twins).read_bytes()
+    assert write_report(twins).read_bytes() == first
+
+
+def test_names_are_escaped(make_run: MakeRun) -> None:
+    evil = "<script>alert('x')</script>"
+    path = make_run(name=evil)
+    for file in ("metrics.jsonl", "survival.jsonl"):
+        content = (path / file).read_text().replace('"conv1"', json.dumps(f"../{evil}$_$"))
+        (path / file).write_text(content)
+    (path / "config.yaml").write_text(f"name: {evil}")
+    page = write_report(path)
+    html, text = read(page)
+    assert "<script" not in html and f"../{evil}" in text
+    assert all(re.fullmatch(r"[A-Za-z0-9.-]+", file.name) for file in page.parent.iterdir())
+
+
+def test_unfinished(make_run: MakeRun) -> None:
+    path = make_run(finished=False, epochs=3)
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 4, "train_lo')
+    _, text = read(write_report(path))
+    assert "The run has no summary.json" in text and "cut off" in text and "State after epoch 3" in text
+    assert "Synaptic operations" not in text
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_the_first_epochs(make_run: MakeRun, epochs: int) -> None:
+    _, text = read(write_report(make_run(finished=False, epochs=epochs)))
+    assert f"20 s for {epochs} epoch" in text or f"{epochs} epochs" in text
+
+
+def test_before_the_first_epoch(make_run: MakeRun) -> None:
+    path = make_run(finished=False)
+    (path / "metrics.jsonl").unlink()
+    (path / "survival.jsonl").unlink()
+    html, text = read(write_report(path))
+    assert "no epoch is finished yet" in text and "<svg" not in html
+
+
+def test_dense(make_run: MakeRun) -> None:
+    _, text = read(write_report(make_run(dense=True)))
+    assert "nothing pruned" in text and "Survival" not in text and "588,000" in text
+
+
+def test_survival_of_many_layers_is_folded(make_run: MakeRun) -> None:
+    path = make_run()
+    lines = [json.loads(line) for line in (path / "survival.jsonl").read_text().splitlines()]
+    for line in lines:
+        line["layers"] = {f"conv{i}": line["layers"]["conv1"] for i in range(9)}
+    (path / "survival.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    _, text = read(write_report(path))
+    assert "Survival in 3 more layers" in text
+
+
+def test_no_run(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="expected a run folder"):
+        write_report(tmp_path)
+    assert list(tmp_path.iterdir()) == []
