@@ -94,6 +94,12 @@ def test_decay_values_that_agree_share_a_line(run: Run) -> None:
     assert line(figure, "neuron, synapse") == [e.epsilon["neuron"] for e in run.epochs]
 
 
+def test_one_label_stands_for_all_kinds_that_agree(run: Run) -> None:
+    epochs = tuple(dataclasses.replace(e, epsilon={"conv": -0.5, "neuron": -0.5}) for e in run.epochs)
+    figure = figures.decay_values(dataclasses.replace(run, epochs=epochs))
+    assert "all kinds −0.5" in texts(figure)
+
+
 def test_a_kind_that_begins_late_is_drawn_from_its_first_epoch(run: Run) -> None:
     epochs = tuple(dataclasses.replace(e, epsilon={} if e.epoch < 5 else e.epsilon) for e in run.epochs)
     figure = figures.decay_values(dataclasses.replace(run, epochs=epochs))

@@ -130,3 +130,11 @@ def test_no_run(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="expected a run folder"):
         write_report(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_spikes_of_the_untrained_network_are_no_measure(make_run: MakeRun, twins: Path) -> None:
+    row = r"Synaptic operations<small>[^<]*</small></th><td>2,310,000</td><td>815,664</td><td>(.*?)</td>"
+    alone, _ = read(write_report(make_run("alone")))
+    beside, _ = read(write_report(twins))
+    assert re.findall(row, alone) == ["–"] and re.findall(row, beside) == ["0.35×"]
+    assert "the twin’s synaptic operations" in beside and "the twin’s synaptic operations" not in alone

@@ -42,7 +42,7 @@ def test_headline_of_a_pruned_run(twins: Path) -> None:
     assert f"{100 * run.summary.sparsity:.1f}% of the weights died" in told
     assert f"{100 * run.summary.final_test_accuracy:.2f}%" in told
     assert f"{100 * run.twin.summary.final_test_accuracy:.2f}% of its dense twin" in told
-    assert "251k of 597k parameters and 0.35× the synaptic operations" in told
+    assert "251k of 597k parameters and 0.35× the synaptic operations of its twin" in told
 
 
 def test_headline_says_only_what_is_recorded(make_run: Callable[..., Path]) -> None:

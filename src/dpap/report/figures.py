@@ -141,15 +141,16 @@ def decay_values(run: Run) -> Figure | None:
     kinds = list(dict.fromkeys(kind for epoch in run.epochs for kind in epoch.epsilon))
     if not kinds:
         return None
-    axes = panel("Decay value ε", "larger lets more die (9)", right=1.85)
-    drawn: dict[tuple[float, ...], list[str]] = {}
+    same: dict[tuple[float | None, ...], list[str]] = {}
     for kind in kinds:
-        values = tuple(epoch.epsilon.get(kind, np.nan) for epoch in run.epochs)
-        drawn.setdefault(values, []).append(kind)
+        same.setdefault(tuple(epoch.epsilon.get(kind) for epoch in run.epochs), []).append(kind)
+    names = ["all kinds" if len(group) == len(kinds) > 1 else ", ".join(group) for group in same.values()]
+    right = 0.75 + 0.083 * max(map(len, names))
+    axes = panel("Decay value ε", "larger lets more die (9)", right=right)
     labels: list[Label] = []
-    for (_, names), colour in zip(drawn.items(), SERIES, strict=False):
-        line = _line(axes, run.epochs, _epsilon_of(names[0]), ", ".join(names), color=colour, linewidth=1.8)
-        labels.append((line[-1], f"{', '.join(names)} {line[-1]:.3g}", colour))
+    for name, group, colour in zip(names, same.values(), SERIES, strict=False):
+        line = _line(axes, run.epochs, _epsilon_of(group[0]), ", ".join(group), color=colour, linewidth=1.8)
+        labels.append((line[-1], f"{name} {line[-1]:.3g}".replace("-", "−"), colour))
     epoch_axis(axes, _all_epochs(run))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     end_labels(axes, labels)
@@ -192,6 +193,7 @@ def _look_closer(axes: Axes) -> None:
         axes.text(
             0.99, 0.04, f"begins below, at {percent(float(values.min()))}", transform=axes.transAxes,
             size=8, color=MUTED, ha="right",
+            bbox={"facecolor": PAPER, "linewidth": 0, "pad": 1.5},
         )  # fmt: skip
         axes.set_ylim(low - 2 * margin, high + margin)
     else:

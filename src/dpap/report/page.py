@@ -126,14 +126,13 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
         tiles.append((words.percent(sparsity), "of the weights died", against))
     before, after = (run.summary.before, run.summary.after) if run.summary else (None, None)
     if before and after:
-        for key, what, unit in (
-            ("parameters", "the parameters", ""),
-            ("synaptic_operations", "the synaptic operations", ""),
-            ("latency_seconds", "the latency", "s"),
+        operations = words.trained_operations(run)
+        for what, old, new, write in (
+            ("the parameters", before.parameters, after.parameters, words.rounded),
+            ("the twin’s synaptic operations", operations, after.synaptic_operations, words.rounded),
+            ("the latency", before.latency_seconds, after.latency_seconds, _seconds),
         ):
-            old, new = getattr(before, key), getattr(after, key)
             if old and new is not None and run.prunes:
-                write = (lambda v, unit=unit: words.scaled(v, unit)) if unit else words.rounded
                 tiles.append((words.ratio(new, old), what, f"{write(new)} of {write(old)}"))
     return tiles
 
@@ -154,7 +153,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         "Network": f"{run.network} ({kind if run.spiking else 'not spiking'})" if run.network else None,
         "Data": run.data or run.dataset,
         "Protocol": words.protocol(run),
-        "Best test accuracy": best,
+        "Best of any epoch": best,
         "Convergence": words.convergence(run),
         "Seeds": f"n = 1, seed {run.seed}" if run.seed is not None else "n = 1, seed not recorded",
         "Training": f"{words.duration(words.training_seconds(run))} for {words.epochs(run)}"
@@ -181,21 +180,30 @@ def _costs(run: Run) -> list[CostRow]:
         ("parameters", "Parameters", "", words.count),
         ("weights", "Weights", "not zero", words.count),
         ("macs", "Multiply-accumulates", "one sample, zeros counted", words.count),
-        ("synaptic_operations", "Synaptic operations", "one sample, real spikes", words.count),
         (
-            "energy",
-            "Energy",
-            "one sample, by (14), (15)",
-            lambda value: words.scaled(value, "J"),
+            "synaptic_operations",
+            "Synaptic operations",
+            "one sample, real spikes; ratio to the twin’s" if twin else "one sample, real spikes",
+            words.count,
         ),
-        ("latency_seconds", "Latency", "one sample", lambda value: words.scaled(value, "s")),
+        ("energy", "Energy", "one sample, by (14), (15)", _joules),
+        ("latency_seconds", "Latency", "one sample", _seconds),
     ]
     table = []
     for key, name, note, write in quantities:
         old, new, dense = (_cost(cost, key) for cost in (before, after, twin))
         if old is not None or new is not None:
-            table.append(CostRow(name, note, write(old), write(new), words.ratio(new, old), write(dense)))
+            ratio = words.ratio(new, dense if key == "synaptic_operations" else old)
+            table.append(CostRow(name, note, write(old), write(new), ratio, write(dense)))
     return table
+
+
+def _joules(value: float | None) -> str:
+    return words.scaled(value, "J")
+
+
+def _seconds(value: float | None) -> str:
+    return words.scaled(value, "s")
 
 
 def _cost(cost: Cost | None, key: str) -> float | None:

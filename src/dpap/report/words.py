@@ -124,6 +124,12 @@ def headline(run: Run) -> str:
     return " ".join(sentences)
 
 
+def trained_operations(run: Run) -> float | None:
+    """Synaptic operations of the dense twin: spikes of a trained network compare with no untrained one's."""
+    summary = run.twin.summary if run.twin is not None else None
+    return summary.after.synaptic_operations if summary is not None and summary.after is not None else None
+
+
 def _shrunk(run: Run) -> str:
     if run.summary is None or run.summary.before is None or run.summary.after is None:
         return ""
@@ -131,9 +137,8 @@ def _shrunk(run: Run) -> str:
     parts = []
     if after.parameters is not None and before.parameters:
         parts.append(f"{rounded(after.parameters)} of {rounded(before.parameters)} parameters")
-    if after.synaptic_operations is not None and before.synaptic_operations:
-        times = ratio(after.synaptic_operations, before.synaptic_operations)
-        parts.append(f"{times} the synaptic operations")
+    if after.synaptic_operations is not None and (dense := trained_operations(run)):
+        parts.append(f"{ratio(after.synaptic_operations, dense)} the synaptic operations of its twin")
     elif after.macs is not None and before.macs:
         parts.append(f"{ratio(after.macs, before.macs)} the multiply-accumulates")
     return f"The compact network has {' and '.join(parts)}." if parts else ""
