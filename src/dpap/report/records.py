@@ -1,10 +1,10 @@
 """A run folder as typed records; everything that a run may lack is None or empty, and named in `missing`."""
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from dpap.report.fields import Fields, read_json, read_lines
 
 
 @dataclass(frozen=True)
@@ -165,12 +165,12 @@ def _read(path: Path) -> Run:
     if not (path / "run.json").is_file():
         raise FileNotFoundError(_no_run(path))
     missing: list[str] = []
-    facts = _Fields(_json(path / "run.json"), "run.json")
-    epochs = {e.epoch: e for e in map(_epoch, _lines(path / "metrics.jsonl", missing))}
-    survival = {s.epoch: s for s in map(_survival, _lines(path / "survival.jsonl", missing))}
+    facts = Fields(read_json(path / "run.json"), "run.json")
+    epochs = {e.epoch: e for e in map(_epoch, read_lines(path / "metrics.jsonl", missing))}
+    survival = {s.epoch: s for s in map(_survival, read_lines(path / "survival.jsonl", missing))}
     summary = None
     if (path / "summary.json").is_file():
-        summary = _summary(_Fields(_json(path / "summary.json"), "summary.json"))
+        summary = _summary(Fields(read_json(path / "summary.json"), "summary.json"))
     else:
         missing.append(
             "The run has no summary.json: it is still going on or was interrupted. Costs are not measured yet, "
@@ -226,76 +226,9 @@ def _no_run(path: Path) -> str:
     )
 
 
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: expected JSON, got {error}. Restore the file or run again") from error
-
-
-def _lines(path: Path, missing: list[str]) -> Iterator["_Fields"]:
-    """The records of a jsonl file; a last line that was cut off while it was written is left out."""
-    lines = path.read_bytes().split(b"\n") if path.is_file() else []
-    filled = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    for number, line in filled:
-        try:
-            yield _Fields(json.loads(line), f"{path.name}, line {number}")
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            if number != filled[-1][0]:
-                raise ValueError(
-                    f"{path}, line {number}: expected one JSON object a line, got {error}. "
-                    "Remove the line to leave this epoch out"
-                ) from error
-            missing.append(f"The last line of {path.name} is cut off and left out.")
-
-
-class _Fields:
-    """The fields of one JSON object, each by the type that it must have; absent and null are None."""
-
-    def __init__(self, values: Any, where: str) -> None:
-        if not isinstance(values, dict):
-            raise ValueError(f"{where}: expected a JSON object, got {type(values).__name__}")
-        self.values: dict[str, Any] = values
-        self.where = where
-
-    def _typed(self, key: str, types: tuple[type, ...], expected: str) -> Any:
-        value = self.values.get(key)
-        if value is not None and (not isinstance(value, types) or (isinstance(value, bool))):
-            raise ValueError(f"{self.where}: expected {expected} as “{key}”, got {value!r}")
-        return value
-
-    def number(self, key: str) -> float | None:
-        value = self._typed(key, (int, float), "a number")
-        return None if value is None else float(value)
-
-    def whole(self, key: str) -> int | None:
-        value = self._typed(key, (int,), "a whole number")
-        return None if value is None else int(value)
-
-    def text(self, key: str) -> str | None:
-        value = self._typed(key, (str,), "text")
-        return None if value is None else str(value)
-
-    def mapping(self, key: str) -> dict[str, Any]:
-        return dict(self._typed(key, (dict,), "an object") or {})
-
-    def part(self, key: str) -> "_Fields | None":
-        return _Fields(self.values[key], f"{self.where}, {key}") if self.values.get(key) is not None else None
-
-    def parts(self, key: str) -> list["_Fields"]:
-        entries = self._typed(key, (list,), "a list") or []
-        return [_Fields(entry, f"{self.where}, {key}[{i}]") for i, entry in enumerate(entries)]
-
-    def need(self, key: str) -> int:
-        value = self.whole(key)
-        if value is None:
-            raise ValueError(f"{self.where}: expected a whole number as “{key}”, got none")
-        return value
-
-
-def _epoch(line: _Fields) -> Epoch:
+def _epoch(line: Fields) -> Epoch:
     compacted = line.part("compacted")
-    epsilon = _Fields(line.mapping("epsilon"), f"{line.where}, epsilon")
+    epsilon = Fields(line.mapping("epsilon"), f"{line.where}, epsilon")
     return Epoch(
         epoch=line.need("epoch"),
         train_loss=line.number("train_loss"),
@@ -322,7 +255,7 @@ def _epoch(line: _Fields) -> Epoch:
     )
 
 
-def _layer(entry: _Fields) -> Layer:
+def _layer(entry: Fields) -> Layer:
     timesteps = entry.number("timesteps_alive")
     return Layer(
         name=entry.text("name") or "unnamed",
@@ -335,7 +268,7 @@ def _layer(entry: _Fields) -> Layer:
     )
 
 
-def _survival(line: _Fields) -> Survival:
+def _survival(line: Fields) -> Survival:
     layers: dict[str, list[float | None]] = {}
     for name, values in line.mapping("layers").items():
         if not isinstance(values, list) or not all(v is None or isinstance(v, (int, float)) for v in values):
@@ -344,7 +277,7 @@ def _survival(line: _Fields) -> Survival:
     return Survival(line.need("epoch"), layers)
 
 
-def _summary(fields: _Fields) -> Summary:
+def _summary(fields: Fields) -> Summary:
     return Summary(
         epochs=fields.whole("epochs"),
         best_epoch=fields.whole("best_epoch"),
@@ -360,7 +293,7 @@ def _summary(fields: _Fields) -> Summary:
     )
 
 
-def _cost(fields: _Fields | None) -> Cost | None:
+def _cost(fields: Fields | None) -> Cost | None:
     if fields is None:
         return None
     names = ("parameters", "weights", "macs", "synaptic_operations", "energy", "latency_seconds")
