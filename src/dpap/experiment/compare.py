@@ -60,6 +60,7 @@ def compare(
     seeds: Sequence[int],
     folder: Path,
     *,
+    overwrite: bool = False,
     progress: Callable[[], Quiet] = Quiet,
     command: str = "",
 ) -> list[Result]:
@@ -70,6 +71,7 @@ def compare(
         targets: of the pruned twins, one each.
         seeds: one dense and one pruned twin per target for each.
         folder: holds one run folder a twin; call again with it to go on.
+        overwrite: begin again with runs that are there.
         progress: makes what is told of each run.
         command: written into each run.
 
@@ -87,7 +89,7 @@ def compare(
             run = replace(made, name=name, seed=seed, out=str(folder / name))
             telling = progress()
             telling.say(f"{name}:")
-            summary = _finished(run, telling, command)
+            summary = _finished(run, overwrite, telling, command)
             path = RunFolder(folder / name)
             if dense is None:
                 dense = summary
@@ -113,14 +115,15 @@ def _methods(config: ExperimentConfig, targets: Sequence[float]) -> list[tuple[s
     return methods
 
 
-def _finished(config: ExperimentConfig, progress: Quiet, command: str) -> Record:
+def _finished(config: ExperimentConfig, overwrite: bool, progress: Quiet, command: str) -> Record:
     folder = RunFolder(config.folder)
-    if not folder.holds_a_run():
-        return train(config, progress=progress, command=command)
+    if overwrite or not folder.holds_a_run():
+        return train(config, overwrite=overwrite, progress=progress, command=command)
     stored = replace(load_config(folder.config), out=config.out)
     if stored != config:
         raise UserError(
-            f"{folder.path} holds a run with another configuration; compare in another folder (--out), or remove it"
+            f"{folder.path} holds a run with another configuration; compare in another folder (--out) or "
+            "begin again (--overwrite)"
         )
     return resume(folder.path, progress=progress)
 
@@ -189,7 +192,18 @@ def as_table(results: Sequence[Result]) -> str:
                 spread([each.seconds for each in own], 1),
             ]
         )
-    head = ["method", "n", "accuracy %", "to dense", "pruned %", "timesteps %", "parameters", "MACs", "syn. ops", "s"]
+    head = [
+        "method",
+        "n",
+        "accuracy %",
+        "to dense",
+        "pruned %",
+        "timesteps %",
+        "parameters",
+        "MACs",
+        "syn. ops",
+        "s",
+    ]
     return text_table(head, rows)
 
 

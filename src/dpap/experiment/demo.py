@@ -16,10 +16,17 @@ def demo_config() -> ExperimentConfig:
 
 
 def demo(
-    folder: Path, *, seed: int = 0, progress: Callable[[], Quiet] = Quiet, command: str = ""
+    folder: Path,
+    *,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: Callable[[], Quiet] = Quiet,
+    command: str = "",
 ) -> tuple[Result, Result]:
     """Train both twins of the recipe into `folder`; returns (dense, pruned)."""
-    dense, pruned = compare(demo_config(), [], [seed], folder, progress=progress, command=command)
+    dense, pruned = compare(
+        demo_config(), [], [seed], folder, overwrite=overwrite, progress=progress, command=command
+    )
     return dense, pruned
 
 

@@ -1,0 +1,31 @@
+# Each target makes .venv and installs what it needs, once; PYTHON picks another interpreter.
+PYTHON ?= python3
+ready := .venv/ready
+bin := .venv/bin
+
+.PHONY: demo test lint format clean
+
+demo: $(ready)
+	$(bin)/dpap demo
+
+test: $(ready)
+	$(bin)/python -m pytest
+
+lint: $(ready)
+	$(bin)/ruff check
+	$(bin)/ruff format --check
+	$(bin)/mypy
+
+format: $(ready)
+	$(bin)/ruff check --fix
+	$(bin)/ruff format
+
+clean:
+	rm -rf .venv build dist
+
+$(ready): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "dpap needs Python 3.10 or newer, and $(PYTHON) is " + sys.version.split()[0] + "; try make PYTHON=python3.12")'
+	@echo "setting up .venv with torch and the tools; the first time takes some minutes"
+	@$(PYTHON) -m venv .venv
+	@$(bin)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
