@@ -130,7 +130,7 @@ def epoch_seconds(run: Run) -> Figure | None:
         )  # fmt: skip
     epoch_axis(axes, _all_epochs(run))
     axes.set_ylim(0, 1.12 * max([y for y, _, _ in labels] + own))
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     end_labels(axes, labels)
     return figure_of(axes)
 
@@ -152,7 +152,7 @@ def decay_values(run: Run) -> Figure | None:
         line = _line(axes, run.epochs, _epsilon_of(group[0]), ", ".join(group), color=colour, linewidth=1.8)
         labels.append((line[-1], f"{name} {line[-1]:.3g}".replace("-", "−"), colour))
     epoch_axis(axes, _all_epochs(run))
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     end_labels(axes, labels)
     return figure_of(axes)
 

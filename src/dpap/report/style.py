@@ -109,7 +109,7 @@ def percent_axis(axes: Axes) -> None:
     """Shares in [0, 1] written as percent, with as many decimals as the ticks need."""
     low, high = axes.get_ylim()
     decimals = 0 if high - low > 0.04 else 1 if high - low > 0.004 else 2
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.{decimals}f}%"))
 
 

@@ -101,6 +101,6 @@ def _scale(axes: Axes, values: list[float]) -> None:
         axes.minorticks_off()
         axes.set_ylim(1.6 * low - 0.25, 1.3 * high)
     else:
-        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         axes.set_ylim(low - 0.06 * (high - low), high + 0.05 * (high - low))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
