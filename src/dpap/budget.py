@@ -34,9 +34,9 @@ def scheduled_share(target: float, step: int, start: int, end: int) -> float:
 class Critical:
     """The shift above which each part dies, by projection; infinite for the dead and the spared."""
 
-    units: dict[str, Float[Tensor, " unit"]] = field(default_factory=dict)
-    synapses: dict[str, Float[Tensor, "unit feature"]] = field(default_factory=dict)
-    timesteps: dict[str, Float[Tensor, "time unit"]] = field(default_factory=dict)
+    units: dict[str, Float[Tensor, "_"]] = field(default_factory=dict)
+    synapses: dict[str, Float[Tensor, "_ _"]] = field(default_factory=dict)
+    timesteps: dict[str, Float[Tensor, "_ _"]] = field(default_factory=dict)
 
     def break_ties(self, seed: int) -> None:
         """Set equals apart by up to 1e-4 of their distance from zero, so that some of them can die and others not.

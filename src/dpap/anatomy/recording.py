@@ -26,8 +26,8 @@ class Recording:
         outputs: neurons -> activity of their units [T, B, features].
     """
 
-    inputs: dict[str, Float[Tensor, "time batch feature"]]
-    outputs: dict[Site, Float[Tensor, "time batch unit"]]
+    inputs: dict[str, Float[Tensor, "_ _ _"]]
+    outputs: dict[Site, Float[Tensor, "_ _ _"]]
 
 
 def _map_summed(activity: Tensor, axis: int) -> Float[Tensor, "*lead feature"]:
@@ -157,7 +157,7 @@ def _time_batch(calls: list[Tensor], time_axis: int | None) -> Float[Tensor, "ti
 
 def _unfolded(
     calls: list[Tensor], time: int, batch: int, time_first: bool
-) -> Float[Tensor, "time batch feature"]:
+) -> Float[Tensor, "_ _ _"]:
     """The calls of one projection as [T, B, features], with T = 1 for an input that is constant over time."""
     features = calls[0].shape[-1]
     if len(calls) > 1:

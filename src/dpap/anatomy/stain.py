@@ -28,7 +28,7 @@ INPUT = "<input>"
 NOBODY = -1
 MIXED = -2
 
-Reach = dict[int, Bool[Tensor, " feature"]]
+Reach = dict[int, Bool[Tensor, "_"]]
 """Axis of an activity, from the end -> which slices along it are dyed."""
 
 
@@ -58,11 +58,11 @@ class Stained:
         shapes: neuron or other site -> shape of its activity on the example input.
     """
 
-    feeds: dict[Site, dict[str, Int64[Tensor, " feature"]]]
+    feeds: dict[Site, dict[str, Int64[Tensor, "_"]]]
     axis: dict[Site, int]
     reached: dict[str, set[Site]]
     outputs: set[str]
-    loud: dict[str, Bool[Tensor, " feature"]]
+    loud: dict[str, Bool[Tensor, "_"]]
     order: list[Site]
     shapes: dict[Site, tuple[int, ...]]
 
@@ -71,7 +71,7 @@ class Stained:
 class _Pass:
     """What one forward pass emits, and what was seen in it."""
 
-    emit: Callable[[str, int], Bool[Tensor, " unit"] | None]
+    emit: Callable[[str, int], Bool[Tensor, "_"] | None]
     fill: float = 1.0
     seen: dict[Site, Reach] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from dpap.anatomy.neurons import neuron_kind
 from dpap.anatomy.projections import ProjectionKind, projection_kind, weight_of
 from dpap.anatomy.stain import INPUT, MIXED, NOBODY, Site, Stained, stain
 
-Feeds = dict[str, Int64[Tensor, " feature"]]
+Feeds = dict[str, Int64[Tensor, "_"]]
 """Source projection -> its unit that feeds each feature (`NOBODY` where it feeds none)."""
 
 
@@ -108,7 +108,7 @@ class Wiring:
         """Whether any neuron spikes."""
         return any(neuron.spikes for neuron in self.neurons.values())
 
-    def living(self, units: dict[str, Bool[Tensor, " unit"]], feeds: Feeds, features: int) -> Tensor:
+    def living(self, units: dict[str, Bool[Tensor, "_"]], feeds: Feeds, features: int) -> Tensor:
         """Which features still receive something: those with a living source, or with none to lose.
 
         Args:

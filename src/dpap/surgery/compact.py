@@ -69,7 +69,7 @@ class Kept:
         return not self.units and not self.features
 
 
-def what_remains(wiring: Wiring, leaving: dict[str, Bool[Tensor, " unit"]]) -> Kept:
+def what_remains(wiring: Wiring, leaving: dict[str, Bool[Tensor, "_"]]) -> Kept:
     """The units and features that stay when the given units of each projection have left."""
     units = {name: (~gone).nonzero().flatten() for name, gone in leaving.items() if gone.any()}
     features: dict[str, Tensor] = {}

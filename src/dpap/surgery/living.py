@@ -23,9 +23,9 @@ class Living:
         timesteps: [T, units] of every projection whose neuron-timesteps may die.
     """
 
-    units: dict[str, Bool[Tensor, " unit"]]
-    synapses: dict[str, Bool[Tensor, "unit feature"]]
-    timesteps: dict[str, Bool[Tensor, "time unit"]]
+    units: dict[str, Bool[Tensor, "_"]]
+    synapses: dict[str, Bool[Tensor, "_ _"]]
+    timesteps: dict[str, Bool[Tensor, "_ _"]]
 
     @classmethod
     def at_birth(cls, wiring: Wiring, *, synapses: bool, timesteps: bool) -> "Living":
@@ -54,7 +54,7 @@ class Living:
         """An independent copy."""
         return Living(*({name: alive.clone() for name, alive in kind.items()} for _, kind in self.tensors()))
 
-    def features(self, wiring: Wiring, feeds: Feeds, features: int) -> Bool[Tensor, " feature"]:
+    def features(self, wiring: Wiring, feeds: Feeds, features: int) -> Bool[Tensor, "_"]:
         """Which of the features that `feeds` describes still receive something."""
         return wiring.living(self.units, feeds, features)
 
@@ -77,7 +77,7 @@ class Living:
                 counts[name] = (alive * projection.taps, projection.weights)
         return counts
 
-    def removable(self, wiring: Wiring) -> dict[str, Bool[Tensor, " unit"]]:
+    def removable(self, wiring: Wiring) -> dict[str, Bool[Tensor, "_"]]:
         """Dead units that can leave: all that is added to them, wherever they are read, is dead and can leave."""
         leaving = {
             name: ~alive.cpu()
@@ -102,7 +102,7 @@ class Living:
         return leaving
 
 
-def feature_stays(feeds: Feeds, leaving: dict[str, Bool[Tensor, " unit"]]) -> Bool[Tensor, " feature"] | None:
+def feature_stays(feeds: Feeds, leaving: dict[str, Bool[Tensor, "_"]]) -> Bool[Tensor, "_"] | None:
     """Which features remain when units leave: those that nobody feeds, or that anybody feeds who stays."""
     if not feeds:
         return None

@@ -27,7 +27,7 @@ def _mask_output(module: nn.Module, args: Any, output: Tensor) -> Tensor:
 
 
 def silence_timesteps(
-    module: nn.Module, alive: Bool[Tensor, "time unit"], time_axis: int, feature_axis: int
+    module: nn.Module, alive: Bool[Tensor, "_ _"], time_axis: int, feature_axis: int
 ) -> RemovableHandle | None:
     """Let neurons fire only at their living timesteps; the reset of the membrane is left as it is.
 

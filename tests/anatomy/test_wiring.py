@@ -1,0 +1,99 @@
+"""What the wiring says of a network: what can be pruned, and why not."""
+
+import pytest
+import torch
+from support.networks import OneStep, Residual, Stepped
+from torch import Tensor, nn
+
+from dpap.anatomy import find_wiring, register_neuron
+from dpap.models import NetworkConfig, build_network
+
+IMAGES = torch.rand(2, 1, 8, 8)
+
+
+def test_the_table_names_layers_units_and_verdicts() -> None:
+    wiring = find_wiring(build_network(NetworkConfig(timesteps=3), (1, 8, 8), 10), (IMAGES,))
+    lines = str(wiring).splitlines()
+    assert lines[0].split() == ["layer", "kind", "units", "features", "weights", "fed", "by", "seen", "at", "prunable"]
+    cells = [line.split() for line in lines[2:]]
+    assert cells[0][:6] == ["conv1", "conv", "15", "1", "135", "input"]
+    assert cells[2][:6] == ["fc1", "fc", "300", "160", "48,000", "conv2"]
+    assert "network's output" in lines[-1]
+    assert wiring.spiking
+    assert wiring.projections["fc1"].synapses and not wiring.projections["conv2"].synapses
+
+
+def _reason(model: nn.Module, example: Tensor, layer: str) -> tuple[str, str]:
+    projection = find_wiring(model, (example,)).projections[layer]
+    return projection.fate, projection.reason
+
+
+def test_an_activation_that_is_not_silent_at_zero_keeps_its_layer_whole() -> None:
+    model = nn.Sequential(nn.Linear(4, 5), nn.Sigmoid(), nn.Linear(5, 2))
+    fate, reason = _reason(model, torch.rand(2, 4), "0")
+    assert fate == "whole" and "f(0) != 0" in reason
+
+
+def test_a_norm_over_channels_only_silences() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6, bias=False), nn.ReLU(), nn.Linear(6, 2))
+    fate, reason = _reason(model, torch.rand(2, 4), "0")
+    assert fate != "prunable" and reason
+
+
+def test_grouped_convolutions_stay_whole() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(64, 2)
+    )
+    assert _reason(model, IMAGES, "2") == ("whole", "grouped convolution")
+    assert _reason(model, IMAGES, "0")[0] == "silenced"
+
+
+def test_units_added_to_the_input_cannot_leave() -> None:
+    class Skip(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc1, self.act, self.fc2 = nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)
+
+        def forward(self, values: Tensor) -> Tensor:
+            return self.fc2(self.act(self.fc1(values) + values))
+
+    assert _reason(Skip(), torch.rand(2, 4), "fc1")[0] != "prunable"
+
+
+def test_an_unknown_spike_function_is_named_as_the_reason() -> None:
+    class Unknown(nn.Module):
+        def forward(self, current: Tensor) -> Tensor:
+            return (current > 0.1).to(current.dtype)
+
+    model = nn.Sequential(nn.Linear(4, 5), Unknown(), nn.Linear(5, 2))
+    fate, reason = _reason(model, torch.rand(2, 4), "0")
+    assert fate == "whole" and "not registered" in reason
+
+
+def test_a_registered_neuron_is_transparent() -> None:
+    register_neuron(OneStep, spikes=True)
+    wiring = find_wiring(Stepped(), (torch.rand(2, 5),))
+    assert wiring.projections["fc1"].fate == "prunable"
+    assert torch.equal(wiring.projections["fc2"].feeds["fc1"], torch.arange(8))
+
+
+def test_register_neuron_wants_a_class() -> None:
+    with pytest.raises(TypeError, match="ReLU"):
+        register_neuron(nn.ReLU(), spikes=False)  # type: ignore[arg-type]
+
+
+def test_a_network_without_weight_layers_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no projection"):
+        find_wiring(nn.ReLU(), (torch.rand(2, 4),))
+
+
+def test_renumbering_follows_a_removal() -> None:
+    wiring = find_wiring(Residual(), (torch.rand(2, 2, 4, 4),))
+    kept = torch.tensor([0, 2, 5])
+    wiring.keep(
+        {"stem": kept, "outer": kept},
+        {"inner": kept, "side": kept, "norm": kept, "head": torch.tensor([0, 1, 2, 3, 4, 6, 9])},
+    )
+    assert wiring.projections["side"].feeds["outer"].tolist() == [0, 1, 2]
+    assert wiring.projections["head"].feeds["stem"].tolist() == [-1, -1, -1, -1, 0, 1, 2]
+    assert wiring.attachments["norm"].features == 3

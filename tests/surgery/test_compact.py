@@ -1,0 +1,204 @@
+"""The compact network is the silenced one, only smaller; or nothing happens at all."""
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.networks import Drawn, Residual, chains
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from dpap.anatomy import Wiring, find_wiring
+from dpap.surgery import CompactionError, Living, Silence
+from dpap.surgery.compact import in_double, remove_dead
+
+
+def _random_life(wiring: Wiring, seed: int, share: float = 0.5) -> Living:
+    generator = torch.Generator().manual_seed(seed)
+    living = Living.at_birth(wiring, synapses=True, timesteps=False)
+    for alive in living.units.values():
+        alive &= torch.rand(alive.shape, generator=generator) >= share
+        alive[int(torch.randint(len(alive), (), generator=generator))] = True
+    for alive in living.synapses.values():
+        alive &= torch.rand(alive.shape, generator=generator) >= 0.3
+    return living
+
+
+def _silenced(model: nn.Module, example: Tensor, seed: int, *optimizers: Optimizer) -> tuple[Wiring, Living, Silence]:
+    wiring = find_wiring(model, (example,))
+    living = _random_life(wiring, seed)
+    silence = Silence(model, wiring, optimizers)
+    silence.impose(living)
+    return wiring, living, silence
+
+
+@given(chains(), st.integers(0, 2**16))
+@settings(max_examples=40)
+def test_outputs_and_gradients_are_those_of_the_silenced_network(drawn: Drawn, seed: int) -> None:
+    model, example = drawn
+    wiring, living, _ = _silenced(model, example, seed)
+    silent = copy.deepcopy(model)
+    kept, report = remove_dead(model, wiring, living, [], (example,))
+    assert report.parameters_after == sum(p.numel() for p in model.parameters()) <= report.parameters_before
+    assert kept.everything == (report.parameters_after == report.parameters_before)
+    for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
+        outputs, gradients = [], []
+        for network in (silent, model):
+            network.to(dtype).eval()
+            inputs = example.to(dtype).requires_grad_()
+            output = network(inputs)
+            output.square().sum().backward()
+            outputs.append(output.detach())
+            gradients.append(inputs.grad)
+        if dtype == torch.float64 or not any(n.spikes for n in wiring.neurons.values()):
+            assert torch.allclose(outputs[0], outputs[1], rtol=0, atol=tolerance * float(outputs[0].abs().max() + 1))
+            scale = float(gradients[0].abs().max() + 1)
+            assert torch.allclose(gradients[0], gradients[1], rtol=0, atol=10 * tolerance * scale)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda p: SGD(p, 0.05, momentum=0.9, weight_decay=1e-2), lambda p: AdamW(p, 0.01, weight_decay=1e-2)]
+)
+@given(drawn=chains(), seed=st.integers(0, 2**16))
+@settings(max_examples=15)
+def test_training_goes_on_as_if_nothing_had_been_removed(
+    make: Callable[..., Optimizer], drawn: Drawn, seed: int
+) -> None:
+    model, example = drawn
+    model.double().train()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    example = example.double()
+    optimizer = make(model.parameters())
+
+    def train(network: nn.Module, by: Optimizer) -> None:
+        for _ in range(2):
+            by.zero_grad()
+            network(example).square().sum().backward()
+            by.step()
+
+    train(model, optimizer)
+    wiring, living, _ = _silenced(model, example, seed, optimizer)
+    twin = copy.deepcopy(model)
+    twin_optimizer = make(twin.parameters())
+    twin_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    Silence(twin, find_wiring(twin, (example,)), [twin_optimizer]).impose(living)
+    kept, _ = remove_dead(model, wiring, living, [optimizer], (example,))
+    compact_wiring, compact_living = find_wiring(model, (example,)), living.copy()
+    for name, units in kept.units.items():
+        compact_living.units[name] = living.units[name][units]
+    for name in compact_living.synapses:
+        synapses = living.synapses[name]
+        synapses = synapses[kept.units[name]] if name in kept.units else synapses
+        compact_living.synapses[name] = synapses[:, kept.features[name]] if name in kept.features else synapses
+    Silence(model, compact_wiring, [optimizer]).impose(compact_living)
+    train(twin, twin_optimizer)
+    train(model, optimizer)
+    assert torch.allclose(model.eval()(example), twin.eval()(example), rtol=1e-9, atol=1e-9)
+    for name, projection in wiring.projections.items():
+        small = model.get_submodule(name).weight
+        large = twin.get_submodule(name).weight
+        if name in kept.units:
+            large = large.index_select(projection.kind.unit_axis, kept.units[name])
+        if name in kept.features:
+            large = large.index_select(projection.kind.feature_axis, kept.features[name])
+        assert torch.allclose(small, large, rtol=1e-9, atol=1e-9)
+
+
+def test_coupled_units_leave_only_together() -> None:
+    model, example = Residual(), torch.rand(2, 2, 4, 4)
+    wiring = find_wiring(model, (example,))
+    living = Living.at_birth(wiring, synapses=False, timesteps=False)
+    living.units["stem"][:4] = False
+    living.units["outer"][2:] = False
+    Silence(model, wiring, []).impose(living)
+    kept, _ = remove_dead(model, wiring, living, [], (example,))
+    assert kept.units["stem"].tolist() == kept.units["outer"].tolist() == [0, 1, 4, 5]
+    assert model.norm.num_features == 4 and model.inner.in_channels == 4
+    assert model.head.in_features == 4 + 4
+
+
+def test_the_users_references_stay_valid() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2))
+    example = torch.rand(5, 4)
+    parameters, buffers = dict(model.named_parameters()), dict(model.named_buffers())
+    optimizer = AdamW(model.parameters())
+    model(example).sum().backward()
+    optimizer.step()
+    wiring = find_wiring(model, (example,))
+    living = Living.at_birth(wiring, synapses=False, timesteps=False)
+    living.units["0"][1:4] = False
+    Silence(model, wiring, [optimizer]).impose(living)
+    remove_dead(model, wiring, living, [optimizer], (example,))
+    assert all(parameters[name] is parameter for name, parameter in model.named_parameters())
+    assert all(buffers[name] is buffer for name, buffer in model.named_buffers())
+    assert parameters["0.weight"].shape == (3, 4) == parameters["0.weight"].grad.shape
+    assert optimizer.state[parameters["0.weight"]]["exp_avg"].shape == (3, 4)
+    assert buffers["1.running_var"].shape == (3,)
+    assert model[0].out_features == 3 and model[3].in_features == 3 and model[1].num_features == 3
+
+
+class Fixed(nn.Module):
+    """Its code takes the number of channels for granted."""
+
+    def __init__(self, wrong: bool) -> None:
+        super().__init__()
+        self.fc1, self.act, self.fc2 = nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)
+        self.wrong = wrong
+
+    def forward(self, values: Tensor) -> Tensor:
+        hidden = self.act(self.fc1(values))
+        if self.wrong:
+            return self.fc2(hidden) * hidden.shape[1]
+        return self.fc2(hidden.view(-1, 6))
+
+
+@pytest.mark.parametrize(("wrong", "message"), [(False, "does not run without"), (True, "compute something else")])
+def test_a_removal_that_would_change_the_network_is_refused_and_undone(wrong: bool, message: str) -> None:
+    model, example = Fixed(wrong), torch.rand(5, 4)
+    optimizer = SGD(model.parameters(), 0.1, momentum=0.9)
+    model(example).sum().backward()
+    optimizer.step()
+    wiring = find_wiring(model, (example,))
+    living = Living.at_birth(wiring, synapses=False, timesteps=False)
+    living.units["fc1"][2:4] = False
+    Silence(model, wiring, [optimizer]).impose(living)
+    before = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
+    gradients = [parameter.grad.clone() for parameter in model.parameters()]
+    with pytest.raises(CompactionError, match=message):
+        remove_dead(model, wiring, living, [optimizer], (example,))
+    after = (model.state_dict(), optimizer.state_dict())
+    assert all(torch.equal(before[0][name], after[0][name]) for name in before[0])
+    for index, state in before[1]["state"].items():
+        assert torch.equal(state["momentum_buffer"], after[1]["state"][index]["momentum_buffer"])
+    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+        assert torch.equal(parameter.grad, gradient)
+    assert model.fc1.out_features == 6 and model.fc2.in_features == 6 and model.training
+
+
+def test_an_input_on_which_nothing_fires_is_no_check() -> None:
+    model, example = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)), torch.zeros(5, 4)
+    nn.init.zeros_(model[0].bias)
+    wiring = find_wiring(model, (example,))
+    living = Living.at_birth(wiring, synapses=False, timesteps=False)
+    living.units["0"][0] = False
+    Silence(model, wiring, []).impose(living)
+    with pytest.raises(CompactionError, match="no neuron fires"):
+        remove_dead(model, wiring, living, [], (example,))
+    assert model[0].out_features == 6
+
+
+def test_double_precision_is_lent_not_given() -> None:
+    model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    model(torch.rand(4, 3)).sum().backward()
+    before = {name: (value, value.data_ptr()) for name, value in model.state_dict(keep_vars=True).items()}
+    gradient = model[0].weight.grad
+    with in_double(model):
+        assert model[0].weight.dtype == torch.float64
+    after = model.state_dict(keep_vars=True)
+    assert all(after[name] is value and value.data_ptr() == where for name, (value, where) in before.items())
+    assert model[0].weight.grad is gradient

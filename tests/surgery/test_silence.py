@@ -1,0 +1,123 @@
+"""Dead means silent: zero after every optimizer step, and not one spike."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+
+from dpap.anatomy import Wiring, find_wiring
+from dpap.models import NetworkConfig, build_network
+from dpap.surgery import Living, Silence
+from dpap.surgery.optimizer import moments
+from dpap.surgery.silence import dead_tensors
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "sgd momentum": lambda p: SGD(p, 0.1, momentum=0.9, weight_decay=1e-3, nesterov=True),
+    "adam": lambda p: Adam(p, 0.01, weight_decay=1e-3),
+    "adamw": lambda p: AdamW(p, 0.01, amsgrad=True),
+    "rmsprop": lambda p: RMSprop(p, 0.01, momentum=0.5, centered=True),
+    "adagrad": lambda p: Adagrad(p, 0.01, initial_accumulator_value=0.1),
+}
+NETWORK = NetworkConfig(layers="6C3-BN-AvgPool2-8C3-BN-12FC-3FC", timesteps=3, threshold=0.5)
+
+
+def _network() -> tuple[nn.Module, Tensor, Wiring, Living]:
+    torch.manual_seed(1)
+    model, images = build_network(NETWORK, (1, 6, 6), 3), 2 * torch.rand(8, 1, 6, 6)
+    wiring = find_wiring(model, (images,))
+    living = Living.at_birth(wiring, synapses=True, timesteps=False)
+    for alive in living.units.values():
+        alive[::3] = False
+    living.synapses["fc1"] &= torch.rand(living.synapses["fc1"].shape) < 0.5
+    return model, images, wiring, living
+
+
+def _train(model: nn.Module, images: Tensor, optimizer: Optimizer, accumulate: int = 1) -> None:
+    model.train()
+    optimizer.zero_grad()
+    for _ in range(accumulate):
+        F.cross_entropy(model(images + torch.rand_like(images)), torch.arange(8) % 3).backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_not_one_dead_weight_or_moment_is_ever_nonzero(kind: str, accumulate: int) -> None:
+    model, images, wiring, living = _network()
+    optimizer = OPTIMIZERS[kind](model.parameters())
+    silence = Silence(model, wiring, [optimizer])
+    for _ in range(3):
+        _train(model, images, optimizer, accumulate)
+    everything = {name: value.clone() for name, value in model.named_parameters()}
+    silence.impose(living)
+    dead = dead_tensors(wiring, living)
+    assert sum(int(entries.sum()) for _, entries in dead) > 500
+    for _ in range(5):
+        _train(model, images, optimizer, accumulate)
+        for tensor, entries in dead:
+            assert not tensor[entries].any()
+            assert tensor[~entries].any() or not (~entries).any()
+            if isinstance(tensor, nn.Parameter):
+                for name, moment in moments(optimizer, tensor):
+                    started = 0.1 if kind == "adagrad" and name == "sum" else 0.0
+                    assert bool((moment[entries] <= started).all())
+    assert any(not torch.equal(value, everything[name]) for name, value in model.named_parameters())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_dead_neurons_emit_nothing(training: bool) -> None:
+    model, images, wiring, living = _network()
+    optimizer = SGD(model.parameters(), 0.1, momentum=0.9)
+    for _ in range(3):
+        _train(model, images, optimizer)
+    Silence(model, wiring, [optimizer]).impose(living)
+    _train(model, images, optimizer)
+    model.train(training)
+    fired: dict[str, Tensor] = {}
+    for source, neuron in (("conv1", "spike1"), ("conv2", "spike2"), ("fc1", "spike_fc1")):
+        model.get_submodule(neuron).register_forward_hook(
+            lambda module, args, output, source=source: fired.update({source: output.transpose(0, 2).flatten(1)})
+        )
+    model(images)
+    for source, spikes in fired.items():
+        assert not spikes[~living.units[source]].any()
+        assert spikes[living.units[source]].any()
+
+
+def test_without_an_optimizer_silence_holds_at_every_forward() -> None:
+    model, images, wiring, living = _network()
+    Silence(model, wiring, []).impose(living)
+    for parameter in model.parameters():
+        parameter.data += 1
+    model(images)
+    for tensor, entries in dead_tensors(wiring, living):
+        assert not tensor[entries].any()
+
+
+def test_gradients_of_the_dead_never_reach_the_optimizer() -> None:
+    model, images, wiring, living = _network()
+    optimizer = SGD(model.parameters(), 0.1)
+    Silence(model, wiring, [optimizer]).impose(living)
+    seen: list[float] = []
+    dead = dead_tensors(wiring, living)
+
+    def look(*args: object) -> None:
+        seen.extend(float(t.grad[e].abs().sum()) for t, e in dead if t.grad is not None)
+
+    optimizer.register_step_pre_hook(look)
+    _train(model, images, optimizer)
+    assert seen and not any(seen)
+
+
+def test_removed_hooks_let_the_network_go() -> None:
+    model, images, wiring, living = _network()
+    optimizer = SGD(model.parameters(), 0.1, weight_decay=0.1)
+    silence = Silence(model, wiring, [optimizer])
+    silence.impose(living)
+    silence.remove()
+    _train(model, images, optimizer)
+    weight = model.get_submodule("fc1").weight
+    assert weight[~living.synapses["fc1"]].any()
