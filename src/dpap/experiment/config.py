@@ -1,6 +1,7 @@
 """The whole of an experiment as one typed configuration: YAML in, YAML out, every field a flag."""
 
 import math
+from argparse import ArgumentError
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -162,5 +163,8 @@ def load_config(path: Path | str) -> ExperimentConfig:
         raise UserError(f"no configuration file {path}")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(ExperimentConfig, None)
-    with blame(f"configuration {path}"):
-        return config_from(parser, parser.parse_path(path))
+    try:
+        parsed = parser.parse_path(path)
+    except ArgumentError as error:
+        raise UserError(f"configuration {path}: {error}") from error
+    return config_from(parser, parsed)

@@ -30,7 +30,7 @@ def costs(model: nn.Module, data: DataBundle, device: torch.device, spiking: boo
         "macs": multiplies,
         "synaptic_operations": synaptic_operations(model, [x.to(device)], 1 if data.events else 0).total,
         # MACs hold all timesteps already, and a constant input's first layer only once
-        "energy": energy(multiplies, 1, PICOJOULES_AC if spiking else PICOJOULES_MAC) * PICO,
+        "energy": energy(float(multiplies), 1, PICOJOULES_AC if spiking else PICOJOULES_MAC) * PICO,
         "latency_seconds": latency(model, one),
         "layers": [
             {"name": each.name, "units": each.units, "features": each.features, "weights": each.weights}

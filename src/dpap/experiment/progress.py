@@ -1,7 +1,6 @@
 """What a run tells while it runs: nothing, plain lines, or a live bar."""
 
-import sys
-from typing import Any, TextIO
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -29,21 +28,17 @@ class Quiet:
 class Lines(Quiet):
     """One plain line an epoch, without control characters: for files and pipes."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self._stream = stream
-
     def end_epoch(self, record: dict[str, Any], epochs: int, seconds_left: float) -> None:
         self.say(epoch_line(record, epochs, seconds_left))
 
     def say(self, text: str) -> None:
-        print(text, file=self._stream or sys.stdout, flush=True)
+        print(text, flush=True)
 
 
 class Bar(Lines):
     """The lines, and below them a bar that moves within the epoch: for terminals."""
 
     def __init__(self, console: Console) -> None:
-        super().__init__()
         self._console = console
         self._bar: Progress | None = None
 

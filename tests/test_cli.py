@@ -1,0 +1,157 @@
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import dpap.cli as cli
+from dpap.cli import main
+
+QUICK = [
+    "--data.train_limit=160",
+    "--data.test_limit=40",
+    "--network.layers=4C3-AvgPool2-12FC-10FC",
+    "--network.timesteps=2",
+    "--pruning.target=0.5",
+    "--pruning.end_epoch=2",
+    "--pruning.observe_every=1",
+    "--training.epochs=2",
+    "--training.threads=1",
+]
+
+
+def test_a_run_and_its_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert main(["train", *QUICK, "--out", str(run)]) == 0
+    said = capsys.readouterr()
+    assert "epoch 2/2" in said.out
+    assert "pruned" in said.out
+    assert said.err == ""
+    assert "\x1b" not in said.out
+    assert json.loads((run / "run.json").read_text())["command"].startswith(
+        "dpap train --data.train_limit=160"
+    )
+    assert main(["report", str(run)]) == 0
+    assert Path(capsys.readouterr().out.strip()).is_file()
+    assert main(["train", "--resume", str(run), "--quiet"]) == 0
+    again = tmp_path / "again"
+    assert main(["train", "--config", str(run / "config.yaml"), "--out", str(again), "--quiet"]) == 0
+    scores = [json.loads((each / "summary.json").read_text())["final_test_accuracy"] for each in (run, again)]
+    assert scores[0] == scores[1]
+
+
+def test_twins_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = [
+        "compare",
+        *QUICK,
+        "--seeds",
+        "[0, 1]",
+        "--targets",
+        "[0.3]",
+        "--out",
+        str(tmp_path / "twins"),
+        "--quiet",
+    ]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "dense" in said
+    assert "dpap-0.3" in said
+    assert len((tmp_path / "twins" / "results.csv").read_text().splitlines()) == 5
+
+
+def test_the_demonstration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dpap.experiment.demo as demo
+    from dpap.experiment.config import load_config
+
+    (tmp_path / "quick.yaml").write_text(
+        "data: {train_limit: 160, test_limit: 40}\nnetwork: {layers: 4C3-12FC-10FC, timesteps: 2}\n"
+        "pruning: {target: 0.5, end_epoch: 2, observe_every: 1}\ntraining: {epochs: 2, threads: 1}\n"
+    )
+    monkeypatch.setattr(demo, "demo_config", lambda: load_config(tmp_path / "quick.yaml"))
+    assert main(["demo", "--out", str(tmp_path / "demo"), "--quiet"]) == 0
+    said = capsys.readouterr().out
+    for quantity in ("test accuracy", "parameters stored", "MACs", "energy", "last epoch", "model file"):
+        assert quantity in said
+    assert Path(said.partition("report: ")[2].strip()).is_file()
+
+
+def test_networks_are_inspected(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", *QUICK]) == 0
+    said = capsys.readouterr().out
+    assert "conv1" in said
+    assert f"{4 * 9 + 4 * 16 * 12 + 12 * 10:,} weights" in said
+
+
+def test_data_sets_are_listed_and_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data"]) == 0
+    assert "nmnist" in capsys.readouterr().out
+    assert main(["data", "digits"]) == 0
+    assert "1437 training" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["train", "--training.epocs", "3"], "epocs"),
+        (["train", "--training.epochs", "three"], "training.epochs"),
+        (["train", "--training.epochs", "0"], "at least 1"),
+        (["train", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["train", "--data.name", "imagenet"], "imagenet"),
+        (["train", "--network.layers", "12FC"], "12 classes|10 classes|12FC"),
+        (["train", "--training.device", "cuda:99"], "cuda:99"),
+        (["train", "--resume", "nowhere"], "holds no run"),
+        (["train", "--resume", "nowhere", "--seed", "1"], "no other setting"),
+        (["report", "nowhere"], "nowhere"),
+        (["data", "imagenet"], "imagenet"),
+        (["compare", "--seeds", "[]"], "seed"),
+        (["dance"], "dance"),
+        ([], "demo"),
+    ],
+)
+def test_mistakes_are_one_message_and_exit_code_two(
+    arguments: list[str],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert any(each in error for each in said.split("|"))
+    assert "Traceback" not in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_interruption_says_how_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "train", interrupted)
+    assert main(["train", "--out", str(tmp_path / "run")]) == 130
+    assert f"dpap train --resume {tmp_path / 'run'}" in capsys.readouterr().err
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise ValueError("a bug")
+
+    monkeypatch.setattr(cli, "train", broken)
+    with pytest.raises(ValueError, match="a bug"):
+        main(["train", "--out", str(tmp_path / "run")])
+
+
+@pytest.mark.parametrize("command", ["demo", "train", "compare", "report", "inspect", "data"])
+def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert "Example: dpap" in " ".join(capsys.readouterr().out.split())
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == f"dpap {version('dpap')}"
