@@ -158,6 +158,12 @@ def test_any_memory_layout(layout, hard):
         torch.testing.assert_close(r, e)
 
 
+def test_memory_format_survives_expansion():
+    constant = torch.randn(2, 3, 5, 6).to(memory_format=torch.channels_last)
+    spikes = integrate_and_fire(constant.expand(4, *constant.shape), 0.5, 1.0, True, False, ArcTan())
+    assert spikes.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("hard", [True, False])
 def test_half_precision_keeps_a_float32_membrane(dtype, hard):

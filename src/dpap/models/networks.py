@@ -20,6 +20,7 @@ from dpap.models.notation import (
     parse,
     scaled,
 )
+from dpap.models.pooling import AvgPool
 from dpap.spiking import IF, LIF, PLIF, SURROGATES, SpikingNeuron
 
 _GAINS = {"relu": sqrt(2), "lif": 4.0, "plif": 4.0, "if": 2.0}
@@ -131,7 +132,7 @@ def _modules(
             case Pool(kind, size):
                 pools += 1
                 shape = (shape[0], *_shrunk(shape, lambda side: side // size, layer))
-                yield f"pool{pools}", nn.AvgPool2d(size) if kind == "Avg" else nn.MaxPool2d(size)
+                yield f"pool{pools}", AvgPool(size) if kind == "Avg" else nn.MaxPool2d(size)
             case Dropout(probability):
                 dropouts += 1
                 yield f"dropout{dropouts}", nn.Dropout(probability)

@@ -43,6 +43,13 @@ def _spared(h: Tensor, threshold: float, out: Tensor) -> Tensor:
     return torch.lt(h, threshold, out=out)
 
 
+def _like(step: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
+    """Uninitialised [time, *step] of the step's own memory format, which a current expanded over time hides."""
+    return torch.empty_strided(
+        (steps, *step.shape), (step.numel(), *step.stride()), dtype=dtype, device=step.device
+    )
+
+
 class _IntegrateAndFire(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -56,9 +63,9 @@ class _IntegrateAndFire(torch.autograd.Function):
     ) -> Tensor:
         steps = len(current)
         dtype = torch.promote_types(current.dtype, torch.float32)
-        spikes = torch.empty_like(current)
-        membrane = torch.empty_like(current if any(ctx.needs_input_grad) else current[:1], dtype=dtype)
-        v = torch.zeros_like(membrane[0])
+        v = torch.zeros_like(current[0], dtype=dtype)
+        spikes = _like(v, steps, current.dtype)
+        membrane = _like(v, steps if any(ctx.needs_input_grad) else 1, dtype)
         for t in range(steps):
             x, h, s = current[t].to(dtype), membrane[t % len(membrane)], spikes[t]
             if rate is None:
