@@ -33,8 +33,8 @@ def test_spikes_are_counted_by_sample_unit_and_timestep() -> None:
         for b in range(2):
             for c in range(6):
                 assert outputs["spike2"][t, b, c] == spikes["conv2"][t, b, c].sum()
-            assert torch.equal(recording.inputs["fc1"][t, b], spikes["into_fc1"].view(3, 2, -1)[t, b])
-            total = spikes["into_conv2"].view(3, 2, -1)[t, b].sum()
+            assert torch.equal(recording.inputs["fc1"][t, b], spikes["into_fc1"].reshape(3, 2, -1)[t, b])
+            total = spikes["into_conv2"].reshape(3, 2, -1)[t, b].sum()
             assert recording.inputs["conv2"][t, b, 0] == pytest.approx(float(total))
     assert recording.inputs["conv1"].shape == (1, 2, 1)
 

@@ -1,19 +1,19 @@
 """The compact network is the silenced one, only smaller; or nothing happens at all."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from support.networks import Drawn, Residual, chains
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from dpap.anatomy import Wiring, find_wiring
-from dpap.surgery import CompactionError, Living, Silence
-from dpap.surgery.compact import in_double, remove_dead
+from dpap.surgery import CompactionError, CompactReport, Living, Silence
+from dpap.surgery.compact import Kept, in_double, remove_dead
 
 
 def _random_life(wiring: Wiring, seed: int, share: float = 0.5) -> Living:
@@ -35,13 +35,24 @@ def _silenced(model: nn.Module, example: Tensor, seed: int, *optimizers: Optimiz
     return wiring, living, silence
 
 
+def _removed(
+    model: nn.Module, wiring: Wiring, living: Living, optimizers: list[Optimizer], example: Tensor
+) -> tuple[Kept, CompactReport]:
+    """The removal, of networks that are not silent altogether."""
+    try:
+        return remove_dead(model, wiring, living, optimizers, (example,))
+    except CompactionError as error:
+        assume("no neuron fires" not in str(error))
+        raise
+
+
 @given(chains(), st.integers(0, 2**16))
 @settings(max_examples=40)
 def test_outputs_and_gradients_are_those_of_the_silenced_network(drawn: Drawn, seed: int) -> None:
     model, example = drawn
     wiring, living, _ = _silenced(model, example, seed)
     silent = copy.deepcopy(model)
-    kept, report = remove_dead(model, wiring, living, [], (example,))
+    kept, report = _removed(model, wiring, living, [], example)
     assert report.parameters_after == sum(p.numel() for p in model.parameters()) <= report.parameters_before
     assert kept.everything == (report.parameters_after == report.parameters_before)
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
@@ -59,9 +70,16 @@ def test_outputs_and_gradients_are_those_of_the_silenced_network(drawn: Drawn, s
             assert torch.allclose(gradients[0], gradients[1], rtol=0, atol=10 * tolerance * scale)
 
 
-@pytest.mark.parametrize(
-    "make", [lambda p: SGD(p, 0.05, momentum=0.9, weight_decay=1e-2), lambda p: AdamW(p, 0.01, weight_decay=1e-2)]
-)
+def _sgd(parameters: Iterable[Tensor]) -> Optimizer:
+    return SGD(parameters, 0.05, momentum=0.9, weight_decay=1e-2)
+
+
+def _adamw(parameters: Iterable[Tensor]) -> Optimizer:
+    # a bias before a norm has no gradient but rounding, which AdamW would scale up with the usual eps
+    return AdamW(parameters, 0.01, weight_decay=1e-2, eps=1e-4)
+
+
+@pytest.mark.parametrize("make", [_sgd, _adamw])
 @given(drawn=chains(), seed=st.integers(0, 2**16))
 @settings(max_examples=15)
 def test_training_goes_on_as_if_nothing_had_been_removed(
@@ -82,12 +100,13 @@ def test_training_goes_on_as_if_nothing_had_been_removed(
             by.step()
 
     train(model, optimizer)
-    wiring, living, _ = _silenced(model, example, seed, optimizer)
+    wiring, living, silence = _silenced(model, example, seed, optimizer)
     twin = copy.deepcopy(model)
     twin_optimizer = make(twin.parameters())
     twin_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     Silence(twin, find_wiring(twin, (example,)), [twin_optimizer]).impose(living)
-    kept, _ = remove_dead(model, wiring, living, [optimizer], (example,))
+    kept, _ = _removed(model, wiring, living, [optimizer], example)
+    silence.remove()
     compact_wiring, compact_living = find_wiring(model, (example,)), living.copy()
     for name, units in kept.units.items():
         compact_living.units[name] = living.units[name][units]

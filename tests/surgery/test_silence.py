@@ -21,7 +21,7 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "rmsprop": lambda p: RMSprop(p, 0.01, momentum=0.5, centered=True),
     "adagrad": lambda p: Adagrad(p, 0.01, initial_accumulator_value=0.1),
 }
-NETWORK = NetworkConfig(layers="6C3-BN-AvgPool2-8C3-BN-12FC-3FC", timesteps=3, threshold=0.5)
+NETWORK = NetworkConfig(layers="6C3-BN-AvgPool2-8C3-BN-12FC-3FC", timesteps=3, threshold=0.1)
 
 
 def _network() -> tuple[nn.Module, Tensor, Wiring, Living]:
@@ -70,9 +70,7 @@ def test_not_one_dead_weight_or_moment_is_ever_nonzero(kind: str, accumulate: in
 @pytest.mark.parametrize("training", [True, False])
 def test_dead_neurons_emit_nothing(training: bool) -> None:
     model, images, wiring, living = _network()
-    optimizer = SGD(model.parameters(), 0.1, momentum=0.9)
-    for _ in range(3):
-        _train(model, images, optimizer)
+    optimizer = SGD(model.parameters(), 1e-3, momentum=0.9)
     Silence(model, wiring, [optimizer]).impose(living)
     _train(model, images, optimizer)
     model.train(training)
@@ -81,7 +79,7 @@ def test_dead_neurons_emit_nothing(training: bool) -> None:
         model.get_submodule(neuron).register_forward_hook(
             lambda module, args, output, source=source: fired.update({source: output.transpose(0, 2).flatten(1)})
         )
-    model(images)
+    model(8 * images)
     for source, spikes in fired.items():
         assert not spikes[~living.units[source]].any()
         assert spikes[living.units[source]].any()

@@ -97,7 +97,9 @@ class Silence:
     @torch.no_grad()
     def _clear_values(self) -> None:
         for tensor, dead in self._dead:
-            tensor.masked_fill_(dead, 0)
+            # while a removal is being checked the dead are gone already, and what remains is zero
+            if tensor.shape == dead.shape:
+                tensor.masked_fill_(dead, 0)
 
     def _clear_gradients(self) -> None:
         for tensor, dead in self._dead:
