@@ -29,7 +29,8 @@ class Result:
         converged: first epoch that reached the best test accuracy of the dense twin, the paper's measure of speed;
             None where no epoch did.
         parameters, weights, macs, synaptic_operations, energy, latency_seconds: of the kept network.
-        first_seconds, last_seconds, seconds: of training in the first and the last epoch, and in all.
+        first_seconds, last_seconds: of training in an epoch, median of the first two and of the last five.
+        seconds: of training in all.
         model_bytes: size of the model file.
         run: its folder, within the comparison's.
     """
@@ -153,8 +154,8 @@ def result(
         synaptic_operations=after["synaptic_operations"],
         energy=after["energy"],
         latency_seconds=after["latency_seconds"],
-        first_seconds=epochs[0]["seconds"],
-        last_seconds=epochs[-1]["seconds"],
+        first_seconds=statistics.median(each["seconds"] for each in epochs[:2]),
+        last_seconds=statistics.median(each["seconds"] for each in epochs[-5:]),
         seconds=summary["seconds_training"],
         model_bytes=summary["model_bytes"],
         run=folder.path.name,

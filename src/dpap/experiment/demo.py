@@ -39,8 +39,8 @@ def demo_table(dense: Result, pruned: Result) -> str:
         ("MACs per image", lambda run: run.macs, lambda value: f"{value:,.0f}"),
         ("synaptic operations", lambda run: run.synaptic_operations, lambda value: f"{value:,.0f}"),
         ("energy, by (14), (15)", lambda run: run.energy, lambda value: quantity(value, "J")),
-        ("first epoch", lambda run: run.first_seconds, lambda value: quantity(value, "s")),
-        ("last epoch", lambda run: run.last_seconds, lambda value: quantity(value, "s")),
+        ("training, first epochs", lambda run: run.first_seconds, lambda value: quantity(value, "s")),
+        ("training, last epochs", lambda run: run.last_seconds, lambda value: quantity(value, "s")),
         ("model file", lambda run: run.model_bytes, lambda value: f"{value / 1024:,.0f} KiB"),
     )
     rows = [
