@@ -153,7 +153,7 @@ def _bracket(
     if not finite:
         return -math.inf, math.inf
     low = min(float(value.min()) for value in finite)
-    high = math.nextafter(max(float(value.max()) for value in finite), math.inf)
+    high = max(float(value.max()) for value in finite) + 1
     if share(after_deaths(living, critical, high)) <= goal:
         return high, high
     # critical shifts are single precision: halving down to their spacing separates any two of them

@@ -42,6 +42,7 @@ class PruningConfig:
         compact_share: with "auto", share of the remaining parameters that must be removable.
         trace_decay: tau of equation (1).
         gamma: forgetting of survival (11).
+        clip: quantile of a layer's importances from which on all count as 1 in (9); 1.0 is plain min-max.
         conv, neuron, synapse, timestep: constants of conv channels, fully connected neurons, their
             synapses, and neuron-timesteps.
     """
@@ -59,6 +60,7 @@ class PruningConfig:
     compact_share: float = 0.05
     trace_decay: float = 0.5
     gamma: float = 0.999
+    clip: float = 0.75
     conv: Decay = field(default_factory=lambda: Decay(epsilon=0.65, eta=12.0, beta=1.0, protection=5.0))
     neuron: Decay = field(default_factory=lambda: Decay(epsilon=0.65, eta=12.0, beta=1.0, protection=2.0))
     synapse: Decay = field(default_factory=lambda: Decay(epsilon=0.65, eta=12.0, beta=1.0, protection=2.0))

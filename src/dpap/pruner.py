@@ -276,17 +276,17 @@ class Pruner:
         times.spare_strongest(self._living, survivals, config.min_units)
         whole.spare_strongest(self._living, survivals, config.min_units)
         exact = config.end_epoch is not None and epoch + 1 >= config.end_epoch
-        living = self._living
+        if due is not None:
+            share = partial(dead_weights, self.wiring, born=self._weights_born)
+            shift, living = solve(self._living, whole, share, due, exact=exact)
+        else:
+            living = after_deaths(self._living, whole, 0.0)
         if config.timestep_target is not None and config.end_epoch is not None:
+            # last, for the share is one of the neurons that are left
             goal = scheduled_share(config.timestep_target, epoch + 1, config.start_epoch, config.end_epoch)
             time_shift, living = solve(living, times, dead_timesteps, goal, exact=exact)
         elif config.prunes_timesteps:
             living = after_deaths(living, times, 0.0)
-        if due is not None:
-            share = partial(dead_weights, self.wiring, born=self._weights_born)
-            shift, living = solve(living, whole, share, due, exact=exact)
-        else:
-            living = after_deaths(living, whole, 0.0)
         self._living = living
         for name, vitality in self._vitality.items():
             for part, survival in list(vitality.parts()):

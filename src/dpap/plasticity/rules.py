@@ -139,9 +139,9 @@ class RuleSet(ABC):
 
     @abstractmethod
     def normalise(
-        self, importance: Float[Tensor, "*unit"], alive: Bool[Tensor, "*unit"]
+        self, importance: Float[Tensor, "*unit"], alive: Bool[Tensor, "*unit"], clip: float = 1.0
     ) -> Float[Tensor, "*unit"]:
-        """Importance mapped to [0, 1] within its layer, as (9) takes it."""
+        """Importance mapped to [0, 1] within its layer, as (9) takes it; 1 from the quantile `clip` on."""
 
     @abstractmethod
     def decay(self, epoch: int, eta: float) -> float:
@@ -175,9 +175,9 @@ class Paper(RuleSet):
         return memory.spines
 
     def normalise(
-        self, importance: Float[Tensor, "*unit"], alive: Bool[Tensor, "*unit"]
+        self, importance: Float[Tensor, "*unit"], alive: Bool[Tensor, "*unit"], clip: float = 1.0
     ) -> Float[Tensor, "*unit"]:
-        return normalise(importance, alive)
+        return normalise(importance, alive, clip)
 
     def decay(self, epoch: int, eta: float) -> float:
         return exponential_decay(epoch, eta)
@@ -242,8 +242,9 @@ class Released(RuleSet):
         return normalise(memory.spines, everyone) * normalise(memory.activity, everyone)
 
     def normalise(
-        self, importance: Float[Tensor, "*unit"], alive: Bool[Tensor, "*unit"]
+        self, importance: Float[Tensor, "*unit"], alive: Bool[Tensor, "*unit"], clip: float = 1.0
     ) -> Float[Tensor, "*unit"]:
+        # always at the 75th percentile, whatever is asked for
         return normalise(importance, torch.ones_like(alive), quantile=0.75)
 
     def decay(self, epoch: int, eta: float) -> float:

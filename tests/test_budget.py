@@ -1,0 +1,146 @@
+"""The budget chooses how much dies; the order of death stays that of the critical shifts."""
+
+import math
+from functools import partial
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from dpap.anatomy import Wiring, find_wiring
+from dpap.budget import (
+    TOLERANCE,
+    Critical,
+    after_deaths,
+    dead_timesteps,
+    dead_weights,
+    scheduled_share,
+    solve,
+)
+from dpap.models import NetworkConfig, build_network
+from dpap.surgery import Living
+
+
+def _network(layers: str = "6C3-AvgPool2-8C3-20FC-3FC") -> tuple[Wiring, Living, int]:
+    model = build_network(NetworkConfig(layers=layers, timesteps=4), (1, 8, 8), 3)
+    wiring = find_wiring(model, (torch.rand(2, 1, 8, 8),))
+    living = Living.at_birth(wiring, synapses=True, timesteps=True)
+    return wiring, living, sum(weights for _, weights in living.weights(wiring).values())
+
+
+WIRING, LIVING, BORN = _network()
+
+
+def _critical(seed: int, levels: int | None = None) -> Critical:
+    """Random critical shifts, of few different values where there shall be ties."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def values(like: Tensor) -> Tensor:
+        drawn = torch.rand(like.shape, generator=generator) * 3 - 1
+        return drawn if levels is None else (drawn * levels).round() / levels
+
+    return Critical(
+        {name: values(alive) for name, alive in LIVING.units.items()},
+        {name: values(alive) for name, alive in LIVING.synapses.items()},
+        {},
+    )
+
+
+def _share(living: Living) -> float:
+    return dead_weights(WIRING, living, BORN)
+
+
+@given(st.floats(0, 0.99), st.integers(1, 30), st.integers(0, 10))
+def test_the_schedule_is_steep_first_then_level_and_ends_at_the_target(target: float, length: int, start: int) -> None:
+    shares = [scheduled_share(target, step, start, start + length) for step in range(start + length + 3)]
+    assert shares[: start + 1] == [0.0] * (start + 1)
+    assert shares[start + length :] == pytest.approx([target] * 3)
+    steps = [after - before for before, after in zip(shares[start:], shares[start + 1 :], strict=False)]
+    assert all(later <= earlier + 1e-12 for earlier, later in zip(steps, steps[1:], strict=False))
+    assert min(steps) >= -1e-12
+
+
+@given(st.integers(0, 1000), st.floats(0.02, 0.9), st.sampled_from([None, 1, 3]))
+@settings(max_examples=30)
+def test_a_target_is_met_even_with_ties(seed: int, goal: float, levels: int | None) -> None:
+    critical = _critical(seed, levels)
+    critical.break_ties(seed)
+    critical.spare_strongest(LIVING, critical.units, 2)
+    shift, living = solve(LIVING, critical, _share, goal, exact=True)
+    assert abs(_share(living) - goal) <= 5 * TOLERANCE
+    assert math.isfinite(shift)
+    for alive in living.units.values():
+        assert alive.sum() >= 2
+
+
+@given(st.integers(0, 1000), st.floats(0.02, 0.9))
+@settings(max_examples=20)
+def test_on_the_way_the_goal_is_never_overshot(seed: int, goal: float) -> None:
+    critical = _critical(seed)
+    critical.spare_strongest(LIVING, critical.units, 2)
+    _, living = solve(LIVING, critical, _share, goal, exact=False)
+    assert _share(living) <= goal
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=20)
+def test_more_shift_kills_more_and_the_weakest_first(seed: int) -> None:
+    critical = _critical(seed)
+    shares = [_share(after_deaths(LIVING, critical, shift)) for shift in (-1.1, -0.5, 0.0, 0.5, 1.0)]
+    assert shares[0] == 0 and shares == sorted(shares)
+    living = after_deaths(LIVING, critical, 0.3)
+    for name in ("conv1", "conv2"):
+        assert torch.equal(living.units[name], critical.units[name] >= 0.3)
+
+
+def test_nothing_more_dies_where_the_goal_is_met_already() -> None:
+    before = after_deaths(LIVING, _critical(3), 0.5)
+    shift, living = solve(before, _critical(4), _share, _share(before) / 2, exact=True)
+    assert shift == -math.inf and living is before
+
+
+def test_a_weight_is_dead_where_synapse_unit_or_source_is() -> None:
+    living = LIVING.copy()
+    living.units["conv1"][:2] = False
+    living.units["fc1"][5:] = False
+    living.synapses["fc1"][0, :7] = False
+    alive = living.weights(WIRING)
+    assert alive["conv1"] == (4 * 9, 6 * 9)
+    assert alive["conv2"] == (8 * 4 * 9, 8 * 6 * 9)
+    assert alive["fc1"] == (5 * 128 - 7, 20 * 128)
+    assert alive["fc2"] == (5 * 3, 20 * 3)
+    total = sum(left for left, _ in alive.values())
+    assert dead_weights(WIRING, living, BORN) == pytest.approx(1 - total / BORN)
+
+
+def test_timesteps_are_counted_among_the_living() -> None:
+    living = LIVING.copy()
+    living.units["conv1"][3:] = False
+    living.timesteps["conv1"][:, 3:] = False
+    living.timesteps["conv1"][0] = False
+    assert dead_timesteps(living) == pytest.approx(3 / (4 * (3 + 8 + 20)))
+
+
+@given(st.integers(0, 1000), st.floats(0.05, 0.7))
+@settings(max_examples=20)
+def test_every_living_neuron_keeps_a_timestep(seed: int, goal: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    times = Critical(
+        timesteps={n: torch.rand(alive.shape, generator=generator) for n, alive in LIVING.timesteps.items()}
+    )
+    times.spare_strongest(LIVING, {}, 2)
+    _, living = solve(LIVING, times, dead_timesteps, goal, exact=True)
+    assert dead_timesteps(living) == pytest.approx(goal, abs=0.02)
+    assert all(alive.any(0).all() for alive in living.timesteps.values())
+
+
+def test_equals_are_decided_by_survival_then_index() -> None:
+    wiring = find_wiring(nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)), (torch.rand(2, 3),))
+    living = Living.at_birth(wiring, synapses=False, timesteps=False)
+    critical = Critical({"0": torch.zeros(5)})
+    critical.spare_strongest(living, {"0": torch.tensor([0.0, 1.0, 3.0, 1.0, 1.0])}, 3)
+    assert torch.isinf(critical.units["0"]).tolist() == [False, True, True, True, False]
+    _, left = solve(living, critical, partial(dead_weights, wiring, born=25), 0.99, exact=True)
+    assert left.units["0"].tolist() == [False, True, True, True, False]

@@ -1,0 +1,41 @@
+"""Choices that cannot be are refused where they are made."""
+
+import dataclasses
+
+import pytest
+
+from dpap.config import PruningConfig
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"target": 1.0, "end_epoch": 3}, r"in \[0, 1\); got 1.0"),
+        ({"timestep_target": -0.1, "end_epoch": 3}, "timestep_target"),
+        ({"target": 0.5}, "needs end_epoch"),
+        ({"target": 0.5, "end_epoch": 2, "start_epoch": 2}, "after start_epoch"),
+        ({"start_epoch": -1}, "counts epochs from 0"),
+        ({"observe_every": 0}, "at least 1"),
+        ({"min_units": 0}, "at least 1"),
+    ],
+)
+def test_impossible_choices_say_what_is_wrong(choice: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PruningConfig(**choice)
+
+
+def test_a_timestep_target_prunes_timesteps() -> None:
+    assert PruningConfig(timestep_target=0.5, end_epoch=4).prunes_timesteps
+    assert PruningConfig(timesteps=True).prunes_timesteps
+    assert not PruningConfig().prunes_timesteps
+
+
+def test_it_can_be_written_down_as_plain_values() -> None:
+    config = PruningConfig(target=0.5, end_epoch=4)
+    values = config.as_dict()
+    rebuilt = {
+        name: type(getattr(config, name))(**value) if isinstance(value, dict) else value
+        for name, value in values.items()
+    }
+    assert PruningConfig(**rebuilt) == config
+    assert {field.name for field in dataclasses.fields(config)} == set(values)

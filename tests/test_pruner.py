@@ -1,0 +1,211 @@
+"""The life cycle on real digits: observe, step, compact, save, go on."""
+
+import copy
+import io
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import dpap
+from dpap.models import NetworkConfig, build_network
+
+SNN = NetworkConfig(layers="8C3-BN-AvgPool2-12C3-BN-AvgPool2-40FC-10FC", timesteps=4)
+ANN = NetworkConfig(layers="8C3-MaxPool2-12C3-MaxPool2-40FC-10FC", neuron="relu")
+
+
+@cache
+def _digits() -> tuple[Tensor, Tensor]:
+    digits = load_digits()
+    images = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 16
+    return images[:384], torch.tensor(digits.target[:384])
+
+
+def _start(
+    network: NetworkConfig, config: dpap.PruningConfig, seed: int = 0
+) -> tuple[nn.Module, torch.optim.Optimizer, dpap.Pruner]:
+    torch.manual_seed(seed)
+    model = build_network(network, (1, 8, 8), 10)
+    optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
+    return model, optimizer, dpap.Pruner(model, _digits()[0][:8], optimizer, config)
+
+
+def _learn(model: nn.Module, optimizer: torch.optim.Optimizer, epoch: int) -> None:
+    images, labels = _digits()
+    model.train()
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(epoch))
+    for batch in order.split(64):
+        optimizer.zero_grad()
+        F.cross_entropy(model(images[batch]), labels[batch]).backward()
+        optimizer.step()
+
+
+def _live(network: NetworkConfig, config: dpap.PruningConfig, epochs: int) -> tuple[Any, ...]:
+    model, optimizer, pruner = _start(network, config)
+    reports = []
+    for epoch in range(epochs):
+        _learn(model, optimizer, epoch)
+        reports.append(pruner.step())
+    return model, optimizer, pruner, reports
+
+
+@pytest.mark.parametrize("network", [SNN, ANN], ids=["snn", "ann"])
+@pytest.mark.parametrize("target", [0.3, 0.6, 0.9])
+def test_a_target_is_met_on_real_data(network: NetworkConfig, target: float) -> None:
+    model, _, pruner, reports = _live(network, dpap.PruningConfig(target=target, end_epoch=4), 5)
+    assert pruner.sparsity == pytest.approx(target, abs=0.01)
+    shares = [report.sparsity for report in reports]
+    assert shares == sorted(shares) and shares[-1] == shares[-2]
+    zero = sum(int((p == 0).sum()) for n, p in model.named_parameters() if n.endswith("weight") and p.ndim > 1)
+    total = sum(p.numel() for n, p in model.named_parameters() if n.endswith("weight") and p.ndim > 1)
+    assert zero / total == pytest.approx(pruner.sparsity, abs=1e-9)
+    model.eval()
+    silent = model(_digits()[0])
+    report = pruner.compact()
+    assert report.parameters_after < report.parameters_before
+    assert report.largest_difference <= 1e-12
+    assert (model(_digits()[0]).argmax(1) == silent.argmax(1)).float().mean() > 0.99
+
+
+def test_timesteps_die_too() -> None:
+    config = dpap.PruningConfig(target=0.5, timestep_target=0.4, end_epoch=3, compact="auto")
+    model, _, pruner, reports = _live(SNN, config, 4)
+    assert pruner.timestep_sparsity == pytest.approx(0.4, abs=0.01)
+    assert reports[-1].layers[0].timesteps_alive < 1
+    fired: list[Tensor] = []
+    neuron = model.get_submodule("spike2")
+    neuron.register_forward_hook(lambda module, args, spikes: fired.append(spikes.sum((1, 3, 4))))
+    for training in (True, False):
+        model.train(training)
+        model(_digits()[0])
+    alive = neuron.timestep_alive
+    assert not alive.all()
+    for spikes in fired:
+        assert not spikes[~alive].any() and spikes[alive].any()
+
+
+def test_without_a_target_death_comes_by_the_survival_function_alone() -> None:
+    constants = dpap.Decay(epsilon=1.2, eta=4.0, beta=1.0, protection=2.0)
+    config = dpap.PruningConfig(conv=constants, neuron=constants, synapse=constants)
+    _, _, pruner, reports = _live(ANN, config, 8)
+    shares = [report.sparsity for report in reports]
+    assert shares == sorted(shares) and 0.1 < shares[-1] < 0.95
+    assert reports[-1].epsilon == {"conv": 1.2, "neuron": 1.2, "synapse": 1.2}
+    assert reports[-1].target is None
+    for layer in reports[-1].layers:
+        assert layer.alive >= min(config.min_units, layer.units)
+
+
+def test_the_released_rules_run_on_a_network() -> None:
+    constants = dpap.Decay(epsilon=1.0, eta=12.0, beta=1.0, protection=2.0)
+    config = dpap.PruningConfig(rules="released", conv=constants, neuron=constants, synapse=constants)
+    _, _, pruner, _ = _live(SNN, config, 4)
+    assert 0 < pruner.sparsity < 1
+
+
+def test_survival_is_told_by_the_unit_at_birth() -> None:
+    config = dpap.PruningConfig(target=0.8, end_epoch=3, compact="auto")
+    _, _, pruner, reports = _live(ANN, config, 3)
+    told = pruner.survival()
+    assert {name: len(values) for name, values in told.items()} == {"conv1": 8, "conv2": 12, "fc1": 40}
+    for layer in reports[-1].layers:
+        if layer.name in told:
+            assert sum(value is not None for value in told[layer.name]) == layer.alive
+    assert pruner.wiring.projections["fc1"].units < 40
+
+
+@pytest.mark.parametrize("compact", ["auto", "manual"])
+@pytest.mark.parametrize("network", [SNN, ANN], ids=["snn", "ann"])
+def test_an_interrupted_run_goes_on_to_the_same_bits(network: NetworkConfig, compact: Any) -> None:
+    steps = 0.3 if network.spiking else None
+    config = dpap.PruningConfig(target=0.7, end_epoch=4, timestep_target=steps, compact=compact)
+    whole, _, whole_pruner, reports = _live(network, config, 6)
+    model, optimizer, pruner, _ = _live(network, config, 3)
+    stored = io.BytesIO()
+    torch.save(
+        {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "pruner": pruner.state_dict()}, stored
+    )
+    stored.seek(0)
+    state = torch.load(stored, weights_only=True)
+    model, optimizer, pruner = _start(network, config, seed=9)
+    pruner.load_state_dict(state["pruner"])
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    for epoch in range(3, 6):
+        _learn(model, optimizer, epoch)
+        assert pruner.step().sparsity == reports[epoch].sparsity
+    assert pruner.survival() == whole_pruner.survival()
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, model.state_dict()[name]), name
+
+
+def test_the_same_seed_gives_the_same_bits() -> None:
+    config = dpap.PruningConfig(target=0.7, end_epoch=3, compact="auto")
+    first, second = (_live(SNN, config, 3)[0].state_dict() for _ in range(2))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_automatic_removal_says_what_it_did_and_training_goes_on() -> None:
+    config = dpap.PruningConfig(target=0.8, end_epoch=3, compact="auto")
+    model, optimizer, pruner, reports = _live(ANN, config, 3)
+    done = [report.compacted for report in reports if report.compacted is not None]
+    assert done and all(one.parameters_after < one.parameters_before for one in done)
+    assert "compacted" in str(next(report for report in reports if report.compacted is not None))
+    before = {name: value.clone() for name, value in model.named_parameters()}
+    _learn(model, optimizer, 9)
+    assert all(not torch.equal(value, before[name]) for name, value in model.named_parameters())
+    assert pruner.sparsity == pytest.approx(0.8, abs=0.01)
+
+
+def test_a_step_without_training_is_an_error() -> None:
+    model, _, pruner = _start(ANN, dpap.PruningConfig())
+    model.eval()
+    model(_digits()[0])
+    with pytest.raises(RuntimeError, match=r"no training forward .*\(model\.train\(\)\)"):
+        pruner.step()
+
+
+def test_the_state_of_another_network_is_refused() -> None:
+    _, _, pruner = _start(ANN, dpap.PruningConfig())
+    other = _start(NetworkConfig(layers="4C3-MaxPool2-40FC-10FC", neuron="relu"), dpap.PruningConfig())[2]
+    with pytest.raises(ValueError, match="this network has"):
+        other.load_state_dict(pruner.state_dict())
+
+
+def test_the_state_of_a_larger_network_is_refused_by_a_smaller_one() -> None:
+    config = dpap.PruningConfig(target=0.8, end_epoch=2)
+    _, _, pruner, _ = _live(ANN, config, 2)
+    dense = _start(ANN, config)[2].state_dict()
+    pruner.compact()
+    with pytest.raises(ValueError, match="freshly built network"):
+        pruner.load_state_dict(dense)
+
+
+def test_networks_with_nothing_to_prune_are_refused_with_their_wiring() -> None:
+    with pytest.raises(ValueError, match=r"nothing in this network can be pruned:\nlayer"):
+        dpap.Pruner(nn.Sequential(nn.Linear(3, 2)), torch.rand(2, 3))
+
+
+def test_detached_the_network_carries_no_hook() -> None:
+    model, optimizer, pruner = _start(SNN, dpap.PruningConfig())
+    pruner.detach()
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert not optimizer._optimizer_step_post_hooks and not optimizer._optimizer_step_pre_hooks
+
+
+def test_observation_leaves_outputs_and_gradients_alone() -> None:
+    model = build_network(SNN, (1, 8, 8), 10)
+    watched = copy.deepcopy(model)
+    dpap.Pruner(watched, _digits()[0][:8])
+    outputs = []
+    for network in (model, watched):
+        output = network(_digits()[0][:16])
+        output.sum().backward()
+        outputs.append(output)
+    assert torch.equal(*outputs)
+    for one, other in zip(model.parameters(), watched.parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad)
