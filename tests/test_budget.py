@@ -53,7 +53,9 @@ def _share(living: Living) -> float:
 
 
 @given(st.floats(0, 0.99), st.integers(1, 30), st.integers(0, 10))
-def test_the_schedule_is_steep_first_then_level_and_ends_at_the_target(target: float, length: int, start: int) -> None:
+def test_the_schedule_is_steep_first_then_level_and_ends_at_the_target(
+    target: float, length: int, start: int
+) -> None:
     shares = [scheduled_share(target, step, start, start + length) for step in range(start + length + 3)]
     assert shares[: start + 1] == [0.0] * (start + 1)
     assert shares[start + length :] == pytest.approx([target] * 3)

@@ -60,7 +60,9 @@ def test_a_target_is_met_on_real_data(network: NetworkConfig, target: float) -> 
     assert pruner.sparsity == pytest.approx(target, abs=0.01)
     shares = [report.sparsity for report in reports]
     assert shares == sorted(shares) and shares[-1] == shares[-2]
-    zero = sum(int((p == 0).sum()) for n, p in model.named_parameters() if n.endswith("weight") and p.ndim > 1)
+    zero = sum(
+        int((p == 0).sum()) for n, p in model.named_parameters() if n.endswith("weight") and p.ndim > 1
+    )
     total = sum(p.numel() for n, p in model.named_parameters() if n.endswith("weight") and p.ndim > 1)
     assert zero / total == pytest.approx(pruner.sparsity, abs=1e-9)
     model.eval()
@@ -127,7 +129,8 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(network: NetworkConfig, com
     model, optimizer, pruner, _ = _live(network, config, 3)
     stored = io.BytesIO()
     torch.save(
-        {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "pruner": pruner.state_dict()}, stored
+        {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "pruner": pruner.state_dict()},
+        stored,
     )
     stored.seek(0)
     state = torch.load(stored, weights_only=True)

@@ -62,8 +62,8 @@ class PruningConfig:
     gamma: float = 0.999
     clip: float = 0.75
     conv: Decay = field(default_factory=lambda: Decay(epsilon=0.65, eta=12.0, beta=1.0, protection=5.0))
-    neuron: Decay = field(default_factory=lambda: Decay(epsilon=0.65, eta=12.0, beta=1.0, protection=2.0))
-    synapse: Decay = field(default_factory=lambda: Decay(epsilon=0.65, eta=12.0, beta=1.0, protection=2.0))
+    neuron: Decay = field(default_factory=lambda: Decay(epsilon=1.5, eta=12.0, beta=1.0, protection=2.0))
+    synapse: Decay = field(default_factory=lambda: Decay(epsilon=1.5, eta=12.0, beta=1.0, protection=2.0))
     timestep: Decay = field(default_factory=lambda: Decay(epsilon=0.65, eta=12.0, beta=1.0, protection=2.0))
 
     def __post_init__(self) -> None:

@@ -79,7 +79,9 @@ def importances(
         "synapses": rules.synapse_importance,
         "timesteps": rules.timestep_importance,
     }
-    return {part: rules.normalise(measure[part](memory), living, config.clip) for part, living in alive.items()}
+    return {
+        part: rules.normalise(measure[part](memory), living, config.clip) for part, living in alive.items()
+    }
 
 
 def critical_shift(

@@ -40,7 +40,9 @@ def test_spikes_are_counted_by_sample_unit_and_timestep() -> None:
 
 
 def test_ordinary_networks_have_one_timestep() -> None:
-    model = nn.Sequential(nn.Conv1d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 4), nn.ReLU(), nn.Linear(4, 2))
+    model = nn.Sequential(
+        nn.Conv1d(2, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 4), nn.ReLU(), nn.Linear(4, 2)
+    )
     inputs = torch.rand(5, 2, 6)
     (recording,) = _record(model, inputs)
     outputs = {site.module: counts for site, counts in recording.outputs.items()}

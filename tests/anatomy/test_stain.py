@@ -38,7 +38,11 @@ def _driven_features(model: nn.Module, example: Tensor, source: str, unit: int) 
             axis = -1 if isinstance(module, nn.Linear) else -1 - len(module.kernel_size)
 
             def record(
-                module: nn.Module, args: tuple[Tensor, ...], name: str = name, driven: int = driven, axis: int = axis
+                module: nn.Module,
+                args: tuple[Tensor, ...],
+                name: str = name,
+                driven: int = driven,
+                axis: int = axis,
             ) -> None:
                 seen[driven][name] = args[0].detach().movedim(axis, 0).flatten(1).clone()
 

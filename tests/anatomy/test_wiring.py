@@ -14,7 +14,18 @@ IMAGES = torch.rand(2, 1, 8, 8)
 def test_the_table_names_layers_units_and_verdicts() -> None:
     wiring = find_wiring(build_network(NetworkConfig(timesteps=3), (1, 8, 8), 10), (IMAGES,))
     lines = str(wiring).splitlines()
-    assert lines[0].split() == ["layer", "kind", "units", "features", "weights", "fed", "by", "seen", "at", "prunable"]
+    assert lines[0].split() == [
+        "layer",
+        "kind",
+        "units",
+        "features",
+        "weights",
+        "fed",
+        "by",
+        "seen",
+        "at",
+        "prunable",
+    ]
     cells = [line.split() for line in lines[2:]]
     assert cells[0][:6] == ["conv1", "conv", "15", "1", "135", "input"]
     assert cells[2][:6] == ["fc1", "fc", "300", "160", "48,000", "conv2"]

@@ -27,7 +27,9 @@ def _random_life(wiring: Wiring, seed: int, share: float = 0.5) -> Living:
     return living
 
 
-def _silenced(model: nn.Module, example: Tensor, seed: int, *optimizers: Optimizer) -> tuple[Wiring, Living, Silence]:
+def _silenced(
+    model: nn.Module, example: Tensor, seed: int, *optimizers: Optimizer
+) -> tuple[Wiring, Living, Silence]:
     wiring = find_wiring(model, (example,))
     living = _random_life(wiring, seed)
     silence = Silence(model, wiring, optimizers)
@@ -65,7 +67,9 @@ def test_outputs_and_gradients_are_those_of_the_silenced_network(drawn: Drawn, s
             outputs.append(output.detach())
             gradients.append(inputs.grad)
         if dtype == torch.float64 or not any(n.spikes for n in wiring.neurons.values()):
-            assert torch.allclose(outputs[0], outputs[1], rtol=0, atol=tolerance * float(outputs[0].abs().max() + 1))
+            assert torch.allclose(
+                outputs[0], outputs[1], rtol=0, atol=tolerance * float(outputs[0].abs().max() + 1)
+            )
             scale = float(gradients[0].abs().max() + 1)
             assert torch.allclose(gradients[0], gradients[1], rtol=0, atol=10 * tolerance * scale)
 
@@ -113,7 +117,9 @@ def test_training_goes_on_as_if_nothing_had_been_removed(
     for name in compact_living.synapses:
         synapses = living.synapses[name]
         synapses = synapses[kept.units[name]] if name in kept.units else synapses
-        compact_living.synapses[name] = synapses[:, kept.features[name]] if name in kept.features else synapses
+        compact_living.synapses[name] = (
+            synapses[:, kept.features[name]] if name in kept.features else synapses
+        )
     Silence(model, compact_wiring, [optimizer]).impose(compact_living)
     train(twin, twin_optimizer)
     train(model, optimizer)
@@ -176,7 +182,9 @@ class Fixed(nn.Module):
         return self.fc2(hidden.view(-1, 6))
 
 
-@pytest.mark.parametrize(("wrong", "message"), [(False, "does not run without"), (True, "compute something else")])
+@pytest.mark.parametrize(
+    ("wrong", "message"), [(False, "does not run without"), (True, "compute something else")]
+)
 def test_a_removal_that_would_change_the_network_is_refused_and_undone(wrong: bool, message: str) -> None:
     model, example = Fixed(wrong), torch.rand(5, 4)
     optimizer = SGD(model.parameters(), 0.1, momentum=0.9)

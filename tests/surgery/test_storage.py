@@ -22,7 +22,9 @@ def _dense(seed: int = 0) -> nn.Module:
 
 def _compact() -> nn.Module:
     model = _dense()
-    pruner = dpap.Pruner(model, IMAGES, None, dpap.PruningConfig(target=0.7, end_epoch=2, timestep_target=0.3))
+    pruner = dpap.Pruner(
+        model, IMAGES, None, dpap.PruningConfig(target=0.7, end_epoch=2, timestep_target=0.3)
+    )
     for _ in range(2):
         model.train()
         model(IMAGES)

@@ -155,9 +155,7 @@ def _time_batch(calls: list[Tensor], time_axis: int | None) -> Float[Tensor, "ti
     return stacked.flatten(2, -2).sum(2) if stacked.ndim > 3 else stacked
 
 
-def _unfolded(
-    calls: list[Tensor], time: int, batch: int, time_first: bool
-) -> Float[Tensor, "_ _ _"]:
+def _unfolded(calls: list[Tensor], time: int, batch: int, time_first: bool) -> Float[Tensor, "_ _ _"]:
     """The calls of one projection as [T, B, features], with T = 1 for an input that is constant over time."""
     features = calls[0].shape[-1]
     if len(calls) > 1:
