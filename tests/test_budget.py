@@ -1,5 +1,6 @@
 """The budget chooses how much dies; the order of death stays that of the critical shifts."""
 
+import itertools
 import math
 from functools import partial
 
@@ -60,7 +61,7 @@ def test_the_schedule_is_steep_first_then_level_and_ends_at_the_target(
     assert shares[: start + 1] == [0.0] * (start + 1)
     assert shares[start + length :] == pytest.approx([target] * 3)
     steps = [after - before for before, after in zip(shares[start:], shares[start + 1 :], strict=False)]
-    assert all(later <= earlier + 1e-12 for earlier, later in zip(steps, steps[1:], strict=False))
+    assert all(later <= earlier + 1e-12 for earlier, later in itertools.pairwise(steps))
     assert min(steps) >= -1e-12
 
 

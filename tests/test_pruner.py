@@ -93,7 +93,7 @@ def test_timesteps_die_too() -> None:
 def test_without_a_target_death_comes_by_the_survival_function_alone() -> None:
     constants = dpap.Decay(epsilon=1.2, eta=4.0, beta=1.0, protection=2.0)
     config = dpap.PruningConfig(conv=constants, neuron=constants, synapse=constants)
-    _, _, pruner, reports = _live(ANN, config, 8)
+    _, _, _pruner, reports = _live(ANN, config, 8)
     shares = [report.sparsity for report in reports]
     assert shares == sorted(shares) and 0.1 < shares[-1] < 0.95
     assert reports[-1].epsilon == {"conv": 1.2, "neuron": 1.2, "synapse": 1.2}

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from support.networks import OneStep, Stepped
 from torch import nn
 
 from dpap.anatomy import find_wiring, register_neuron
 from dpap.anatomy.recording import Recorder, Recording
 from dpap.models import NetworkConfig, build_network
+from support.networks import OneStep, Stepped
 
 
 def _record(model: nn.Module, inputs: torch.Tensor, forwards: int = 1, every: int = 1) -> list[Recording]:

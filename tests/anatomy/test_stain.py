@@ -1,17 +1,17 @@
 """The dye arrives where activity does: compared with what really changes when a unit is driven."""
 
 import copy
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 import torch
 from hypothesis import given, settings
-from support.networks import Drawn, Residual, chains
 from torch import Tensor, nn
 
 from dpap.anatomy import find_wiring
 from dpap.anatomy.stain import INPUT, MIXED, NOBODY, Site, _codewords, stain
 from dpap.spiking import SpikingNeuron
+from support.networks import Drawn, Residual, chains
 
 
 @pytest.mark.parametrize("units", [1, 2, 3, 10, 70, 71, 512])
@@ -66,7 +66,7 @@ def test_feeds_are_what_changes_when_a_unit_is_driven(drawn: Drawn) -> None:
     model, example = drawn
     wiring = find_wiring(model, (example,))
     names = list(wiring.projections)
-    for source, reader in zip(names, names[1:], strict=False):
+    for source, reader in pairwise(names):
         feeds = wiring.projections[reader].feeds[source]
         for unit in {0, wiring.projections[source].units - 1}:
             assert torch.equal(feeds == unit, _driven_features(model, example, source, unit)[reader])

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from support.networks import OneStep, Residual, Stepped
 from torch import Tensor, nn
 
 from dpap.anatomy import find_wiring, register_neuron
 from dpap.models import NetworkConfig, build_network
+from support.networks import OneStep, Residual, Stepped
 
 IMAGES = torch.rand(2, 1, 8, 8)
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from support.networks import Drawn, Residual, chains
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from dpap.anatomy import Wiring, find_wiring
 from dpap.surgery import CompactionError, CompactReport, Living, Silence
 from dpap.surgery.compact import Kept, in_double, remove_dead
+from support.networks import Drawn, Residual, chains
 
 
 def _random_life(wiring: Wiring, seed: int, share: float = 0.5) -> Living:
