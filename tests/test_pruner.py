@@ -164,6 +164,27 @@ def test_automatic_removal_says_what_it_did_and_training_goes_on() -> None:
     assert pruner.sparsity == pytest.approx(0.8, abs=0.01)
 
 
+def test_automatic_removal_that_is_refused_warns_once_and_learning_goes_on() -> None:
+    class Fixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc1, self.act, self.fc2 = nn.Linear(64, 20), nn.ReLU(), nn.Linear(20, 10)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.fc2(self.act(self.fc1(images.flatten(1))).view(-1, 20))
+
+    model = Fixed()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    config = dpap.PruningConfig(target=0.6, end_epoch=3, compact="auto", synapses=False)
+    pruner = dpap.Pruner(model, _digits()[0][:8], optimizer, config)
+    with pytest.warns(UserWarning, match="stay in the network as zeros") as warned:
+        for epoch in range(4):
+            _learn(model, optimizer, epoch)
+            pruner.step()
+    assert len(warned) == 1 and model.fc1.out_features == 20
+    assert pruner.sparsity == pytest.approx(0.6, abs=0.04)
+
+
 def test_a_step_without_training_is_an_error() -> None:
     model, _, pruner = _start(ANN, dpap.PruningConfig())
     model.eval()

@@ -37,8 +37,8 @@ class PruningConfig:
         timestep_target: share of neuron-timesteps that is dead at `end_epoch`; implies `timesteps`.
         observe_every: observe the activity of every n-th batch.
         min_units: units of each layer, the strongest, that survive whatever their importance.
-        compact: "auto" removes the dead physically during training once that is worth it, "manual" leaves
-            it to `Pruner.compact()`.
+        compact: "auto" removes the dead physically during training once that is worth it (where the check
+            refuses it warns, once, and they stay as zeros), "manual" leaves it to `Pruner.compact()`.
         compact_share: with "auto", share of the remaining parameters that must be removable.
         trace_decay: tau of equation (1).
         gamma: forgetting of survival (11).

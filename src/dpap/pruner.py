@@ -1,6 +1,7 @@
 """The life cycle of a network that is pruned while it learns: observe, step, compact."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -15,7 +16,7 @@ from dpap.budget import Critical, after_deaths, dead_timesteps, dead_weights, sc
 from dpap.config import PruningConfig
 from dpap.plasticity import RULES, Memory, running_traces
 from dpap.reports import LayerReport, PruneReport
-from dpap.surgery import CompactReport, Living, Silence
+from dpap.surgery import CompactionError, CompactReport, Living, Silence
 from dpap.surgery.compact import Kept, keep_only, remove_dead, what_remains
 from dpap.surgery.timesteps import silence_timesteps
 from dpap.vitality import Vitality, constants, critical_shift, grown, importances
@@ -211,6 +212,7 @@ class Pruner:
         self._impose()
 
     _observed = False
+    _refused = False
 
     @property
     def _weights_born(self) -> int:
@@ -336,7 +338,14 @@ class Pruner:
             features = len(kept.features.get(name, range(projection.features)))
             now += projection.weights
             left += units * features * projection.taps
-        return self.compact() if now - left > self.config.compact_share * now else None
+        if now - left <= self.config.compact_share * now or self._refused:
+            return None
+        try:
+            return self.compact()
+        except CompactionError as error:
+            self._refused = True
+            warnings.warn(f"the dead stay in the network as zeros: {error}", stacklevel=3)
+            return None
 
     def _renumber(self, kept: Kept) -> None:
         """Let everything that counts units and features follow a removal."""

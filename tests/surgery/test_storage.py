@@ -70,6 +70,11 @@ def test_other_numbers_of_timesteps_are_refused_where_timesteps_are_silent() -> 
         neuron(torch.rand(4, 1, 6, 2, 2))
 
 
+def test_equal_networks_give_equal_files(saved: tuple[Path, nn.Module], tmp_path: Path) -> None:
+    path, model = saved
+    assert dpap.save(model, tmp_path / "again.safetensors").read_bytes() == path.read_bytes()
+
+
 def test_no_temporary_file_is_left(saved: tuple[Path, nn.Module]) -> None:
     assert [file.name for file in saved[0].parent.iterdir()] == ["small.safetensors"]
 
@@ -101,7 +106,7 @@ def test_changed_files_are_refused(saved: tuple[Path, nn.Module]) -> None:
 def test_foreign_safetensors_are_refused(saved: tuple[Path, nn.Module]) -> None:
     path, _ = saved
     save_file(load_file(path), path)
-    with pytest.raises(ValueError, match="not written by dpap"):
+    with pytest.raises(ValueError, match="not written by this dpap"):
         dpap.load(path, _dense())
 
 

@@ -1,6 +1,7 @@
 """Compact networks on disk: weights and structure in one safetensors file, nothing that runs code."""
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from dpap.anatomy.projections import projection_kind
 from dpap.surgery.timesteps import AXES, BUFFER, silence_timesteps
 
-FORMAT = "dpap-1"
+KEY, FORMAT = "dpap", 1
 
 
 def save(model: nn.Module, path: str | Path) -> Path:
@@ -27,7 +28,8 @@ def save(model: nn.Module, path: str | Path) -> Path:
     """
     path = Path(path)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _state(model).items()}
-    metadata = {"format": FORMAT, "network": type(model).__name__, "sha256": _fingerprint(tensors)}
+    # one key, for safetensors orders several at random, and equal networks shall give equal files
+    metadata = {KEY: json.dumps({"format": FORMAT, "sha256": _fingerprint(tensors)})}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -92,16 +94,16 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise FileNotFoundError(f"expected a file that dpap.save wrote; there is none at {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            metadata = json.loads((file.metadata() or {}).get(KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    except (SafetensorError, json.JSONDecodeError) as error:
         raise ValueError(
             f"{path} is damaged or no safetensors file ({error}); save the network again"
         ) from error
     if metadata.get("format") != FORMAT:
         raise ValueError(
-            f"{path} was not written by dpap.save: expected format {FORMAT!r} in its metadata, got "
-            f"{metadata.get('format')!r}"
+            f"{path} was not written by this dpap.save: expected format {FORMAT} in its metadata, got "
+            f"{metadata.get('format')}"
         )
     if metadata.get("sha256") != _fingerprint(tensors):
         raise ValueError(
