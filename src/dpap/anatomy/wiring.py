@@ -108,6 +108,10 @@ class Wiring:
         """Whether any neuron spikes."""
         return any(neuron.spikes for neuron in self.neurons.values())
 
+    def neuron_of(self, projection: Projection) -> NeuronSite | None:
+        """The neurons at which the activity of a projection's units is seen."""
+        return None if projection.neuron is None else self.neurons[projection.neuron]
+
     def living(self, units: dict[str, Bool[Tensor, "_"]], feeds: Feeds, features: int) -> Tensor:
         """Which features still receive something: those with a living source, or with none to lose.
 

@@ -54,6 +54,16 @@ class Living:
         """An independent copy."""
         return Living(*({name: alive.clone() for name, alive in kind.items()} for _, kind in self.tensors()))
 
+    def keep(self, name: str, units: Tensor | None, features: Tensor | None) -> None:
+        """Drop all but the given units and features of a projection; None keeps all of them."""
+        if units is not None:
+            self.units[name] = self.units[name][units]
+            if name in self.timesteps:
+                self.timesteps[name] = self.timesteps[name][:, units]
+        if name in self.synapses:
+            synapses = self.synapses[name] if units is None else self.synapses[name][units]
+            self.synapses[name] = synapses if features is None else synapses[:, features]
+
     def features(self, wiring: Wiring, feeds: Feeds, features: int) -> Bool[Tensor, "_"]:
         """Which of the features that `feeds` describes still receive something."""
         return wiring.living(self.units, feeds, features)

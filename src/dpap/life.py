@@ -1,0 +1,199 @@
+"""One network's life: what lives in it, what is remembered of its activity, and how it ages by an epoch."""
+
+import math
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dpap.anatomy import NeuronSite, Projection, Wiring
+from dpap.anatomy.projections import weight_of
+from dpap.anatomy.recording import Recording
+from dpap.budget import Critical, after_deaths, dead_timesteps, dead_weights, scheduled_share, solve
+from dpap.config import PruningConfig
+from dpap.plasticity import RULES, Memory, running_traces
+from dpap.surgery import Living
+from dpap.surgery.compact import Kept
+from dpap.vitality import Vitality, constants, critical_shift, grown, importances
+
+
+class Life:
+    """Everything that can die in a network.
+
+    Args:
+        wiring: of the network.
+        config: what dies, and by which rules.
+
+    Attributes:
+        living: who is alive.
+        memories: what each projection whose units may die remembers of its activity.
+        vitality: survival of each.
+        observed: whether anything was observed in this epoch.
+    """
+
+    def __init__(self, wiring: Wiring, config: PruningConfig) -> None:
+        self.wiring = wiring
+        self.config = config
+        self.living = Living.at_birth(wiring, synapses=config.synapses, timesteps=config.prunes_timesteps)
+        self.memories = {name: self._blank_memory(name) for name in self.living.units}
+        self.vitality = {
+            name: Vitality.at_birth(wiring.projections[name].kind.name, memory, config)
+            for name, memory in self.memories.items()
+        }
+        self.observed = False
+
+    def observe(self, recording: Recording) -> None:
+        """Remember the activity of one forward."""
+        rules, decay = RULES[self.config.rules], self.config.trace_decay
+        for name, memory in self.memories.items():
+            projection = self.wiring.projections[name]
+            pre = recording.inputs.get(name)
+            post = recording.outputs.get(projection.neuron) if projection.neuron is not None else None
+            if pre is None or post is None or pre.shape[1] != post.shape[1]:
+                continue
+            post = _of_units(post, projection, self.wiring.neuron_of(projection))
+            if memory.synapses is None:
+                pre = pre.sum(2, keepdim=True)
+            pre, post = pre.to(memory.spines.dtype), post.to(memory.spines.dtype)
+            if len(pre) == 1:
+                pre = pre.expand(len(post), -1, -1)
+            over_time: tuple[Tensor | None, Tensor | None] = (None, None)
+            if memory.timesteps is not None:
+                over_time = (running_traces(pre.sum(2, keepdim=True), decay)[:, :, 0], post)
+            rules.observe(memory, rules.trace(pre, decay), rules.trace(post, decay), *over_time)
+        self.observed = True
+
+    def age(self, epoch: int, due: float | None, born: int) -> dict[str, float]:
+        """Move survival by one epoch, and let die what it says.
+
+        Args:
+            epoch: epochs learned before this one.
+            due: share of the weights that should be dead after it, or None where survival alone decides.
+            born: prunable weights at the start of learning.
+
+        Returns:
+            The decay value used, by kind.
+        """
+        config = self.config
+        importance = {
+            name: importances(memory, config, self._alive_parts(name))
+            for name, memory in self.memories.items()
+        }
+        whole, times = Critical(), Critical()
+        for name, vitality in self.vitality.items():
+            for part, survival in vitality.parts():
+                decay = constants(config, vitality.kind if part == "units" else part)
+                critical = critical_shift(survival, importance[name][part], decay, epoch, config)
+                critical.masked_fill_(~getattr(self.living, part)[name], math.inf)
+                getattr(times if part == "timesteps" else whole, part)[name] = critical
+        survivals = {name: vitality.units for name, vitality in self.vitality.items()}
+        shift, time_shift = 0.0, 0.0
+        if due is not None:
+            whole.break_ties(epoch)
+        if config.timestep_target is not None:
+            times.break_ties(epoch)
+        times.spare_strongest(self.living, survivals, config.min_units)
+        whole.spare_strongest(self.living, survivals, config.min_units)
+        exact = config.end_epoch is not None and epoch + 1 >= config.end_epoch
+        if due is not None:
+            share = partial(dead_weights, self.wiring, born=born)
+            shift, living = solve(self.living, whole, share, due, exact=exact)
+        else:
+            living = after_deaths(self.living, whole, 0.0)
+        if config.timestep_target is not None and config.end_epoch is not None:
+            # last, for the share is one of the neurons that are left
+            goal = scheduled_share(config.timestep_target, epoch + 1, config.start_epoch, config.end_epoch)
+            time_shift, living = solve(living, times, dead_timesteps, goal, exact=exact)
+        elif config.prunes_timesteps:
+            living = after_deaths(living, times, 0.0)
+        self.living = living
+        for name, vitality in self.vitality.items():
+            for part, survival in list(vitality.parts()):
+                decay = constants(config, vitality.kind if part == "units" else part)
+                by = time_shift if part == "timesteps" else shift
+                if math.isfinite(by):
+                    moved = grown(survival, importance[name][part], decay, by, epoch, config)
+                    # the spared start the next epoch at the edge of death, not below it
+                    setattr(vitality, part, moved.clamp(min=0))
+        used = {"conv": config.conv, "neuron": config.neuron, "synapse": config.synapse}
+        epsilon = {kind: decay.epsilon + shift for kind, decay in used.items()}
+        if config.prunes_timesteps:
+            epsilon["timestep"] = config.timestep.epsilon + time_shift
+        return {kind: value for kind, value in epsilon.items() if math.isfinite(value)}
+
+    def begin_epoch(self) -> None:
+        """Prepare the memories for another epoch."""
+        for memory in self.memories.values():
+            RULES[self.config.rules].begin_epoch(memory)
+        self.observed = False
+
+    def keep(self, kept: Kept) -> None:
+        """Forget what was removed."""
+        for name, memory in self.memories.items():
+            device = memory.spines.device
+            units, features = (
+                part[name].to(device) if name in part else None for part in (kept.units, kept.features)
+            )
+            memory.keep(units, features)
+            self.vitality[name].keep(units, features)
+            self.living.keep(name, units, features)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies of everything, as plain tensors and numbers."""
+        return {
+            "living": {kind: dict(alive) for kind, alive in self.living.copy().tensors()},
+            "memories": {name: memory.state_dict() for name, memory in self.memories.items()},
+            "vitality": {
+                name: {part: value.clone() for part, value in vitality.parts()}
+                for name, vitality in self.vitality.items()
+            },
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave, for a network of the same structure."""
+        for name, memory in self.memories.items():
+            memory.load_state_dict(state["memories"][name])
+            for part, value in state["vitality"][name].items():
+                setattr(self.vitality[name], part, value.to(memory.spines.device, copy=True))
+        for kind, alive in self.living.tensors():
+            for name, current in alive.items():
+                alive[name] = state["living"][kind][name].to(current.device, copy=True)
+
+    def _blank_memory(self, name: str) -> Memory:
+        projection = self.wiring.projections[name]
+        synapses = name in self.living.synapses
+        weight = weight_of(projection.module)
+        timesteps = self.living.timesteps.get(name)
+        return RULES[self.config.rules].blank(
+            projection.units,
+            projection.features if synapses else 1,
+            synapses=synapses,
+            timesteps=None if timesteps is None else timesteps.shape[0],
+            dtype=torch.float64 if weight.dtype == torch.float64 else torch.float32,
+            device=weight.device,
+        )
+
+    def _alive_parts(self, name: str) -> dict[str, Tensor]:
+        """What of a projection lives and can be compared: dead features take their synapses along."""
+        projection, units = self.wiring.projections[name], self.living.units[name]
+        parts = {"units": units}
+        if name in self.living.synapses:
+            features = self.living.features(self.wiring, projection.feeds, projection.features)
+            parts["synapses"] = self.living.synapses[name] & units[:, None] & features.to(units.device)
+        if name in self.living.timesteps:
+            parts["timesteps"] = self.living.timesteps[name] & units
+        return parts
+
+
+def _of_units(activity: Tensor, projection: Projection, neuron: NeuronSite | None) -> Tensor:
+    """The activity of a projection's own units, where its neurons carry others' units too."""
+    if neuron is None:
+        return activity
+    fed = neuron.feeds[projection.name]
+    if len(fed) == projection.units and bool((fed == torch.arange(projection.units)).all()):
+        return activity
+    place = torch.zeros(projection.units, dtype=torch.int64)
+    known = (fed >= 0).nonzero().flatten()
+    place[fed[known]] = known
+    return activity[:, :, place.to(activity.device)]
