@@ -1,0 +1,96 @@
+"""Survival after some epochs is what the equations give when they are written out in plain Python."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import dpap
+
+CONFIG = dpap.PruningConfig(
+    start_epoch=0,
+    observe_every=1,
+    min_units=1,
+    neuron=dpap.Decay(epsilon=0.9, eta=5.0, beta=1.0, protection=2.0),
+    synapse=dpap.Decay(epsilon=0.7, eta=3.0, beta=0.5, protection=2.0),
+    clip=1.0,
+)
+
+
+def _normalised(values: list[float], alive: list[bool]) -> list[float]:
+    living = [value for value, lives in zip(values, alive, strict=True) if lives]
+    low, high = min(living), max(living)
+    return [(value - low) / (high - low) if high > low else 0.5 for value in values]
+
+
+def _grown(survival: float, importance: float, decay: dpap.Decay, epoch: int) -> float:
+    delta = 2 * importance - decay.epsilon
+    change = delta + decay.protection if delta >= 0 else delta
+    return CONFIG.gamma * survival + math.exp(-epoch / decay.eta) * change
+
+
+def _by_hand(batches: list[list[tuple[Tensor, Tensor]]]) -> tuple[list[float | None], list[list[float | None]]]:
+    """Survival of units and synapses by (3)-(7), (9)-(13), one number at a time; None for the dead."""
+    units, features = batches[0][0][1].shape[1], batches[0][0][0].shape[1]
+    theta, seen = [0.0] * units, 0
+    neuron: list[float | None] = [CONFIG.neuron.beta] * units
+    synapse: list[list[float | None]] = [[CONFIG.synapse.beta] * features for _ in range(units)]
+    for epoch, observed in enumerate(batches):
+        spine = [0.0] * units
+        bcm = [[0.0] * features for _ in range(units)]
+        for pre, post in observed:
+            for sample in range(len(pre)):
+                for i in range(units):
+                    s = float(post[sample, i])
+                    for j in range(features):
+                        potential = s * (s - theta[i]) * float(pre[sample, j])
+                        bcm[i][j] += potential
+                        spine[i] += s * potential
+            for i in range(units):
+                theta[i] = (theta[i] * seen + float(post[:, i].sum())) / (seen + len(post))
+            seen += len(post)
+        alive = [value is not None for value in neuron]
+        spine = _normalised(spine, alive)
+        pairs = [(i, j) for i in range(units) for j in range(features)]
+        living = [alive[i] and synapse[i][j] is not None for i, j in pairs]
+        strength = dict(zip(pairs, _normalised([bcm[i][j] for i, j in pairs], living), strict=True))
+        for i in range(units):
+            if neuron[i] is not None:
+                grown = _grown(neuron[i], spine[i], CONFIG.neuron, epoch)
+                neuron[i] = grown if grown >= 0 else None
+            for j in range(features):
+                if synapse[i][j] is not None and alive[i]:
+                    grown = _grown(synapse[i][j], strength[i, j], CONFIG.synapse, epoch)
+                    synapse[i][j] = grown if grown >= 0 else None
+            if all(value is None for value in synapse[i]):
+                neuron[i] = None
+    return neuron, synapse
+
+
+def test_survival_is_that_of_the_equations_in_plain_python() -> None:
+    torch.manual_seed(4)
+    model = nn.Sequential(nn.Linear(5, 9), nn.ReLU(), nn.Linear(9, 2)).double()
+    nn.init.uniform_(model[0].bias, 0, 1)
+    pruner = dpap.Pruner(model, torch.rand(2, 5).double(), None, CONFIG)
+    observed: list[list[tuple[Tensor, Tensor]]] = []
+    model[1].register_forward_hook(lambda module, args, out: observed[-1].append((inputs, out.detach().clone())))
+    deaths = []
+    for _ in range(5):
+        observed.append([])
+        for size in (4, 3):
+            inputs = torch.rand(size, 5).double() * 2
+            model(inputs)
+        deaths.append(sum(layer.died for layer in pruner.step().layers))
+    neuron, synapse = _by_hand(observed)
+    assert 0 < sum(deaths) < 9
+    told = pruner.survival()["0"]
+    strongest = max((value, unit) for unit, value in enumerate(told) if value is not None)[1]
+    for unit in range(9):
+        if unit != strongest:
+            assert told[unit] == (None if neuron[unit] is None else pytest.approx(neuron[unit], rel=1e-9))
+    dead = (model[0].weight == 0).tolist()
+    for unit in range(9):
+        for feature in range(5):
+            if unit != strongest:
+                assert dead[unit][feature] == (neuron[unit] is None or synapse[unit][feature] is None)
