@@ -30,7 +30,9 @@ def _grown(survival: float, importance: float, decay: dpap.Decay, epoch: int) ->
     return CONFIG.gamma * survival + math.exp(-epoch / decay.eta) * change
 
 
-def _by_hand(batches: list[list[tuple[Tensor, Tensor]]]) -> tuple[list[float | None], list[list[float | None]]]:
+def _by_hand(
+    batches: list[list[tuple[Tensor, Tensor]]],
+) -> tuple[list[float | None], list[list[float | None]]]:
     """Survival of units and synapses by (3)-(7), (9)-(13), one number at a time; None for the dead."""
     units, features = batches[0][0][1].shape[1], batches[0][0][0].shape[1]
     theta, seen = [0.0] * units, 0
@@ -74,7 +76,9 @@ def test_survival_is_that_of_the_equations_in_plain_python() -> None:
     nn.init.uniform_(model[0].bias, 0, 1)
     pruner = dpap.Pruner(model, torch.rand(2, 5).double(), None, CONFIG)
     observed: list[list[tuple[Tensor, Tensor]]] = []
-    model[1].register_forward_hook(lambda module, args, out: observed[-1].append((inputs, out.detach().clone())))
+    model[1].register_forward_hook(
+        lambda module, args, out: observed[-1].append((inputs, out.detach().clone()))
+    )
     deaths = []
     for _ in range(5):
         observed.append([])

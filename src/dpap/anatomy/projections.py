@@ -50,3 +50,13 @@ def weight_of(module: nn.Module) -> Tensor:
             f"a projection has a weight tensor; {type(module).__name__} has {type(weight).__name__}"
         )
     return weight
+
+
+def size_of(module: nn.Module) -> tuple[int, int]:
+    """How many units and features a projection has, groups counted in."""
+    kind = projection_kind(module)
+    if kind is None:
+        raise TypeError(f"expected a Linear or convolution layer; got {type(module).__name__}")
+    shape, groups = weight_of(module).shape, getattr(module, "groups", 1)
+    units, features = shape[kind.unit_axis], shape[kind.feature_axis]
+    return (units * groups, features) if kind.unit_axis == 1 else (units, features * groups)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from dpap.anatomy.nested import float_tensors, map_floats
 from dpap.anatomy.neurons import neuron_kind
-from dpap.anatomy.projections import projection_kind, weight_of
+from dpap.anatomy.projections import projection_kind, size_of
 
 INPUT = "<input>"
 """Name under which the network's own input is dyed."""
@@ -126,14 +126,6 @@ class _Stainer:
             elif neuron_kind(module) is not None or _holds_state(module):
                 self.passers[name] = module
 
-    def units(self, name: str) -> int:
-        kind = projection_kind(self.projections[name])
-        if kind is None:
-            raise TypeError(f"{name} is no projection")
-        size = weight_of(self.projections[name]).shape[kind.unit_axis]
-        groups = getattr(self.projections[name], "groups", 1)
-        return size * groups if kind.unit_axis == 1 else size
-
     @contextmanager
     def stained(self) -> Iterator[None]:
         """Every projection emits dye, every spiking neuron is transparent, everybody looks."""
@@ -167,8 +159,9 @@ class _Stainer:
         self, name: str, module: nn.Module, original: Callable[..., Tensor]
     ) -> Callable[..., Tensor]:
         kind = projection_kind(module)
-        assert kind is not None
-        axis, units = kind.activity_axis, self.units(name)
+        if kind is None:
+            raise TypeError(f"{name} is no projection")
+        axis, (units, _) = kind.activity_axis, size_of(module)
 
         def forward(activity: Tensor, *rest: Any, **options: Any) -> Tensor:
             known = self.output_shapes.get((name, tuple(activity.shape)))
@@ -343,7 +336,7 @@ def _decode(
     feeds: dict[Site, dict[str, Tensor]],
 ) -> None:
     """Dye the units of a group of sources by their codes; write down who feeds which feature."""
-    words = {source: _codewords(stainer.units(source)) for source in group}
+    words = {source: _codewords(size_of(stainer.projections[source])[0]) for source in group}
     bits = max(word.shape[1] for word in words.values())
     seen: list[dict[Site, Reach]] = []
     for bit in range(bits):

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
 from dpap.anatomy.neurons import neuron_kind
-from dpap.anatomy.projections import ProjectionKind, projection_kind, weight_of
+from dpap.anatomy.projections import ProjectionKind, projection_kind, size_of, weight_of
 from dpap.anatomy.stain import INPUT, MIXED, NOBODY, Site, Stained, stain
 
 Feeds = dict[str, Int64[Tensor, "_"]]
@@ -232,13 +232,7 @@ def _projections(modules: dict[str, nn.Module], stained: Stained) -> dict[str, P
         if kind is None:
             continue
         module = modules[site.module]
-        shape = weight_of(module).shape
-        groups = getattr(module, "groups", 1)
-        units, features = shape[kind.unit_axis], shape[kind.feature_axis]
-        if kind.feature_axis == 1:
-            features *= groups
-        else:
-            units *= groups
+        units, features = size_of(module)
         feeds = stained.feeds.get(site, {})
         projections[site.module] = Projection(site.module, features, feeds, module, kind, units)
     return projections

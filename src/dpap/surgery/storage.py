@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dpap.anatomy.projections import projection_kind
+from dpap.anatomy.projections import projection_kind, size_of
 from dpap.surgery.timesteps import AXES, BUFFER, silence_timesteps
 
 KEY, FORMAT = "dpap", 1
@@ -132,12 +132,9 @@ def _check_fit(path: Path, stored: dict[str, Tensor], own: dict[str, Tensor], si
 
 def _recount(module: nn.Module) -> None:
     """Let a module's own counts of units and features follow its tensors."""
-    kind = projection_kind(module)
     counts: dict[str, int] = {}
-    if kind is not None:
-        shape, groups = module.get_parameter("weight").shape, getattr(module, "groups", 1)
-        units, features = shape[kind.unit_axis], shape[kind.feature_axis]
-        units, features = (units * groups, features) if kind.unit_axis == 1 else (units, features * groups)
+    if projection_kind(module) is not None:
+        units, features = size_of(module)
         counts = {
             "out_features": units,
             "out_channels": units,

@@ -1,0 +1,45 @@
+"""Who can leave: the dead whose every companion is dead."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.networks import Residual
+
+from dpap.anatomy import find_wiring
+from dpap.surgery import Living
+from dpap.surgery.living import feature_stays
+
+WIRING = find_wiring(Residual(), (torch.rand(2, 2, 4, 4),))
+
+
+@given(st.lists(st.booleans(), min_size=21, max_size=21))
+@settings(max_examples=50)
+def test_added_units_leave_exactly_when_both_are_dead(draw: list[bool]) -> None:
+    living = Living.at_birth(WIRING, synapses=False, timesteps=False)
+    alive = torch.tensor(draw)
+    for name, start in (("stem", 0), ("outer", 6), ("inner", 12), ("side", 17)):
+        living.units[name] = alive[start : start + len(living.units[name])]
+    leaving = living.removable(WIRING)
+    both = ~living.units["stem"] & ~living.units["outer"]
+    assert torch.equal(leaving["stem"], both) and torch.equal(leaving["outer"], both)
+    assert torch.equal(leaving["inner"], ~living.units["inner"])
+    assert torch.equal(leaving["side"], ~living.units["side"])
+
+
+def test_features_that_nobody_feeds_stay() -> None:
+    assert feature_stays({}, {}) is None
+    feeds = {"a": torch.tensor([0, 1, -1, -2])}
+    assert feature_stays(feeds, {"a": torch.tensor([True, False])}).tolist() == [False, True, True, True]
+    assert feature_stays(feeds, {}).tolist() == [True, True, True, True]
+
+
+def test_keeping_drops_the_rest_of_every_kind() -> None:
+    living = Living(
+        {"a": torch.tensor([True, False, True])},
+        {"a": torch.tensor([[True, False], [False, True], [True, True]])},
+        {"a": torch.tensor([[True, True, False]])},
+    )
+    living.keep("a", torch.tensor([0, 2]), torch.tensor([1]))
+    assert living.units["a"].tolist() == [True, True]
+    assert living.synapses["a"].tolist() == [[False], [True]]
+    assert living.timesteps["a"].tolist() == [[True, False]]
