@@ -44,7 +44,9 @@ class PruningConfig:
         gamma: forgetting of survival (11).
         clip: quantile of a layer's importances from which on all count as 1 in (9); 1.0 is plain min-max.
         conv, neuron, synapse, timestep: constants of conv channels, fully connected neurons, their
-            synapses, and neuron-timesteps.
+            synapses, and neuron-timesteps. Protection is the paper's C (5 conv, 2 fc); epsilon, eta and `clip` are
+            those of the released code (eta 12 for all), timesteps take the convolution's epsilon; beta is ours.
+            Evidence: docs/results.md, "Constants".
     """
 
     target: float | None = None
