@@ -102,11 +102,13 @@ def test_without_a_target_death_comes_by_the_survival_function_alone() -> None:
         assert layer.alive >= min(config.min_units, layer.units)
 
 
-def test_the_released_rules_run_on_a_network() -> None:
-    constants = dpap.Decay(epsilon=1.0, eta=12.0, beta=1.0, protection=2.0)
-    config = dpap.PruningConfig(rules="released", conv=constants, neuron=constants, synapse=constants)
-    _, _, pruner, _ = _live(SNN, config, 4)
-    assert 0 < pruner.sparsity < 1
+def test_the_released_rules_wait_five_epochs_and_take_longer_to_kill() -> None:
+    config = dpap.PruningConfig.released()
+    _, _, _pruner, reports = _live(SNN, config, 16)
+    shares = [report.sparsity for report in reports]
+    # from F = 10 a useless synapse loses at most 1.5 an epoch, as the golden masks show
+    assert not any(shares[:10]) and shares == sorted(shares) and 0 < shares[-1] < 1
+    assert reports[4].epsilon == {} and reports[5].epsilon["synapse"] == 1.5
 
 
 def test_survival_is_told_by_the_unit_at_birth() -> None:

@@ -86,6 +86,18 @@ class PruningConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
 
+    @classmethod
+    def released(cls) -> "PruningConfig":
+        """The rules and constants of the authors' released code, with its 5 epochs before the first death.
+
+        Exact as long as nothing is compacted, for what is removed leaves the normalisation.
+        """
+        fc = Decay(epsilon=1.5, eta=13.0, beta=10.0, protection=2.0)
+        conv = Decay(epsilon=0.65, eta=12.0, beta=10.0, protection=5.0)
+        return cls(
+            rules="released", start_epoch=5, observe_every=1, min_units=1, conv=conv, neuron=fc, synapse=fc
+        )
+
     @property
     def prunes_timesteps(self) -> bool:
         """Whether neuron-timesteps die."""
