@@ -86,7 +86,7 @@ def _parser() -> tuple[ArgumentParser, dict[str, tuple[ArgumentParser, Command]]
         "demo",
         _demo,
         "[--out FOLDER] [--seed N] [--overwrite] [--quiet]",
-        "Train a dense and a pruned twin on embedded digits, in a minute.",
+        "Train a dense and a pruned twin on embedded digits, in two minutes.",
         "dpap demo",
     )
     made.add_argument("--out", default="runs/demo", help="folder to write to")
