@@ -98,3 +98,23 @@ def test_survival_is_that_of_the_equations_in_plain_python() -> None:
         for feature in range(5):
             if unit != strongest:
                 assert dead[unit][feature] == (neuron[unit] is None or synapse[unit][feature] is None)
+
+
+def test_nothing_dies_where_nothing_was_observed() -> None:
+    class Branched(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.unused, self.head = nn.Linear(5, 8), nn.Linear(5, 8), nn.Linear(8, 2)
+            self.act, self.other = nn.ReLU(), nn.ReLU()
+
+        def forward(self, values: Tensor) -> Tensor:
+            hidden = self.act(self.used(values))
+            return self.head(hidden if self.training else hidden + self.other(self.unused(values)))
+
+    model = Branched()
+    pruner = dpap.Pruner(model, torch.rand(2, 5), None, dpap.PruningConfig(target=0.5, end_epoch=2))
+    for _ in range(2):
+        model(torch.rand(8, 5))
+        report = pruner.step()
+    alive = {layer.name: (layer.alive, layer.weights_alive) for layer in report.layers}
+    assert alive["unused"] == (8, 40) and alive["used"] < (8, 40)

@@ -29,7 +29,7 @@ class Life:
         living: who is alive.
         memories: what each projection whose units may die remembers of its activity.
         vitality: survival of each.
-        observed: whether anything was observed in this epoch.
+        observed: projections whose activity was observed in this epoch; nothing dies in the others.
     """
 
     def __init__(self, wiring: Wiring, config: PruningConfig) -> None:
@@ -41,7 +41,7 @@ class Life:
             name: Vitality.at_birth(wiring.projections[name].kind.name, memory, config)
             for name, memory in self.memories.items()
         }
-        self.observed = False
+        self.observed: set[str] = set()
 
     def observe(self, recording: Recording) -> None:
         """Remember the activity of one forward."""
@@ -62,7 +62,7 @@ class Life:
             if memory.timesteps is not None:
                 over_time = (running_traces(pre.sum(2, keepdim=True), decay)[:, :, 0], post)
             rules.observe(memory, rules.trace(pre, decay), rules.trace(post, decay), *over_time)
-        self.observed = True
+            self.observed.add(name)
 
     def age(self, epoch: int, due: float | None, born: int) -> dict[str, float]:
         """Move survival by one epoch, and let die what it says.
@@ -79,15 +79,17 @@ class Life:
         importance = {
             name: importances(memory, config, self._alive_parts(name))
             for name, memory in self.memories.items()
+            if name in self.observed
         }
+        vitality = {name: self.vitality[name] for name in importance}
         whole, times = Critical(), Critical()
-        for name, vitality in self.vitality.items():
-            for part, survival in vitality.parts():
-                decay = constants(config, vitality.kind if part == "units" else part)
+        for name, vital in vitality.items():
+            for part, survival in vital.parts():
+                decay = constants(config, vital.kind if part == "units" else part)
                 critical = critical_shift(survival, importance[name][part], decay, epoch, config)
                 critical.masked_fill_(~getattr(self.living, part)[name], math.inf)
                 getattr(times if part == "timesteps" else whole, part)[name] = critical
-        survivals = {name: vitality.units for name, vitality in self.vitality.items()}
+        survivals = {name: vital.units for name, vital in vitality.items()}
         shift, time_shift = 0.0, 0.0
         if due is not None:
             whole.break_ties(epoch)
@@ -108,14 +110,14 @@ class Life:
         elif config.prunes_timesteps:
             living = after_deaths(living, times, 0.0)
         self.living = living
-        for name, vitality in self.vitality.items():
-            for part, survival in list(vitality.parts()):
-                decay = constants(config, vitality.kind if part == "units" else part)
+        for name, vital in vitality.items():
+            for part, survival in list(vital.parts()):
+                decay = constants(config, vital.kind if part == "units" else part)
                 by = time_shift if part == "timesteps" else shift
                 if math.isfinite(by):
                     moved = grown(survival, importance[name][part], decay, by, epoch, config)
                     # the spared start the next epoch at the edge of death, not below it
-                    setattr(vitality, part, moved.clamp(min=0))
+                    setattr(vital, part, moved.clamp(min=0))
         used = {"conv": config.conv, "neuron": config.neuron, "synapse": config.synapse}
         epsilon = {kind: decay.epsilon + shift for kind, decay in used.items()}
         if config.prunes_timesteps:
@@ -126,7 +128,7 @@ class Life:
         """Prepare the memories for another epoch."""
         for memory in self.memories.values():
             RULES[self.config.rules].begin_epoch(memory)
-        self.observed = False
+        self.observed.clear()
 
     def keep(self, kept: Kept) -> None:
         """Forget what was removed."""
