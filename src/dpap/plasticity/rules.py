@@ -21,10 +21,12 @@ class RuleSet(ABC):
     Attributes:
         name: its key in `RULES`.
         strict: whether (10) protects delta > 0 only, rather than delta >= 0.
+        slots: whether theta is kept per batch slot, which appear with the batches, rather than per unit.
     """
 
     name: ClassVar[str]
     strict: ClassVar[bool]
+    slots: ClassVar[bool] = False
 
     def blank(
         self,
@@ -45,7 +47,7 @@ class RuleSet(ABC):
             return torch.zeros(shape, dtype=dtype, device=device)
 
         return Memory(
-            threshold=zeros(units),
+            threshold=zeros(0, units) if self.slots else zeros(units),
             spines=zeros(units),
             activity=zeros(units),
             synapses=zeros(units, features) if synapses else None,
@@ -194,22 +196,7 @@ class Released(RuleSet):
 
     name = "released"
     strict = True
-
-    def blank(
-        self,
-        units: int,
-        features: int,
-        *,
-        synapses: bool,
-        timesteps: int | None = None,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str | None = None,
-    ) -> Memory:
-        memory = super().blank(
-            units, features, synapses=synapses, timesteps=timesteps, dtype=dtype, device=device
-        )
-        memory.threshold = memory.threshold.new_zeros(0, units)
-        return memory
+    slots = True
 
     def trace(self, counts: Float[Tensor, "time batch unit"], decay: float) -> Float[Tensor, "batch unit"]:
         return trace(counts, decay) / len(counts)
