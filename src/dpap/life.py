@@ -181,7 +181,7 @@ class Life:
         projection, units = self.wiring.projections[name], self.living.units[name]
         parts = {"units": units}
         if name in self.living.synapses:
-            features = self.living.features(self.wiring, projection.feeds, projection.features)
+            features = self.living.features(projection)
             parts["synapses"] = self.living.synapses[name] & units[:, None] & features.to(units.device)
         if name in self.living.timesteps:
             parts["timesteps"] = self.living.timesteps[name] & units

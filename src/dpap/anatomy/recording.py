@@ -69,7 +69,7 @@ class Recorder:
             model.register_forward_hook(self._finish),
         ]
         for projection in wiring.projections.values():
-            if projection.fate != "whole" or projection.synapses:
+            if projection.fate != "whole":
                 hook = self._input_hook(projection)
                 self._handles.append(projection.module.register_forward_pre_hook(hook))
         for name in self._sites:

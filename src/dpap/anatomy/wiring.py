@@ -112,26 +112,6 @@ class Wiring:
         """The neurons at which the activity of a projection's units is seen."""
         return None if projection.neuron is None else self.neurons[projection.neuron]
 
-    def living(self, units: dict[str, Bool[Tensor, "_"]], feeds: Feeds, features: int) -> Tensor:
-        """Which features still receive something: those with a living source, or with none to lose.
-
-        Args:
-            units: projection -> which of its units live; others live whole.
-            feeds: who feeds the features.
-            features: how many there are.
-        """
-        fed = torch.zeros(features, dtype=torch.bool)
-        living = torch.zeros(features, dtype=torch.bool)
-        for source, unit in feeds.items():
-            fed |= unit != NOBODY
-            if source in units:
-                known = unit >= 0
-                living[known] |= units[source].cpu()[unit[known]]
-                living |= unit == MIXED
-            else:
-                living |= unit != NOBODY
-        return living | ~fed
-
     def readers(self) -> Iterator[Reader]:
         """Every part at which activity arrives."""
         yield from self.projections.values()
@@ -271,6 +251,27 @@ def _attachments(modules: dict[str, nn.Module], stained: Stained) -> dict[str, A
             continue
         attachments.setdefault(site.module, Attachment(site.module, features, feeds, module))
     return attachments
+
+
+def receiving(feeds: Feeds, alive: dict[str, Bool[Tensor, "_"]], features: int) -> Bool[Tensor, "_"]:
+    """Which features still receive something: those with a living source, or with none to lose.
+
+    Args:
+        feeds: who feeds the features.
+        alive: projection -> which of its units live; others live whole.
+        features: how many there are.
+    """
+    fed = torch.zeros(features, dtype=torch.bool)
+    living = torch.zeros(features, dtype=torch.bool)
+    for source, unit in feeds.items():
+        fed |= unit != NOBODY
+        if source in alive:
+            known = unit >= 0
+            living[known] |= alive[source].cpu()[unit[known]]
+            living |= unit == MIXED
+        else:
+            living |= unit != NOBODY
+    return living | ~fed
 
 
 def unit_tensors(module: nn.Module, features: int) -> dict[str, int]:

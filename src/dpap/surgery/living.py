@@ -9,8 +9,7 @@ from torch import Tensor
 
 from dpap.anatomy import Wiring
 from dpap.anatomy.projections import weight_of
-from dpap.anatomy.stain import MIXED, NOBODY
-from dpap.anatomy.wiring import Feeds
+from dpap.anatomy.wiring import Feeds, Reader, receiving
 
 
 @dataclass
@@ -64,9 +63,9 @@ class Living:
             synapses = self.synapses[name] if units is None else self.synapses[name][units]
             self.synapses[name] = synapses if features is None else synapses[:, features]
 
-    def features(self, wiring: Wiring, feeds: Feeds, features: int) -> Bool[Tensor, "_"]:
-        """Which of the features that `feeds` describes still receive something."""
-        return wiring.living(self.units, feeds, features)
+    def features(self, reader: Reader) -> Bool[Tensor, "_"]:
+        """Which features of a part of the network still receive something."""
+        return receiving(reader.feeds, self.units, reader.features)
 
     def weights(self, wiring: Wiring) -> dict[str, tuple[int, int]]:
         """Projection -> (living weights, weights) for every projection that can lose any.
@@ -75,7 +74,7 @@ class Living:
         """
         counts = {}
         for name, projection in wiring.projections.items():
-            features = self.features(wiring, projection.feeds, projection.features)
+            features = self.features(projection)
             units = self.units.get(name)
             rows = projection.units if units is None else int(units.sum())
             if name in self.synapses:
@@ -116,15 +115,5 @@ def feature_stays(feeds: Feeds, leaving: dict[str, Bool[Tensor, "_"]]) -> Bool[T
     """Which features remain when units leave: those that nobody feeds, or that anybody feeds who stays."""
     if not feeds:
         return None
-    features = len(next(iter(feeds.values())))
-    fed = torch.zeros(features, dtype=torch.bool)
-    stays = torch.zeros(features, dtype=torch.bool)
-    for source, unit in feeds.items():
-        fed |= unit != NOBODY
-        if source not in leaving:
-            stays |= unit != NOBODY
-            continue
-        known = unit >= 0
-        stays[known] |= ~leaving[source][unit[known]]
-        stays |= unit == MIXED
-    return stays | ~fed
+    remaining = {name: ~gone for name, gone in leaving.items()}
+    return receiving(feeds, remaining, len(next(iter(feeds.values()))))

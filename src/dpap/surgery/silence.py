@@ -26,7 +26,7 @@ def dead_tensors(wiring: Wiring, living: Living) -> list[tuple[Tensor, Bool[Tens
         weight = projection.module._parameters.get("weight")
         if weight is None:
             continue
-        features = ~living.features(wiring, projection.feeds, projection.features).to(weight.device)
+        features = ~living.features(projection).to(weight.device)
         units = living.units.get(name)
         grid = torch.zeros(projection.units, projection.features, dtype=torch.bool, device=weight.device)
         if units is not None:
@@ -44,7 +44,7 @@ def dead_tensors(wiring: Wiring, living: Living) -> list[tuple[Tensor, Bool[Tens
         if bias is not None and units is not None and not units.all():
             found.append((bias, ~units.to(bias.device)))
     for attachment in wiring.attachments.values():
-        dead = ~living.features(wiring, attachment.feeds, attachment.features)
+        dead = ~living.features(attachment)
         if dead.any():
             for tensor_name, axis in unit_tensors(attachment.module, attachment.features).items():
                 tensor = getattr(attachment.module, tensor_name)
