@@ -14,7 +14,7 @@ from dpap.budget import Critical, after_deaths, dead_timesteps, dead_weights, sc
 from dpap.config import PruningConfig
 from dpap.plasticity import RULES, Memory, running_traces
 from dpap.surgery import Living
-from dpap.surgery.compact import Kept
+from dpap.surgery.slicing import Kept
 from dpap.vitality import Vitality, constants, critical_shift, grown, importances
 
 

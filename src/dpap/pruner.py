@@ -15,7 +15,8 @@ from dpap.config import PruningConfig
 from dpap.life import Life
 from dpap.reports import LayerReport, PruneReport
 from dpap.surgery import CompactionError, CompactReport, Silence
-from dpap.surgery.compact import Kept, keep_only, remove_dead, what_remains
+from dpap.surgery.compact import remove_dead, what_remains
+from dpap.surgery.slicing import Kept, keep_only
 from dpap.surgery.timesteps import silence_timesteps
 
 

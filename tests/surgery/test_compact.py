@@ -12,7 +12,9 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from dpap.anatomy import Wiring, find_wiring
 from dpap.surgery import CompactionError, CompactReport, Living, Silence
-from dpap.surgery.compact import Kept, in_double, remove_dead
+from dpap.surgery.compact import remove_dead
+from dpap.surgery.slicing import Kept
+from dpap.surgery.witness import in_double
 from support.networks import Drawn, Residual, chains
 
 

@@ -1,0 +1,104 @@
+"""Slice what remains: parameters, buffers, gradients and moments, in place, and put everything back if asked."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn import Parameter
+from torch.optim import Optimizer
+
+from dpap.anatomy import Wiring
+from dpap.anatomy.wiring import Attachment, Projection, unit_tensors
+from dpap.surgery.optimizer import change_moments
+from dpap.surgery.timesteps import keep_timesteps
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What remains of each part: indices of units by projection, of features by module."""
+
+    units: dict[str, Tensor]
+    features: dict[str, Tensor]
+
+    @property
+    def everything(self) -> bool:
+        """Whether nothing leaves."""
+        return not self.units and not self.features
+
+
+def keep_only(
+    model: nn.Module, wiring: Wiring, kept: Kept, optimizers: Sequence[Optimizer]
+) -> Callable[[], None]:
+    """Slice parameters, buffers, gradients and moments to what remains; returns what undoes it.
+
+    Tensors stay the same objects, so that everybody's references stay valid.
+    """
+    undo: list[Callable[[], None]] = []
+    for projection in wiring.projections.values():
+        _slice_projection(projection, kept, optimizers, undo)
+    for attachment in wiring.attachments.values():
+        _slice_attachment(attachment, kept, optimizers, undo)
+    for name in {site.module for site in wiring.neurons} & kept.features.keys():
+        undo.append(keep_timesteps(model.get_submodule(name), kept.features[name]))
+
+    def undo_all() -> None:
+        for step in reversed(undo):
+            step()
+
+    return undo_all
+
+
+def _slice(
+    tensor: Tensor, axis: int, index: Tensor, optimizers: Sequence[Optimizer], undo: list[Callable[[], None]]
+) -> None:
+    index = index.to(tensor.device)
+    data, gradient = tensor.data, tensor.grad
+
+    def put_back() -> None:
+        tensor.grad = None
+        tensor.data = data
+        tensor.grad = gradient
+
+    undo.append(put_back)
+    if isinstance(tensor, Parameter):
+        for optimizer in optimizers:
+            undo.append(change_moments(optimizer, tensor, lambda moment: moment.index_select(axis, index)))
+    tensor.grad = None
+    tensor.data = data.index_select(axis, index)
+    if gradient is not None:
+        tensor.grad = gradient.index_select(axis, index)
+
+
+def _set_number(module: nn.Module, names: Sequence[str], new: int, undo: list[Callable[[], None]]) -> None:
+    for name in names:
+        old = getattr(module, name, None)
+        if isinstance(old, int) and not isinstance(old, bool):
+            undo.append(lambda name=name, old=old: setattr(module, name, old))  # type: ignore[misc]
+            setattr(module, name, new)
+
+
+def _slice_projection(
+    projection: Projection, kept: Kept, optimizers: Sequence[Optimizer], undo: list[Callable[[], None]]
+) -> None:
+    module, kind = projection.module, projection.kind
+    units, features = kept.units.get(projection.name), kept.features.get(projection.name)
+    if units is not None:
+        _slice(module.get_parameter("weight"), kind.unit_axis, units, optimizers, undo)
+        bias = module._parameters.get("bias")
+        if bias is not None:
+            _slice(bias, 0, units, optimizers, undo)
+        _set_number(module, ("out_features", "out_channels"), len(units), undo)
+    if features is not None:
+        _slice(module.get_parameter("weight"), kind.feature_axis, features, optimizers, undo)
+        _set_number(module, ("in_features", "in_channels"), len(features), undo)
+
+
+def _slice_attachment(
+    attachment: Attachment, kept: Kept, optimizers: Sequence[Optimizer], undo: list[Callable[[], None]]
+) -> None:
+    features = kept.features.get(attachment.name)
+    if features is None:
+        return
+    for name, axis in unit_tensors(attachment.module, attachment.features).items():
+        _slice(getattr(attachment.module, name), axis, features, optimizers, undo)
+    _set_number(attachment.module, ("num_features", "num_parameters"), len(features), undo)

@@ -1,0 +1,129 @@
+"""A witness of what a network computes: in evaluation mode, in double precision, on an input that makes it fire."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dpap.anatomy import Wiring
+from dpap.anatomy.nested import float_tensors, map_floats
+
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-1, torch.float16: 1e-2}
+"""Largest accepted difference between silent and compact output, relative to the largest output."""
+
+
+class CompactionError(RuntimeError):
+    """The compact network would not compute what the silenced one computes; nothing was changed."""
+
+
+class Witness:
+    """Runs a network in evaluation mode and, where it can, double precision, on an input that makes it fire."""
+
+    def __init__(self, model: nn.Module, wiring: Wiring, example_inputs: tuple[Any, ...]) -> None:
+        self.model = model
+        self.wiring = wiring
+        self.example_inputs = example_inputs
+        self.inputs = example_inputs
+        self.double = True
+        self.tolerance = TOLERANCE[torch.float64]
+
+    def __enter__(self) -> "Witness":
+        self._training = [module for module in self.model.modules() if module.training]
+        self.model.eval()
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        for module in self._training:
+            module.training = True
+
+    def look(self) -> list[Tensor]:
+        """Outputs on whichever of these makes the most layers fire: the example, then stronger ones.
+
+        Raises:
+            CompactionError: where none of them makes any neuron fire.
+        """
+        try:
+            self.outputs()
+        except RuntimeError:
+            # a network that fixes its own precision cannot be checked in another
+            self.double = False
+            dtypes = {parameter.dtype for parameter in self.model.parameters()}
+            self.tolerance = max(TOLERANCE.get(dtype, 1e-5) for dtype in dtypes)
+        most, best, found = 0, self.example_inputs, []
+        for scale in (1.0, 4.0, 16.0, 64.0):
+            self.inputs = map_floats(self.example_inputs, partial(torch.mul, scale))
+            with self._firing() as fired:
+                outputs = self.outputs()
+            if len(fired) > most:
+                most, best, found = len(fired), self.inputs, outputs
+            if most == len({site.module for site in self.wiring.neurons}):
+                break
+        if not most:
+            raise CompactionError(
+                "no neuron fires on the example inputs, even 64 times as strong, so removal cannot be checked and "
+                "nothing was removed; give Pruner example inputs like those of training"
+            )
+        self.inputs = best
+        return found
+
+    def outputs(self) -> list[Tensor]:
+        """All floating-point outputs."""
+        with torch.no_grad():
+            if not self.double:
+                return list(float_tensors(self.model(*self.inputs)))
+            with in_double(self.model):
+                return list(float_tensors(self.model(*map_floats(self.inputs, Tensor.double))))
+
+    @contextmanager
+    def _firing(self) -> Iterator[set[str]]:
+        fired: set[str] = set()
+        modules = dict(self.model.named_modules())
+        names = {site.module for site in self.wiring.neurons}
+
+        def watch(name: str) -> Callable[..., None]:
+            def hook(module: nn.Module, args: Any, output: Any) -> None:
+                if any(bool((tensor != 0).any()) for tensor in float_tensors(output)):
+                    fired.add(name)
+
+            return hook
+
+        handles = [modules[name].register_forward_hook(watch(name)) for name in names]
+        try:
+            yield fired
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+@contextmanager
+def in_double(model: nn.Module) -> Iterator[None]:
+    """The network in double precision, in the same tensors, and back as it was."""
+    floating = [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()]
+    old = [tensor.data for tensor in floating]
+    gradients = [tensor.grad for tensor in floating]
+    for tensor in floating:
+        tensor.grad = None
+        tensor.data = tensor.data.double()
+    try:
+        yield
+    finally:
+        for tensor, data, gradient in zip(floating, old, gradients, strict=True):
+            tensor.data = data
+            tensor.grad = gradient
+
+
+def largest_difference(before: list[Tensor], after: list[Tensor]) -> float:
+    """Largest difference relative to the largest output; infinite where shapes differ or NaN appears."""
+    if [tensor.shape for tensor in before] != [tensor.shape for tensor in after]:
+        return float("inf")
+    worst = 0.0
+    for old, new in zip(before, after, strict=True):
+        if old.numel() == 0:
+            continue
+        scale = max(float(old.abs().max()), torch.finfo(old.dtype).tiny)
+        difference = float((new - old).abs().max()) / scale
+        worst = max(worst, difference if difference == difference else float("inf"))
+    return worst
