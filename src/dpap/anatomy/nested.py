@@ -1,9 +1,18 @@
-"""Floating-point tensors inside whatever a network takes and gives: tuples, lists, dictionaries of them."""
+"""What networks take and give: tensors in tuples, lists, dictionaries and dataclasses."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
+
+Inputs = tuple[Any, ...] | dict[str, Any]
+"""What a network's forward takes: positional arguments, or keyword arguments."""
+
+
+def run(model: nn.Module, inputs: Inputs) -> Any:
+    """One forward."""
+    return model(**inputs) if isinstance(inputs, dict) else model(*inputs)
 
 
 def float_tensors(value: Any) -> Iterator[Tensor]:
@@ -17,6 +26,9 @@ def float_tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, list | tuple):
         for part in value:
             yield from float_tensors(part)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for item in fields(value):
+            yield from float_tensors(getattr(value, item.name))
 
 
 def map_floats(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -28,4 +40,7 @@ def map_floats(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, list | tuple):
         parts = [map_floats(part, change) for part in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    if is_dataclass(value) and not isinstance(value, type):
+        given = [item.name for item in fields(value) if item.init]
+        return replace(value, **{name: map_floats(getattr(value, name), change) for name in given})
     return value

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 
@@ -60,3 +61,34 @@ def size_of(module: nn.Module) -> tuple[int, int]:
     shape, groups = weight_of(module).shape, getattr(module, "groups", 1)
     units, features = shape[kind.unit_axis], shape[kind.feature_axis]
     return (units * groups, features) if kind.unit_axis == 1 else (units, features * groups)
+
+
+def select(
+    tensor: Tensor, module: nn.Module, shape: torch.Size, units: Tensor | None, features: Tensor | None
+) -> Tensor:
+    """What remains of a tensor laid out like a projection's weight; None keeps all.
+
+    Args:
+        tensor: the weight, its gradient, or state of an optimizer; axes of another size than the weight's, such
+            as the ones of a factored moment, stay as they are.
+        module: the projection.
+        shape: of the weight.
+        units: indices of the units that remain, ascending, in equal numbers in every group.
+        features: indices of the features that remain, likewise.
+    """
+    kind = projection_kind(module)
+    if kind is None:
+        raise TypeError(f"expected a Linear or convolution layer; got {type(module).__name__}")
+    # the first axis counts through all groups, the second within one
+    through, within = (units, features) if kind.unit_axis == 0 else (features, units)
+    if through is not None and tensor.shape[0] == shape[0]:
+        tensor = tensor.index_select(0, through.to(tensor.device))
+    if within is not None and tensor.shape[1] == shape[1]:
+        groups = getattr(module, "groups", 1)
+        first = shape[1] * torch.arange(groups)[:, None]
+        places = (within.cpu().view(groups, -1) - first).to(tensor.device)
+        blocks = [
+            block.index_select(1, place) for block, place in zip(tensor.chunk(groups), places, strict=True)
+        ]
+        tensor = torch.cat(blocks) if groups > 1 else blocks[0]
+    return tensor

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
-from dpap.anatomy.nested import float_tensors, map_floats
+from dpap.anatomy.nested import Inputs, float_tensors, map_floats, run
 from dpap.anatomy.neurons import neuron_kind
 from dpap.anatomy.projections import projection_kind, size_of
 
@@ -110,7 +110,7 @@ def _profiles(dyed: Tensor, axes: set[int] | None) -> Reach:
 class _Stainer:
     """Runs the network with dye in place of its weights."""
 
-    def __init__(self, model: nn.Module, example_inputs: tuple[Any, ...]) -> None:
+    def __init__(self, model: nn.Module, example_inputs: Inputs) -> None:
         self.model = model
         self.example_inputs = example_inputs
         self.projections: dict[str, nn.Module] = {}
@@ -222,10 +222,10 @@ class _Stainer:
     def _note_order(self, site: Site) -> None:
         self.order.setdefault(site)
 
-    def run(self, now: _Pass, inputs: tuple[Any, ...] | None = None) -> tuple[dict[Site, Reach], bool]:
+    def run(self, now: _Pass, inputs: Inputs | None = None) -> tuple[dict[Site, Reach], bool]:
         """One forward pass; where the dye was seen, and whether it reached the output."""
         self.now = now
-        output = self.model(*(self.example_inputs if inputs is None else inputs))
+        output = run(self.model, self.example_inputs if inputs is None else inputs)
         return now.seen, any(bool(torch.isnan(tensor).any()) for tensor in float_tensors(output))
 
 
@@ -248,7 +248,7 @@ def _meet(one: dict[Site, Reach], other: dict[Site, Reach]) -> bool:
     return False
 
 
-def stain(model: nn.Module, example_inputs: tuple[Any, ...]) -> Stained:
+def stain(model: nn.Module, example_inputs: Inputs) -> Stained:
     """Stain a network and read off its wiring.
 
     The network is run in evaluation mode without gradients, once for every projection and once for every bit
@@ -256,7 +256,7 @@ def stain(model: nn.Module, example_inputs: tuple[Any, ...]) -> Stained:
 
     Args:
         model: any network that runs forward.
-        example_inputs: positional arguments of its forward.
+        example_inputs: what its forward takes: a tuple of positional or a dictionary of keyword arguments.
 
     Raises:
         ValueError: where the network makes NaN by itself, so that no dye can be told from it.

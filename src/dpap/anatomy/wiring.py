@@ -2,12 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
+from dpap.anatomy.nested import Inputs
 from dpap.anatomy.neurons import neuron_kind
 from dpap.anatomy.projections import ProjectionKind, projection_kind, size_of, weight_of
 from dpap.anatomy.stain import INPUT, MIXED, NOBODY, Site, Stained, stain
@@ -86,6 +87,8 @@ class NeuronSite(Reader):
         spikes: whether it emits spikes.
         time_axis: axis of its output over which time runs, or None.
         timesteps: timesteps seen on the example input.
+        incoming: whether the activity is that of the features that enter the projection `site.module`, because
+            no neuron module carries the units (a functional activation).
     """
 
     site: Site
@@ -93,6 +96,7 @@ class NeuronSite(Reader):
     spikes: bool
     time_axis: int | None
     timesteps: int
+    incoming: bool = False
 
 
 @dataclass
@@ -176,12 +180,12 @@ class Wiring:
         return "\n".join(line.rstrip() for line in lines)
 
 
-def find_wiring(model: nn.Module, example_inputs: tuple[Any, ...]) -> Wiring:
+def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
     """Find the wiring of a network by staining it.
 
     Args:
         model: any network that runs forward.
-        example_inputs: positional arguments of its forward.
+        example_inputs: what its forward takes: a tuple of positional or a dictionary of keyword arguments.
 
     Raises:
         ValueError: where no projection runs, or where none may lose a unit.

@@ -8,13 +8,13 @@ everything is put back.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring
+from dpap.anatomy.nested import Inputs
 from dpap.surgery.living import Living, feature_stays
 from dpap.surgery.slicing import Kept, keep_only
 from dpap.surgery.witness import CompactionError, Witness, largest_difference
@@ -59,7 +59,7 @@ def remove_dead(
     wiring: Wiring,
     living: Living,
     optimizers: Sequence[Optimizer],
-    example_inputs: tuple[Any, ...],
+    example_inputs: Inputs,
 ) -> tuple[Kept, CompactReport]:
     """Remove the dead units that can leave, and check that the network computes what it computed.
 

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring
+from dpap.anatomy.projections import select
 from dpap.anatomy.wiring import Attachment, Projection, unit_tensors
 from dpap.surgery.optimizer import change_moments
 from dpap.surgery.timesteps import keep_timesteps
@@ -48,10 +50,13 @@ def keep_only(
     return undo_all
 
 
-def _slice(
-    tensor: Tensor, axis: int, index: Tensor, optimizers: Sequence[Optimizer], undo: list[Callable[[], None]]
+def _change(
+    tensor: Tensor,
+    change: Callable[[Tensor], Tensor],
+    optimizers: Sequence[Optimizer],
+    undo: list[Callable[[], None]],
 ) -> None:
-    index = index.to(tensor.device)
+    """Change a tensor, its gradient and its moments in the same way."""
     data, gradient = tensor.data, tensor.grad
 
     def put_back() -> None:
@@ -62,11 +67,11 @@ def _slice(
     undo.append(put_back)
     if isinstance(tensor, Parameter):
         for optimizer in optimizers:
-            undo.append(change_moments(optimizer, tensor, lambda moment: moment.index_select(axis, index)))
+            undo.append(change_moments(optimizer, tensor, change))
     tensor.grad = None
-    tensor.data = data.index_select(axis, index)
+    tensor.data = change(data)
     if gradient is not None:
-        tensor.grad = gradient.index_select(axis, index)
+        tensor.grad = change(gradient)
 
 
 def _set_number(module: nn.Module, names: Sequence[str], new: int, undo: list[Callable[[], None]]) -> None:
@@ -80,17 +85,24 @@ def _set_number(module: nn.Module, names: Sequence[str], new: int, undo: list[Ca
 def _slice_projection(
     projection: Projection, kept: Kept, optimizers: Sequence[Optimizer], undo: list[Callable[[], None]]
 ) -> None:
-    module, kind = projection.module, projection.kind
+    module = projection.module
     units, features = kept.units.get(projection.name), kept.features.get(projection.name)
+    if units is None and features is None:
+        return
+    weight = module.get_parameter("weight")
+    remains = partial(select, module=module, shape=weight.shape, units=units, features=features)
+    _change(weight, remains, optimizers, undo)
     if units is not None:
-        _slice(module.get_parameter("weight"), kind.unit_axis, units, optimizers, undo)
         bias = module._parameters.get("bias")
         if bias is not None:
-            _slice(bias, 0, units, optimizers, undo)
+            _change(bias, partial(_along, axis=0, index=units), optimizers, undo)
         _set_number(module, ("out_features", "out_channels"), len(units), undo)
     if features is not None:
-        _slice(module.get_parameter("weight"), kind.feature_axis, features, optimizers, undo)
         _set_number(module, ("in_features", "in_channels"), len(features), undo)
+
+
+def _along(tensor: Tensor, axis: int, index: Tensor) -> Tensor:
+    return tensor.index_select(axis, index.to(tensor.device))
 
 
 def _slice_attachment(
@@ -100,5 +112,6 @@ def _slice_attachment(
     if features is None:
         return
     for name, axis in unit_tensors(attachment.module, attachment.features).items():
-        _slice(getattr(attachment.module, name), axis, features, optimizers, undo)
+        along = partial(_along, axis=axis, index=features)
+        _change(getattr(attachment.module, name), along, optimizers, undo)
     _set_number(attachment.module, ("num_features", "num_parameters"), len(features), undo)

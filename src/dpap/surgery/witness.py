@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dpap.anatomy import Wiring
-from dpap.anatomy.nested import float_tensors, map_floats
+from dpap.anatomy.nested import Inputs, float_tensors, map_floats, run
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-1, torch.float16: 1e-2}
 """Largest accepted difference between silent and compact output, relative to the largest output."""
@@ -22,7 +22,7 @@ class CompactionError(RuntimeError):
 class Witness:
     """Runs a network in evaluation mode and, where it can, double precision, on an input that makes it fire."""
 
-    def __init__(self, model: nn.Module, wiring: Wiring, example_inputs: tuple[Any, ...]) -> None:
+    def __init__(self, model: nn.Module, wiring: Wiring, example_inputs: Inputs) -> None:
         self.model = model
         self.wiring = wiring
         self.example_inputs = example_inputs
@@ -73,9 +73,9 @@ class Witness:
         """All floating-point outputs."""
         with torch.no_grad():
             if not self.double:
-                return list(float_tensors(self.model(*self.inputs)))
+                return list(float_tensors(run(self.model, self.inputs)))
             with in_double(self.model):
-                return list(float_tensors(self.model(*map_floats(self.inputs, Tensor.double))))
+                return list(float_tensors(run(self.model, map_floats(self.inputs, Tensor.double))))
 
     @contextmanager
     def _firing(self) -> Iterator[set[str]]:
