@@ -1,7 +1,8 @@
-"""The networks of Table I, and any other feed-forward network in its notation."""
+"""The networks of Table I, residual or in its notation, and others like them."""
 
 from dpap.models.config import NetworkConfig
 from dpap.models.networks import SpikingNetwork, build_network
 from dpap.models.notation import PRESETS
+from dpap.models.resnet import RESNETS
 
-__all__ = ["PRESETS", "NetworkConfig", "SpikingNetwork", "build_network"]
+__all__ = ["PRESETS", "RESNETS", "NetworkConfig", "SpikingNetwork", "build_network"]

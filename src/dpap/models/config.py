@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from dpap.models.notation import parse
+from dpap.models.resnet import RESNETS
 from dpap.spiking import SURROGATES
 
 Neuron = Literal["lif", "if", "plif", "relu"]
@@ -17,7 +18,8 @@ class NetworkConfig:
     """A feed-forward network, spiking or not.
 
     Attributes:
-        layers: notation of Table I, "15C3-AvgPool2-300FC-10FC", or the name of a preset (`models.PRESETS`).
+        layers: notation of Table I, "15C3-AvgPool2-300FC-10FC", or the name of a preset (`models.PRESETS`)
+            or of a residual network (`models.RESNETS`).
         neuron: "lif", "if", "plif" (learned tau) or "relu"; what follows up to `surrogate_parameter` and
             `readout` is for spiking neurons.
         timesteps: T, how long an image is shown; recordings of events have their own.
@@ -28,6 +30,7 @@ class NetworkConfig:
         surrogate: "arctan", "sigmoid" or "triangle".
         surrogate_parameter: its alpha, or the triangle's width; None: its usual value.
         width: factor on the number of hidden channels and neurons.
+        zero_init: whether residual blocks start as identities, their last norm's weights at 0.
         readout: logits are the mean over time of the output layer's currents, or of spikes of output neurons.
     """
 
@@ -41,6 +44,7 @@ class NetworkConfig:
     surrogate: str = "arctan"
     surrogate_parameter: float | None = None
     width: float = 1.0
+    zero_init: bool = False
     readout: Readout = "current"
 
     def __post_init__(self) -> None:
@@ -56,7 +60,12 @@ class NetworkConfig:
             raise ValueError(f"timesteps must be at least 1; got {self.timesteps}")
         if not (self.width > 0 and math.isfinite(self.width)):
             raise ValueError(f"width multiplies layer sizes and must be positive; got {self.width}")
-        parse(self.layers)
+        if self.layers not in RESNETS:
+            parse(self.layers)
+        if self.zero_init and self.layers not in RESNETS:
+            raise ValueError(
+                f"zero_init is for the residual networks {', '.join(RESNETS)}; got {self.layers!r}"
+            )
 
     @property
     def spiking(self) -> bool:

@@ -21,13 +21,14 @@ from dpap.models.notation import (
     scaled,
 )
 from dpap.models.pooling import AvgPool
+from dpap.models.resnet import RESNETS, ResidualBlock, SEWStage, resnet_layers
 from dpap.spiking import IF, LIF, PLIF, SURROGATES, SpikingNeuron
 
 _GAINS = {"relu": sqrt(2), "lif": 4.0, "plif": 4.0, "if": 2.0}
 
 
 class SpikingNetwork(nn.Sequential):
-    """Layers in turn over [T, B, ...], of which only the neurons see time; the others see [T * B, ...].
+    """Layers in turn over [T, B, ...], of which only neurons and stages see time; the others see [T * B, ...].
 
     Args:
         layers: (name, module) in order.
@@ -63,7 +64,7 @@ class SpikingNetwork(nn.Sequential):
         steps = self.timesteps if constant else len(input)
         x = input if constant else input.flatten(0, 1)
         for layer in self:
-            if isinstance(layer, SpikingNeuron):
+            if isinstance(layer, SpikingNeuron | SEWStage):
                 current = x.expand(steps, *x.shape) if constant else x.unflatten(0, (steps, batch))
                 x = layer(current).flatten(0, 1)
                 constant = False
@@ -75,7 +76,8 @@ class SpikingNetwork(nn.Sequential):
 def build_network(config: NetworkConfig, input_shape: tuple[int, int, int], classes: int = 10) -> nn.Module:
     """A network with the weights of torch's current seed.
 
-    Children are named in order: conv1, bn1, spike1 (or relu1), pool1, ..., flatten, fc1, spike_fc1, fc2.
+    Children are named in order: conv1, bn1, spike1 (or relu1), pool1, ..., flatten, fc1, spike_fc1, fc2; those
+    of residual networks as in torchvision.
     Rectifier networks take [B, C, H, W], spiking ones also [T, B, C, H, W]; both return logits [B, classes].
 
     Args:
@@ -87,19 +89,37 @@ def build_network(config: NetworkConfig, input_shape: tuple[int, int, int], clas
     """
     if len(input_shape) != 3 or min(input_shape) < 1:
         raise ValueError(f"input_shape must be (channels, height, width), each at least 1; got {input_shape}")
-    layers = scaled(parse(config.layers), config.width)
-    if config.layers in PRESETS:
-        layers = (*layers[:-1], FullyConnected(classes))
-    elif layers[-1] != FullyConnected(classes):
-        raise ValueError(f"the data has {classes} classes but {config.layers!r} ends with {layers[-1]}")
-    modules = list(_modules(layers, config, input_shape))
-    _initialise([module for _, module in modules], config)
+    if config.layers in RESNETS:
+        modules = list(_residual(config, input_shape, classes))
+    else:
+        layers = scaled(parse(config.layers), config.width)
+        if config.layers in PRESETS:
+            layers = (*layers[:-1], FullyConnected(classes))
+        elif layers[-1] != FullyConnected(classes):
+            raise ValueError(f"the data has {classes} classes but {config.layers!r} ends with {layers[-1]}")
+        modules = list(_modules(layers, config, input_shape))
+    _initialise([part for _, module in modules for part in module.modules()], config)
     if config.spiking:
         return SpikingNetwork(modules, input_shape, config.timesteps)
     network = nn.Sequential()
     for name, module in modules:
         network.add_module(name, module)
     return network
+
+
+def _residual(
+    config: NetworkConfig, shape: tuple[int, int, int], classes: int
+) -> Iterator[tuple[str, nn.Module]]:
+    yield from resnet_layers(
+        RESNETS[config.layers],
+        shape,
+        classes,
+        lambda: _neuron(config, "")[1],
+        spiking=config.spiking,
+        width=config.width,
+    )
+    if config.spiking and config.readout == "rate":
+        yield _neuron(config, "_fc")
 
 
 def _modules(
@@ -184,6 +204,9 @@ def _initialise(modules: list[nn.Module], config: NetworkConfig) -> None:
     for norm in modules:
         if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
             nn.init.constant_(norm.weight, scale)
+    for block in modules:
+        if config.zero_init and isinstance(block, ResidualBlock):
+            nn.init.zeros_(block.last_scale)
 
 
 def _sizes(shape: tuple[int, ...]) -> str:

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from dpap.models.resnet import RESNETS
+
 PRESETS: dict[str, str] = {
     "snn_2fc": "800FC-10FC",
     "snn_2conv2fc": "15C3-AvgPool2-40C3-AvgPool2-300FC-10FC",
@@ -145,7 +147,7 @@ def _token(token: str, where: str) -> Layer:
     raise ValueError(
         f"{where} is unknown; expected nCk, nCkPp, nFC, BN, AvgPoolk, MaxPoolk or Dropoutp with numbers "
         f"n, k >= 1 and 0 <= p < 1 (as in 15C3-AvgPool2-Dropout0.5-10FC), or alone one of the presets "
-        f"{', '.join(PRESETS)}"
+        f"{', '.join((*PRESETS, *RESNETS))}"
     )
 
 
