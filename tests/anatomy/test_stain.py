@@ -9,14 +9,16 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 
 from dpap.anatomy import find_wiring
-from dpap.anatomy.stain import INPUT, MIXED, NOBODY, Site, _codewords, stain
+from dpap.anatomy.codes import INPUT, MIXED, NOBODY, codewords
+from dpap.anatomy.dye import Site
+from dpap.anatomy.stain import stain
 from dpap.spiking import SpikingNeuron
 from support.networks import Drawn, Residual, chains
 
 
 @pytest.mark.parametrize("units", [1, 2, 3, 10, 70, 71, 512])
 def test_no_codeword_is_covered_by_the_union_of_two_others(units: int) -> None:
-    words = {tuple(word) for word in _codewords(units).tolist()}
+    words = {tuple(word) for word in codewords(units).tolist()}
     assert len(words) == units
     for one, other in list(combinations(sorted(words), 2))[:2000]:
         assert tuple(a or b for a, b in zip(one, other, strict=True)) not in words

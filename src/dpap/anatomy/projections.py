@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 
@@ -43,6 +44,18 @@ def projection_kind(module: nn.Module) -> ProjectionKind | None:
     return None
 
 
+def is_depthwise(module: nn.Module) -> bool:
+    """Whether a module is a convolution of each channel with kernels of its own: no connection between channels."""
+    groups = groups_of(module)
+    return projection_kind(module) is not None and groups > 1 and size_of(module)[1] == groups
+
+
+def groups_of(module: nn.Module) -> int:
+    """In how many groups a projection connects units and features; each unit reads those of its own group."""
+    groups: int = getattr(module, "groups", 1)
+    return groups
+
+
 def weight_of(module: nn.Module) -> Tensor:
     """The weight of a projection."""
     weight = module.weight
@@ -58,7 +71,7 @@ def size_of(module: nn.Module) -> tuple[int, int]:
     kind = projection_kind(module)
     if kind is None:
         raise TypeError(f"expected a Linear or convolution layer; got {type(module).__name__}")
-    shape, groups = weight_of(module).shape, getattr(module, "groups", 1)
+    shape, groups = weight_of(module).shape, groups_of(module)
     units, features = shape[kind.unit_axis], shape[kind.feature_axis]
     return (units * groups, features) if kind.unit_axis == 1 else (units, features * groups)
 
@@ -84,7 +97,7 @@ def select(
     if through is not None and tensor.shape[0] == shape[0]:
         tensor = tensor.index_select(0, through.to(tensor.device))
     if within is not None and tensor.shape[1] == shape[1]:
-        groups = getattr(module, "groups", 1)
+        groups = groups_of(module)
         first = shape[1] * torch.arange(groups)[:, None]
         places = (within.cpu().view(groups, -1) - first).to(tensor.device)
         blocks = [
@@ -92,3 +105,14 @@ def select(
         ]
         tensor = torch.cat(blocks) if groups > 1 else blocks[0]
     return tensor
+
+
+def between(module: nn.Module, units: Bool[Tensor, "_"], features: Bool[Tensor, "_"]) -> Bool[Tensor, "..."]:
+    """Which weights lie between the given features and units, in the weight's shape."""
+    kind = projection_kind(module)
+    if kind is None:
+        raise TypeError(f"expected a Linear or convolution layer; got {type(module).__name__}")
+    shape, groups = weight_of(module).shape, groups_of(module)
+    through, within = (units, features) if kind.unit_axis == 0 else (features, units)
+    blocks = through.view(groups, -1, 1) & within.view(groups, 1, -1)
+    return blocks.flatten(0, 1).view(*shape[:2], *[1] * (len(shape) - 2)).expand(shape)

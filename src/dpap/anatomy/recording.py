@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from dpap.anatomy.stain import Site
+from dpap.anatomy.dye import Site
 from dpap.anatomy.wiring import NeuronSite, Projection, Wiring
 
 

@@ -5,16 +5,18 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool
 from torch import Tensor, nn
 
-from dpap.anatomy.nested import Inputs
-from dpap.anatomy.neurons import neuron_kind
-from dpap.anatomy.projections import ProjectionKind, projection_kind, size_of, weight_of
-from dpap.anatomy.stain import INPUT, MIXED, NOBODY, Site, Stained, stain
+from dpap.anatomy.codes import INPUT, MIXED, NOBODY
+from dpap.anatomy.dye import Site
+from dpap.anatomy.projections import ProjectionKind, groups_of, is_depthwise, weight_of
+from dpap.anatomy.stain import Feeds
 
-Feeds = dict[str, Int64[Tensor, "_"]]
-"""Source projection -> its unit that feeds each feature (`NOBODY` where it feeds none)."""
+Gates = dict[str, Bool[Tensor, "_"]]
+"""Source projection -> features that are silent whenever its unit is."""
+
+Fate = Literal["prunable", "silenced", "follows", "whole"]
 
 
 @dataclass
@@ -25,11 +27,18 @@ class Reader:
         name: name of the module in the network.
         features: number of features along its activity axis (conv channels, fc inputs).
         feeds: who feeds each of them; what no projection feeds comes from the network's input or constants.
+        gates: source -> features that are silent whenever its unit is, whatever else feeds them.
     """
 
     name: str
     features: int
     feeds: Feeds
+    gates: Gates
+
+    @property
+    def key(self) -> str | Site:
+        """What tells this reader from others: its name, or the site where a module has several."""
+        return self.name
 
 
 @dataclass
@@ -42,7 +51,8 @@ class Projection(Reader):
         units: number of units (conv channels, fc neurons).
         neuron: where the activity of its units is seen: a neuron module and its calls, or None.
         fate: "prunable": units die and can be removed; "silenced": units die but the layer keeps its size;
-            "whole": its units never die.
+            "follows": units do not die by themselves and leave with those that they modulate; "whole": its units
+            never die.
         reason: why it is not prunable, or "".
         synapses: whether single synapses can die (fully connected layers).
     """
@@ -51,7 +61,7 @@ class Projection(Reader):
     kind: ProjectionKind
     units: int
     neuron: Site | None = None
-    fate: Literal["prunable", "silenced", "whole"] = "prunable"
+    fate: Fate = "prunable"
     reason: str = ""
     synapses: bool = False
 
@@ -61,14 +71,29 @@ class Projection(Reader):
         return weight_of(self.module).numel()
 
     @property
+    def groups(self) -> int:
+        """Groups of units, each of which reads its own group of features."""
+        return groups_of(self.module)
+
+    @property
     def taps(self) -> int:
-        """Weights between one unit and one feature: the kernel's size, 1 in fc layers."""
-        return weight_of(self.module).numel() // max(self.units * self.features, 1)
+        """Weights between one unit and one feature that it reads: the kernel's size, 1 in fc layers."""
+        return weight_of(self.module).numel() * self.groups // max(self.units * self.features, 1)
+
+    @property
+    def dies(self) -> bool:
+        """Whether its units die by themselves."""
+        return self.fate in ("prunable", "silenced")
+
+    @property
+    def leaves(self) -> bool:
+        """Whether its units can be removed."""
+        return self.fate in ("prunable", "follows")
 
 
 @dataclass
 class Attachment(Reader):
-    """A module that keeps parameters or buffers per unit of others: normalisation, learnable neurons.
+    """A module with parameters or buffers per unit of others: normalisation, learnable neurons, depthwise convolution.
 
     Attributes:
         module: the module.
@@ -98,14 +123,29 @@ class NeuronSite(Reader):
     timesteps: int
     incoming: bool = False
 
+    @property
+    def key(self) -> str | Site:
+        """The site."""
+        return self.site
+
 
 @dataclass
 class Wiring:
-    """The anatomy of a network: projections in the order in which they run, neurons and attachments."""
+    """The anatomy of a network.
+
+    Attributes:
+        projections: in the order in which they run.
+        neurons: where activity is seen.
+        attachments: what hangs on units.
+        training_paths: whether it includes paths that only training takes, such as auxiliary heads.
+        stepped: whether a forward is one timestep: spiking neurons keep their state from call to call.
+    """
 
     projections: dict[str, Projection]
     neurons: dict[Site, NeuronSite]
     attachments: dict[str, Attachment]
+    training_paths: bool = False
+    stepped: bool = False
 
     @property
     def spiking(self) -> bool:
@@ -122,12 +162,12 @@ class Wiring:
         yield from self.attachments.values()
         yield from self.neurons.values()
 
-    def keep(self, units: dict[str, Tensor], features: dict[str, Tensor]) -> None:
+    def keep(self, units: dict[str, Tensor], features: dict[str | Site, Tensor]) -> None:
         """Renumber units and features after a removal.
 
         Args:
             units: projection -> indices of its units that remain.
-            features: projection, attachment or neuron module -> indices of its features that remain.
+            features: key of a reader -> indices of its features that remain.
         """
         renumber = {}
         for name, kept in units.items():
@@ -146,9 +186,10 @@ class Wiring:
             return followed
 
         for reader in self.readers():
-            kept_features = features.get(reader.name)
+            kept_features = features.get(reader.key)
             reader.feeds = follow(reader.feeds, kept_features)
             if kept_features is not None:
+                reader.gates = {source: gated[kept_features] for source, gated in reader.gates.items()}
                 reader.features = len(kept_features)
 
     def __str__(self) -> str:
@@ -157,9 +198,10 @@ class Wiring:
             fed = [name if name != INPUT else "input" for name in projection.feeds] or ["?"]
             if projection.fate == "prunable":
                 verdict = "units and synapses" if projection.synapses else "units"
+                verdict += ", as many in each group" if projection.groups > 1 else ""
             else:
-                what = {"silenced": "units, silenced only: ", "whole": "no: "}[projection.fate]
-                verdict = what + projection.reason
+                what = {"silenced": "units, silenced only: ", "follows": "no, but ", "whole": "no: "}
+                verdict = what[projection.fate] + projection.reason
             rows.append(
                 (
                     projection.name,
@@ -180,91 +222,22 @@ class Wiring:
         return "\n".join(line.rstrip() for line in lines)
 
 
-def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
-    """Find the wiring of a network by staining it.
-
-    Args:
-        model: any network that runs forward.
-        example_inputs: what its forward takes: a tuple of positional or a dictionary of keyword arguments.
-
-    Raises:
-        ValueError: where no projection runs, or where none may lose a unit.
-    """
-    stained = stain(model, example_inputs)
-    modules = dict(model.named_modules())
-    projections = _projections(modules, stained)
-    if not projections:
-        raise ValueError(
-            "no projection (Linear or convolution) of the network ran on the example inputs; give the inputs that "
-            "training gives, and a network whose layers are torch.nn modules"
-        )
-    neurons = _neurons(modules, stained)
-    attachments = _attachments(modules, stained)
-    wiring = Wiring(projections, neurons, attachments)
-    for projection in projections.values():
-        projection.neuron = _activity_of(projection, wiring)
-        projection.fate, projection.reason = _fate(projection, wiring, stained)
-        projection.synapses = projection.kind.name == "fc" and projection.fate != "whole"
-    _spread_permanence(wiring)
-    return wiring
-
-
-def _projections(modules: dict[str, nn.Module], stained: Stained) -> dict[str, Projection]:
-    projections = {}
-    for site in stained.order:
-        kind = projection_kind(modules[site.module])
-        if kind is None:
-            continue
-        module = modules[site.module]
-        units, features = size_of(module)
-        feeds = stained.feeds.get(site, {})
-        projections[site.module] = Projection(site.module, features, feeds, module, kind, units)
-    return projections
-
-
-def _neurons(modules: dict[str, nn.Module], stained: Stained) -> dict[Site, NeuronSite]:
-    neurons = {}
-    for site in stained.order:
-        kind = neuron_kind(modules[site.module])
-        if kind is None or site not in stained.axis or site not in stained.feeds:
-            continue
-        feeds = stained.feeds[site]
-        features = len(next(iter(feeds.values())))
-        time_axis = kind.time_axis_of(modules[site.module])
-        neurons[site] = NeuronSite(
-            site.module,
-            features,
-            feeds,
-            site,
-            stained.axis[site],
-            kind.spikes,
-            time_axis,
-            1 if time_axis is None else stained.shapes[site][time_axis],
-        )
-    return neurons
-
-
-def _attachments(modules: dict[str, nn.Module], stained: Stained) -> dict[str, Attachment]:
-    attachments: dict[str, Attachment] = {}
-    for site, feeds in stained.feeds.items():
-        module = modules[site.module]
-        if projection_kind(module) is not None or site not in stained.axis:
-            continue
-        features = len(next(iter(feeds.values())))
-        if not unit_tensors(module, features):
-            continue
-        attachments.setdefault(site.module, Attachment(site.module, features, feeds, module))
-    return attachments
-
-
-def receiving(feeds: Feeds, alive: dict[str, Bool[Tensor, "_"]], features: int) -> Bool[Tensor, "_"]:
-    """Which features still receive something: those with a living source, or with none to lose.
+def receiving(
+    feeds: Feeds, alive: dict[str, Bool[Tensor, "_"]], features: int, gates: Gates | None = None
+) -> Bool[Tensor, "_"]:
+    """Which features still receive something: those with a living source, or with none to lose, and no dead gate.
 
     Args:
         feeds: who feeds the features.
         alive: projection -> which of its units live; others live whole.
         features: how many there are.
+        gates: which features fall silent with which source.
     """
+    gated = torch.zeros(features, dtype=torch.bool)
+    for source, gate in (gates or {}).items():
+        if source in alive:
+            unit = feeds[source]
+            gated |= gate & (unit >= 0) & ~alive[source].cpu()[unit.clamp(min=0)]
     fed = torch.zeros(features, dtype=torch.bool)
     living = torch.zeros(features, dtype=torch.bool)
     for source, unit in feeds.items():
@@ -275,11 +248,13 @@ def receiving(feeds: Feeds, alive: dict[str, Bool[Tensor, "_"]], features: int) 
             living |= unit == MIXED
         else:
             living |= unit != NOBODY
-    return living | ~fed
+    return (living | ~fed) & ~gated
 
 
 def unit_tensors(module: nn.Module, features: int) -> dict[str, int]:
     """Names of a module's own parameters and buffers with one value per feature -> the axis that counts them."""
+    if is_depthwise(module):
+        return {name: 0 for name, _ in module.named_parameters(recurse=False)}
     found = {}
     own = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
     for name, tensor in own:
@@ -287,78 +262,3 @@ def unit_tensors(module: nn.Module, features: int) -> dict[str, int]:
         if axes and features > 1:
             found[name] = axes[-1]
     return found
-
-
-def _activity_of(projection: Projection, wiring: Wiring) -> Site | None:
-    """The first neurons that carry every unit of a projection."""
-    for site, neuron in wiring.neurons.items():
-        carried = neuron.feeds.get(projection.name)
-        if carried is not None and len(torch.unique(carried[carried >= 0])) == projection.units:
-            return site
-    return None
-
-
-def _fate(
-    projection: Projection, wiring: Wiring, stained: Stained
-) -> tuple[Literal["prunable", "silenced", "whole"], str]:
-    """Whether a projection's units may die, whether they can be removed, and why not."""
-    name = projection.name
-    reads = [other.feeds[name] for other in wiring.projections.values() if name in other.feeds]
-    if name in stained.outputs:
-        return "whole", "its units are the network's output"
-    if getattr(projection.module, "groups", 1) != 1:
-        return "whole", "grouped convolution"
-    if "weight" not in projection.module._parameters:
-        return "whole", "its weight is computed from other parameters (weight norm or a parametrisation)"
-    if not reads:
-        return "whole", "its activity reaches no weight layer: is there a neuron that is not registered?"
-    if projection.neuron is None:
-        return "whole", "no neuron module carries its units, so their activity is not seen"
-    for other in wiring.projections.values():
-        loud = stained.loud.get(other.name)
-        if loud is not None and name in other.feeds and bool((loud & (other.feeds[name] != NOBODY)).any()):
-            return "whole", f"a silent unit would still be heard at {other.name} (activation with f(0) != 0?)"
-    if any(bool((read == MIXED).any()) for read in reads):
-        return "silenced", "its units are mixed before the next weight layer"
-    unmapped = [
-        site.module
-        for site in stained.reached[name]
-        if site not in stained.feeds or name not in stained.feeds[site]
-    ]
-    if unmapped:
-        return "silenced", f"its units cannot be told apart at {unmapped[0]}"
-    reached = torch.cat([torch.unique(read[read >= 0]) for read in reads])
-    if len(torch.unique(reached)) < projection.units:
-        return "silenced", "some of its units reach no weight layer"
-    for other in wiring.projections.values():
-        if name in other.feeds and getattr(other.module, "groups", 1) != 1:
-            return "silenced", f"the grouped convolution {other.name} reads it"
-        if name in other.feeds and "weight" not in other.module._parameters:
-            return "silenced", f"the weight of {other.name} is computed from other parameters"
-    return "prunable", ""
-
-
-def _spread_permanence(wiring: Wiring) -> None:
-    """Units that share a feature with a source that never leaves cannot leave either."""
-    changed = True
-    while changed:
-        changed = False
-        for projection in wiring.projections.values():
-            if projection.fate != "prunable":
-                continue
-            for feeds in (reader.feeds for reader in wiring.readers()):
-                if projection.name not in feeds:
-                    continue
-                mine = feeds[projection.name] >= 0
-                for other, unit in feeds.items():
-                    stays = other == INPUT or wiring.projections[other].fate != "prunable"
-                    if other != projection.name and stays and bool((mine & (unit != NOBODY)).any()):
-                        who = "the network's input" if other == INPUT else other
-                        projection.fate, projection.reason = (
-                            "silenced",
-                            f"its units are added to those of {who}",
-                        )
-                        changed = True
-                        break
-                if projection.fate != "prunable":
-                    break

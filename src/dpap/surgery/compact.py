@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring
+from dpap.anatomy.dye import Site
 from dpap.anatomy.nested import Inputs
 from dpap.surgery.living import Living, feature_stays
 from dpap.surgery.slicing import Kept, keep_only
@@ -46,11 +47,11 @@ class CompactReport:
 def what_remains(wiring: Wiring, leaving: dict[str, Bool[Tensor, "_"]]) -> Kept:
     """The units and features that stay when the given units of each projection have left."""
     units = {name: (~gone).nonzero().flatten() for name, gone in leaving.items() if gone.any()}
-    features: dict[str, Tensor] = {}
+    features: dict[str | Site, Tensor] = {}
     for reader in wiring.readers():
         stays = feature_stays(reader.feeds, leaving)
         if stays is not None and not stays.all():
-            features[reader.name] = stays.nonzero().flatten()
+            features[reader.key] = stays.nonzero().flatten()
     return Kept(units, features)
 
 
@@ -60,6 +61,7 @@ def remove_dead(
     living: Living,
     optimizers: Sequence[Optimizer],
     example_inputs: Inputs,
+    round_to: int = 1,
 ) -> tuple[Kept, CompactReport]:
     """Remove the dead units that can leave, and check that the network computes what it computed.
 
@@ -70,7 +72,7 @@ def remove_dead(
     """
     start = time.perf_counter()
     before = sum(parameter.numel() for parameter in model.parameters())
-    kept = what_remains(wiring, living.removable(wiring))
+    kept = what_remains(wiring, living.removable(wiring, round_to))
     if kept.everything:
         return kept, CompactReport(before, before, 0.0, time.perf_counter() - start)
     with Witness(model, wiring, example_inputs) as witness:

@@ -8,8 +8,9 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dpap.anatomy import Wiring
+from dpap.anatomy.codes import MIXED
 from dpap.anatomy.projections import weight_of
-from dpap.anatomy.wiring import Feeds, Reader, receiving
+from dpap.anatomy.wiring import Feeds, Projection, Reader, receiving
 
 
 @dataclass
@@ -32,13 +33,13 @@ class Living:
         units, single, times = {}, {}, {}
         for projection in wiring.projections.values():
             device = weight_of(projection.module).device
-            if projection.fate != "whole":
+            if projection.dies:
                 units[projection.name] = torch.ones(projection.units, dtype=torch.bool, device=device)
             if synapses and projection.synapses:
                 shape = (projection.units, projection.features)
                 single[projection.name] = torch.ones(shape, dtype=torch.bool, device=device)
             neuron = wiring.neurons[projection.neuron] if projection.neuron else None
-            if timesteps and projection.fate != "whole" and neuron is not None and neuron.timesteps > 1:
+            if timesteps and projection.dies and neuron is not None and neuron.timesteps > 1:
                 shape = (neuron.timesteps, projection.units)
                 times[projection.name] = torch.ones(shape, dtype=torch.bool, device=device)
         return cls(units, single, times)
@@ -65,7 +66,34 @@ class Living:
 
     def features(self, reader: Reader) -> Bool[Tensor, "_"]:
         """Which features of a part of the network still receive something."""
-        return receiving(reader.feeds, self.units, reader.features)
+        return receiving(reader.feeds, self.units, reader.features, reader.gates)
+
+    def useful(self, wiring: Wiring) -> dict[str, Bool[Tensor, "_"]]:
+        """Projection -> which of its living units some layer receives: one that only scales the dead, say, is not."""
+        heard = {
+            name: torch.zeros(projection.units, dtype=torch.bool)
+            for name, projection in wiring.projections.items()
+        }
+        for reader in wiring.projections.values():
+            read = self.features(reader) & self._read(reader)
+            for source, unit in reader.feeds.items():
+                if source in heard:
+                    heard[source][unit[read & (unit >= 0)]] = True
+                    heard[source] |= bool((read & (unit == MIXED)).any())
+        useful = {}
+        for name, projection in wiring.projections.items():
+            alive = self.units.get(name)
+            living = torch.ones(projection.units, dtype=torch.bool) if alive is None else alive.cpu()
+            useful[name] = living & heard[name] if projection.leaves else living
+        return useful
+
+    def _read(self, reader: Projection) -> Bool[Tensor, "_"]:
+        """Which features of a projection any living unit of their group reads."""
+        units = self.units.get(reader.name)
+        if units is None or reader.groups == 1:
+            return torch.ones(reader.features, dtype=torch.bool)
+        alive = units.cpu().view(reader.groups, -1).any(1)
+        return alive.repeat_interleave(reader.features // reader.groups)
 
     def weights(self, wiring: Wiring) -> dict[str, tuple[int, int]]:
         """Projection -> (living weights, weights) for every projection that can lose any.
@@ -73,42 +101,102 @@ class Living:
         A weight is dead where its synapse, its unit or the source of its feature is.
         """
         counts = {}
+        useful = self.useful(wiring)
         for name, projection in wiring.projections.items():
-            features = self.features(projection)
-            units = self.units.get(name)
-            rows = projection.units if units is None else int(units.sum())
+            if (
+                name not in self.units
+                and not any(source in self.units for source in projection.feeds)
+                and projection.fate != "follows"
+            ):
+                continue
+            features, units = self.features(projection), useful[name]
             if name in self.synapses:
-                living = self.synapses[name] & features.to(self.synapses[name].device)
-                alive = int((living if units is None else living & units[:, None]).sum())
+                living = self.synapses[name].cpu() & features & units[:, None]
+                alive = int(living.sum())
             else:
-                alive = rows * int(features.sum())
-            if units is not None or any(source in self.units for source in projection.feeds):
-                counts[name] = (alive * projection.taps, projection.weights)
+                in_group = features.view(projection.groups, -1).sum(1)
+                alive = int((units.view(projection.groups, -1).sum(1) * in_group).sum())
+            counts[name] = (alive * projection.taps, projection.weights)
         return counts
 
-    def removable(self, wiring: Wiring) -> dict[str, Bool[Tensor, "_"]]:
-        """Dead units that can leave: all that is added to them, wherever they are read, is dead and can leave."""
+    def removable(self, wiring: Wiring, round_to: int = 1) -> dict[str, Bool[Tensor, "_"]]:
+        """Units that can leave: dead or useless, as is all that is added to them wherever they are read.
+
+        Grouped convolutions lose as many units, and as many features, in every group.
+
+        Args:
+            wiring: of the network.
+            round_to: widths that remain are multiples of it where possible; the dead stay for that as zeros.
+        """
+        useful = self.useful(wiring)
         leaving = {
-            name: ~alive.cpu()
-            if wiring.projections[name].fate == "prunable"
-            else torch.zeros_like(alive.cpu())
-            for name, alive in self.units.items()
+            name: ~useful[name] if projection.leaves else torch.zeros(projection.units, dtype=torch.bool)
+            for name, projection in wiring.projections.items()
         }
-        changed = True
-        while changed:
-            changed = False
-            for feeds in (reader.feeds for reader in wiring.readers()):
-                stays = feature_stays(feeds, leaving)
-                if stays is None:
-                    continue
-                for source, unit in feeds.items():
-                    if source not in leaving:
-                        continue
-                    held = unit[stays & (unit >= 0)]
-                    if bool(leaving[source][held].any()):
-                        leaving[source][held] = False
-                        changed = True
+        while any(
+            [_hold_joined(wiring, leaving), _hold_groups(wiring, leaving), _hold_widths(leaving, round_to)]
+        ):
+            pass
         return leaving
+
+
+def _hold_joined(wiring: Wiring, leaving: dict[str, Bool[Tensor, "_"]]) -> bool:
+    """Keep units that feed a feature which stays; whether there were any."""
+    changed = False
+    for feeds in (reader.feeds for reader in wiring.readers()):
+        stays = feature_stays(feeds, leaving)
+        if stays is None:
+            continue
+        for source, unit in feeds.items():
+            if source not in leaving:
+                continue
+            held = unit[stays & (unit >= 0)]
+            if bool(leaving[source][held].any()):
+                leaving[source][held] = False
+                changed = True
+    return changed
+
+
+def _hold_groups(wiring: Wiring, leaving: dict[str, Bool[Tensor, "_"]]) -> bool:
+    """Keep units until as many units and features leave every group of a grouped convolution."""
+    changed = False
+    for name, projection in wiring.projections.items():
+        if projection.groups == 1:
+            continue
+        changed |= _even(leaving[name], projection.groups, leaving[name])
+        stays = feature_stays(projection.feeds, leaving)
+        if stays is None:
+            continue
+        leave = ~stays
+        if _even(leave, projection.groups, leave):
+            held = ~stays & ~leave
+            for source, unit in projection.feeds.items():
+                if source in leaving:
+                    leaving[source][unit[held & (unit >= 0)]] = False
+            changed = True
+    return changed
+
+
+def _even(leave: Bool[Tensor, "_"], groups: int, out: Bool[Tensor, "_"]) -> bool:
+    """Let no group lose more than any other: the first of each leave; whether that changed anything."""
+    grouped = leave.view(groups, -1)
+    number = int(grouped.sum(1).min())
+    first = grouped & (grouped.cumsum(1) <= number)
+    changed = bool((first != grouped).any())
+    out.copy_(first.flatten())
+    return changed
+
+
+def _hold_widths(leaving: dict[str, Bool[Tensor, "_"]], round_to: int) -> bool:
+    """Keep units until every width is a multiple; whether that changed anything."""
+    changed = False
+    for leave in leaving.values():
+        number = int(leave.sum())
+        excess = min(-(len(leave) - number) % round_to, number)
+        if excess:
+            leave[leave.nonzero().flatten()[-excess:]] = False
+            changed = True
+    return changed
 
 
 def feature_stays(feeds: Feeds, leaving: dict[str, Bool[Tensor, "_"]]) -> Bool[Tensor, "_"] | None:

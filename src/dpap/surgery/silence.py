@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from dpap.anatomy import Wiring
+from dpap.anatomy import Wiring, neuron_kind
+from dpap.anatomy.projections import between
 from dpap.anatomy.wiring import unit_tensors
 from dpap.surgery.living import Living
 from dpap.surgery.optimizer import moments
@@ -22,28 +23,24 @@ def dead_tensors(wiring: Wiring, living: Living) -> list[tuple[Tensor, Bool[Tens
     and variance) where the unit is.
     """
     found: list[tuple[Tensor, Tensor]] = []
+    useful = living.useful(wiring)
     for name, projection in wiring.projections.items():
         weight = projection.module._parameters.get("weight")
         if weight is None:
             continue
-        features = ~living.features(projection).to(weight.device)
-        units = living.units.get(name)
-        grid = torch.zeros(projection.units, projection.features, dtype=torch.bool, device=weight.device)
-        if units is not None:
-            grid |= ~units[:, None].to(weight.device)
+        units = useful[name]
+        dead = ~between(projection.module, units, living.features(projection)).to(weight.device)
         if name in living.synapses:
-            grid |= ~living.synapses[name].to(weight.device)
-        if getattr(projection.module, "groups", 1) == 1:
-            grid |= features
-            if grid.any():
-                if projection.kind.unit_axis == 1:
-                    grid = grid.T
-                shape = (*grid.shape, *[1] * (weight.ndim - 2))
-                found.append((weight, grid.view(shape).expand(weight.shape).contiguous()))
+            dead = dead | ~living.synapses[name].to(weight.device)
+        if dead.any():
+            found.append((weight, dead))
         bias = projection.module._parameters.get("bias")
-        if bias is not None and units is not None and not units.all():
+        if bias is not None and not units.all():
             found.append((bias, ~units.to(bias.device)))
     for attachment in wiring.attachments.values():
+        if neuron_kind(attachment.module) is not None:
+            # silent for want of input; a threshold of zero would let it fire
+            continue
         dead = ~living.features(attachment)
         if dead.any():
             for tensor_name, axis in unit_tensors(attachment.module, attachment.features).items():

@@ -9,6 +9,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring
+from dpap.anatomy.dye import Site
 from dpap.anatomy.projections import select
 from dpap.anatomy.wiring import Attachment, Projection, unit_tensors
 from dpap.surgery.optimizer import change_moments
@@ -20,7 +21,7 @@ class Kept:
     """What remains of each part: indices of units by projection, of features by module."""
 
     units: dict[str, Tensor]
-    features: dict[str, Tensor]
+    features: dict[str | Site, Tensor]
 
     @property
     def everything(self) -> bool:
@@ -40,8 +41,9 @@ def keep_only(
         _slice_projection(projection, kept, optimizers, undo)
     for attachment in wiring.attachments.values():
         _slice_attachment(attachment, kept, optimizers, undo)
-    for name in {site.module for site in wiring.neurons} & kept.features.keys():
-        undo.append(keep_timesteps(model.get_submodule(name), kept.features[name]))
+    for site, neuron in wiring.neurons.items():
+        if site.call == 0 and not neuron.incoming and site in kept.features:
+            undo.append(keep_timesteps(model.get_submodule(site.module), kept.features[site]))
 
     def undo_all() -> None:
         for step in reversed(undo):

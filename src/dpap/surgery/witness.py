@@ -9,10 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from dpap.anatomy import Wiring
+from dpap.anatomy.calm import calm
 from dpap.anatomy.nested import Inputs, float_tensors, map_floats, run
+from dpap.anatomy.state import rest
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-1, torch.float16: 1e-2}
 """Largest accepted difference between silent and compact output, relative to the largest output."""
+
+
+STEPS = 4
+"""Timesteps that are looked at of a network whose forward is a single one."""
 
 
 class CompactionError(RuntimeError):
@@ -31,13 +37,12 @@ class Witness:
         self.tolerance = TOLERANCE[torch.float64]
 
     def __enter__(self) -> "Witness":
-        self._training = [module for module in self.model.modules() if module.training]
-        self.model.eval()
+        self._calm = calm(self.model, training_paths=self.wiring.training_paths)
+        self._calm.__enter__()
         return self
 
-    def __exit__(self, *reason: object) -> None:
-        for module in self._training:
-            module.training = True
+    def __exit__(self, *reason: Any) -> None:
+        self._calm.__exit__(*reason)
 
     def look(self) -> list[Tensor]:
         """Outputs on whichever of these makes the most layers fire: the example, then stronger ones.
@@ -52,16 +57,17 @@ class Witness:
             self.double = False
             dtypes = {parameter.dtype for parameter in self.model.parameters()}
             self.tolerance = max(TOLERANCE.get(dtype, 1e-5) for dtype in dtypes)
-        most, best, found = 0, self.example_inputs, []
+        names = {site.module for site in self.wiring.neurons}
+        most, best, found = -1, self.example_inputs, []
         for scale in (1.0, 4.0, 16.0, 64.0):
             self.inputs = map_floats(self.example_inputs, partial(torch.mul, scale))
             with self._firing() as fired:
                 outputs = self.outputs()
             if len(fired) > most:
                 most, best, found = len(fired), self.inputs, outputs
-            if most == len({site.module for site in self.wiring.neurons}):
+            if most == len(names):
                 break
-        if not most:
+        if names and not most:
             raise CompactionError(
                 "no neuron fires on the example inputs, even 64 times as strong, so removal cannot be checked and "
                 "nothing was removed; give Pruner example inputs like those of training"
@@ -70,27 +76,40 @@ class Witness:
         return found
 
     def outputs(self) -> list[Tensor]:
-        """All floating-point outputs."""
-        with torch.no_grad():
-            if not self.double:
-                return list(float_tensors(run(self.model, self.inputs)))
-            with in_double(self.model):
-                return list(float_tensors(run(self.model, map_floats(self.inputs, Tensor.double))))
+        """All floating-point outputs, of several timesteps where each forward is one."""
+        if not self.double:
+            return self._presentation(self.inputs)
+        with in_double(self.model):
+            return self._presentation(map_floats(self.inputs, Tensor.double))
+
+    def _presentation(self, inputs: Inputs) -> list[Tensor]:
+        rest(self.model)
+        steps = STEPS if self.wiring.stepped else 1
+        return [tensor for _ in range(steps) for tensor in float_tensors(run(self.model, inputs))]
 
     @contextmanager
     def _firing(self) -> Iterator[set[str]]:
+        """Names of the neurons, or of the projections that they enter, which are active in what is run meanwhile."""
         fired: set[str] = set()
         modules = dict(self.model.named_modules())
-        names = {site.module for site in self.wiring.neurons}
 
-        def watch(name: str) -> Callable[..., None]:
-            def hook(module: nn.Module, args: Any, output: Any) -> None:
-                if any(bool((tensor != 0).any()) for tensor in float_tensors(output)):
-                    fired.add(name)
+        def note(name: str, activity: Any) -> None:
+            if any(bool((tensor != 0).any()) for tensor in float_tensors(activity)):
+                fired.add(name)
 
-            return hook
+        def given(name: str) -> Callable[..., None]:
+            return lambda module, args: note(name, args)
 
-        handles = [modules[name].register_forward_hook(watch(name)) for name in names]
+        def gave(name: str) -> Callable[..., None]:
+            return lambda module, args, output: note(name, output)
+
+        handles = [
+            modules[site.module].register_forward_pre_hook(given(site.module))
+            if neuron.incoming
+            else modules[site.module].register_forward_hook(gave(site.module))
+            for site, neuron in self.wiring.neurons.items()
+            if site.call == 0
+        ]
         try:
             yield fired
         finally:

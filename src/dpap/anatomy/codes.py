@@ -1,0 +1,51 @@
+"""Codes that tell units apart: which unit a feature's dye comes from, read off the passes that dyed it.
+
+All codewords hold the same number of passes, so the union of two is never a codeword, and a feature that several
+units reach is known as mixed.
+"""
+
+from itertools import combinations, islice
+from math import comb
+
+import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
+
+INPUT = "<input>"
+"""Name under which the network's own input is dyed."""
+NOBODY = -1
+"""Instead of a unit: none of the source feeds this feature."""
+MIXED = -2
+"""Instead of a unit: several of the source feed this feature."""
+
+
+def codewords(units: int) -> Bool[Tensor, "unit bit"]:
+    """One codeword a unit, all of the same weight, as short as possible."""
+    bits = 1
+    while comb(bits, bits // 2) < units:
+        bits += 1
+    words = torch.zeros(units, bits, dtype=torch.bool)
+    if bits == 1:
+        words[:] = True
+        return words
+    chosen = torch.tensor(list(islice(combinations(range(bits), bits // 2), units)))
+    return words.scatter_(1, chosen, True)
+
+
+def decode(
+    code: Bool[Tensor, "feature bit"], dyed: Bool[Tensor, " feature"], units: int
+) -> Int64[Tensor, " feature"]:
+    """Unit that feeds each feature.
+
+    Args:
+        code: which passes dyed each feature.
+        dyed: which features the source dyes at all.
+        units: of the source.
+    """
+    words = codewords(units)
+    powers = 1 << torch.arange(words.shape[1])
+    numbers, order = torch.sort((words * powers).sum(1))
+    told = (code * powers).sum(1)
+    place = torch.searchsorted(numbers, told).clamp(max=units - 1)
+    fed = torch.where(numbers[place] == told, order[place], MIXED)
+    return torch.where(dyed, fed, NOBODY)

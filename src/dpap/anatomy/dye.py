@@ -1,0 +1,306 @@
+"""Run a network with dye in place of its weights, and look where it arrives.
+
+Weight layers emit what a pass tells them, spiking neurons are transparent, and everybody looks at what comes in.
+The dye is NaN: it passes normalisation, pooling, flattening, concatenation, additions, time loops and any Python
+between, and nothing else makes it.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from dpap.anatomy.calm import calm
+from dpap.anatomy.nested import Inputs, float_tensors, map_floats, run
+from dpap.anatomy.neurons import neuron_kind
+from dpap.anatomy.projections import is_depthwise, projection_kind, size_of
+from dpap.anatomy.state import rest
+
+Reach = dict[int, Bool[Tensor, "_"]]
+"""Axis of an activity, from the end -> which slices along it hold what is looked for."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place where dye is looked for: a module, and which of its calls in one forward pass.
+
+    Projections, depthwise convolutions and spiking neurons, whose calls are timesteps, gather all their calls
+    (call 0); other modules are told apart by call.
+    """
+
+    module: str
+    call: int = 0
+
+
+@dataclass
+class Pass:
+    """What one forward pass emits, what it looks for, and what was seen in it.
+
+    Attributes:
+        dye: projection -> which of its units emit dye, and not what is emitted elsewhere.
+        emit: what projections emit: "ones", "zeros", or "noise" of random sign.
+        silent: projections that emit zeros whatever the others do.
+        look: "dye" for NaN, "activity" for anything that is not zero.
+        stateful: what modules with a value per feature (normalisation) give: what they compute ("run"), nothing
+            ("zero", as they do for silent units), or what they get ("identity").
+        narrow: whether axes along which the dye does not lie in whole slices are ruled out.
+        seed: of the noise.
+        seen: site -> where it was seen.
+        calls: module -> how often it was called.
+        at_output: whether what is looked for arrived in an output.
+    """
+
+    dye: dict[str, Bool[Tensor, "_"]] = field(default_factory=dict)
+    emit: Literal["ones", "zeros", "noise"] = "ones"
+    silent: frozenset[str] = frozenset()
+    look: Literal["dye", "activity"] = "dye"
+    stateful: Literal["run", "zero", "identity"] = "run"
+    narrow: bool = False
+    seed: int = 0
+    seen: dict[Site, Reach] = field(default_factory=dict)
+    calls: dict[str, int] = field(default_factory=dict)
+    at_output: bool = False
+
+    def __post_init__(self) -> None:
+        self._generator = torch.Generator().manual_seed(self.seed)
+
+    def output(self, name: str, axis: int, known: "Known", device: torch.device) -> Tensor:
+        """What a projection emits in this pass."""
+        shape, dtype = known
+        if self.emit == "zeros" or name in self.silent:
+            return torch.zeros(shape, dtype=dtype, device=device)
+        if self.emit == "noise":
+            return torch.randn(shape, generator=self._generator).to(device, dtype)
+        output = torch.ones(shape, dtype=dtype, device=device)
+        dye = self.dye.get(name)
+        return (
+            output if dye is None else output.masked_fill_(along(dye, axis, len(shape)).to(device), torch.nan)
+        )
+
+
+Known = tuple[torch.Size, torch.dtype]
+"""Shape and precision of a layer's output."""
+
+
+def along(profile: Tensor, axis: int, dimensions: int) -> Tensor:
+    """Values along one axis, from the end, to be broadcast to an activity."""
+    shape = [1] * dimensions
+    shape[axis] = -1
+    return profile.view(shape)
+
+
+def holds_state(module: nn.Module) -> bool:
+    """Whether a leaf module keeps parameters or buffers of its own, which may belong to single units."""
+    own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+    return bool(own) and not any(True for _ in module.children())
+
+
+class Dyer:
+    """A network whose weight layers emit dye.
+
+    Args:
+        model: any network that runs forward.
+        example_inputs: what its forward takes.
+
+    Attributes:
+        projections: weight layers by name.
+        axes: site -> axes of its activity that may count features, from the end, if some were ruled out.
+        order: sites in the order of their calls.
+        shapes: site -> shape of its activity.
+        calls: module -> how often it was called in one forward pass.
+        mixing: modules with values of their own whose output does not have the dye where their input has it.
+    """
+
+    def __init__(self, model: nn.Module, example_inputs: Inputs) -> None:
+        self.model = model
+        self.example_inputs = example_inputs
+        self.projections: dict[str, nn.Module] = {}
+        self._depthwise: dict[str, nn.Module] = {}
+        self._passers: dict[str, nn.Module] = {}
+        self.axes: dict[Site, tuple[int, ...]] = {}
+        self.order: dict[Site, None] = {}
+        self.shapes: dict[Site, tuple[int, ...]] = {}
+        self.calls: dict[str, int] = {}
+        self.mixing: set[str] = set()
+        self._outputs: dict[tuple[str, tuple[int, ...]], Known] = {}
+        self._returned: dict[str, Any] = {}
+        self._now: Pass | None = None
+        for name, module in model.named_modules():
+            if is_depthwise(module):
+                self._depthwise[name] = module
+            elif projection_kind(module) is not None:
+                self.projections[name] = module
+            elif neuron_kind(module) is not None or holds_state(module):
+                self._passers[name] = module
+
+    @contextmanager
+    def ready(self, *, training_paths: bool) -> Iterator[None]:
+        """The network is calm, and its modules emit and look."""
+        changed: list[nn.Module] = []
+        forwards = {
+            **{name: (module, self._projection) for name, module in self.projections.items()},
+            **{name: (module, self._channelwise) for name, module in self._depthwise.items()},
+            **{name: (module, self._passer) for name, module in self._passers.items()},
+        }
+        with calm(self.model, training_paths=training_paths):
+            try:
+                for name, (module, make) in forwards.items():
+                    if "forward" in module.__dict__:
+                        raise TypeError(
+                            f"{name} ({type(module).__name__}) has a forward of its own on the instance (a wrapper?); "
+                            "give the unwrapped network to Pruner and wrap it afterwards"
+                        )
+                    module.__dict__["forward"] = make(name, module, module.forward)
+                    changed.append(module)
+                yield
+            finally:
+                for module in changed:
+                    del module.__dict__["forward"]
+
+    def run(self, now: Pass, inputs: Inputs | None = None) -> Pass:
+        """One forward pass."""
+        self._now = now
+        rest(self.model)
+        output = run(self.model, self.example_inputs if inputs is None else inputs)
+        now.at_output = any(bool(_found(tensor, now).any()) for tensor in float_tensors(output))
+        for name, calls in now.calls.items():
+            self.calls[name] = max(calls, self.calls.get(name, 0))
+        return now
+
+    def _pass(self) -> Pass:
+        if self._now is None:
+            raise RuntimeError("no pass is running: call run()")
+        return self._now
+
+    def _shape(
+        self, name: str, activity: Tensor, original: Callable[..., Any], rest: Any, options: Any
+    ) -> Known:
+        """Found by running the layer once."""
+        key = (name, tuple(activity.shape))
+        if key not in self._outputs:
+            output = original(torch.nan_to_num(activity), *rest, **options)
+            self._outputs[key] = (output.shape, output.dtype)
+        return self._outputs[key]
+
+    def _see(self, site: Site, axis: int, profile: Tensor) -> None:
+        seen = self._pass().seen.setdefault(site, {})
+        before = seen.get(axis)
+        if before is not None and before.shape == profile.shape:
+            profile = profile | before
+        seen[axis] = profile
+
+    def _narrow(self, site: Site, dyed: Tensor) -> None:
+        """Rule out axes along which the dyed slices are not all alike, or are all there are."""
+        if dyed.all() or not dyed.any():
+            return
+        left = []
+        for axis in self.axes.get(site, range(-dyed.ndim, 0)):
+            others = [other for other in range(-dyed.ndim, 0) if other != axis]
+            profile = dyed.any(dim=others) if others else dyed
+            alike = int(dyed.sum()) == int(profile.sum()) * int(dyed.any(dim=axis).sum())
+            if alike and not profile.all():
+                left.append(axis)
+        self.axes[site] = tuple(left)
+
+    def _projection(self, name: str, module: nn.Module, original: Callable[..., Any]) -> Callable[..., Any]:
+        axis, site = _activity_axis(module), Site(name)
+
+        def forward(input: Tensor, *rest: Any, **options: Any) -> Tensor:
+            known = self._shape(name, input, original, rest, options)
+            self.order.setdefault(site)
+            self.shapes[site] = tuple(input.shape)
+            self._see(site, axis, _profile(input, axis, self._pass()))
+            return self._pass().output(name, axis, known, input.device)
+
+        return forward
+
+    def _channelwise(self, name: str, module: nn.Module, original: Callable[..., Any]) -> Callable[..., Any]:
+        axis, site = _activity_axis(module), Site(name)
+        units, features = size_of(module)
+
+        def forward(input: Tensor, *rest: Any, **options: Any) -> Tensor:
+            now = self._pass()
+            known = self._shape(name, input, original, rest, options)
+            self.order.setdefault(site)
+            self.shapes[site] = tuple(input.shape)
+            profile = _profile(input, axis, now).repeat_interleave(units // features)
+            self._see(site, axis, profile)
+            output = now.output(name, axis, known, input.device)
+            here = along(profile.to(input.device), axis, output.ndim)
+            return output.masked_fill_(here, torch.nan) if now.look == "dye" else output * here
+
+        return forward
+
+    def _passer(self, name: str, module: nn.Module, original: Callable[..., Any]) -> Callable[..., Any]:
+        kind = neuron_kind(module)
+
+        def forward(*inputs: Any, **options: Any) -> Any:
+            now = self._pass()
+            given = (*inputs, *options.values())
+            activity = next((value for value in given if isinstance(value, Tensor)), None)
+            if activity is None or not activity.is_floating_point():
+                return original(*inputs, **options)
+            call = now.calls.get(name, 0)
+            now.calls[name] = call + 1
+            site = Site(name, 0 if kind is not None and kind.spikes else call)
+            self.order.setdefault(site)
+            self.shapes[site] = tuple(activity.shape)
+            if now.narrow:
+                self._narrow(site, torch.isnan(activity))
+            for axis in self.axes.get(site, range(-activity.ndim, 0)):
+                self._see(site, axis, _profile(activity, axis, now))
+            if kind is not None and kind.spikes and now.stateful != "zero":
+                return self._transparent(name, original, activity, inputs, options)
+            if kind is None and now.stateful != "run":
+                output = original(*inputs, **options)
+                if isinstance(output, Tensor) and output.shape == activity.shape:
+                    return activity if now.stateful == "identity" else torch.zeros_like(output)
+                return output
+            output = original(*inputs, **options)
+            if kind is None and now.narrow and not _same_dye(activity, output):
+                self.mixing.add(name)
+            return output
+
+        return forward
+
+    def _transparent(
+        self, name: str, original: Callable[..., Any], activity: Tensor, inputs: Any, options: Any
+    ) -> Any:
+        """What a spiking neuron gets, in the form in which it gives spikes (and states) itself."""
+        if name not in self._returned:
+            self._returned[name] = original(
+                *map_floats(tuple(inputs), torch.nan_to_num), **map_floats(options, torch.nan_to_num)
+            )
+        return map_floats(
+            self._returned[name], lambda part: activity if part.shape == activity.shape else part
+        )
+
+
+def _activity_axis(module: nn.Module) -> int:
+    kind = projection_kind(module)
+    if kind is None:
+        raise TypeError(f"expected a Linear or convolution layer; got {type(module).__name__}")
+    return kind.activity_axis
+
+
+def _found(activity: Tensor, now: Pass) -> Tensor:
+    return torch.isnan(activity) if now.look == "dye" else activity != 0
+
+
+def _profile(activity: Tensor, axis: int, now: Pass) -> Bool[Tensor, "_"]:
+    """Which slices along an axis hold what is looked for."""
+    others = [other for other in range(-activity.ndim, 0) if other != axis]
+    if now.look == "dye":
+        # a sum with NaN is NaN: one reading of the activity, and no mask of its size
+        return torch.isnan(activity.sum(others) if others else activity).cpu()
+    return (activity != 0).any(dim=others).cpu() if others else (activity != 0).cpu()
+
+
+def _same_dye(given: Tensor, output: Any) -> bool:
+    if not isinstance(output, Tensor) or output.shape != given.shape:
+        return False
+    return bool((torch.isnan(output) == torch.isnan(given)).all())

@@ -1,0 +1,260 @@
+"""Find the wiring of a network: what the dye showed, put together, and the fate of every layer."""
+
+import torch
+from torch import Tensor, nn
+
+from dpap.anatomy.codes import INPUT, MIXED, NOBODY
+from dpap.anatomy.dye import Site
+from dpap.anatomy.nested import Inputs
+from dpap.anatomy.neurons import neuron_kind
+from dpap.anatomy.projections import is_depthwise, projection_kind, size_of
+from dpap.anatomy.stain import Feeds, Stained, stain
+from dpap.anatomy.wiring import Attachment, Fate, NeuronSite, Projection, Wiring, unit_tensors
+
+
+def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
+    """Find the wiring of a network by staining it.
+
+    Args:
+        model: any network that runs forward.
+        example_inputs: what its forward takes: a tuple of positional or a dictionary of keyword arguments.
+
+    Raises:
+        ValueError: where no projection runs, or where none may lose a unit.
+    """
+    stained = stain(model, example_inputs)
+    modules = dict(model.named_modules())
+    projections = _projections(modules, stained)
+    if not projections:
+        raise ValueError(
+            "no projection (Linear or convolution) of the network ran on the example inputs; give the inputs that "
+            "training gives, and a network whose layers are torch.nn modules"
+        )
+    neurons = _neurons(modules, stained)
+    stepped = any(
+        neuron.spikes and neuron.time_axis is None and stained.calls[site.module] == 1
+        for site, neuron in neurons.items()
+    )
+    attachments = _attachments(modules, stained)
+    wiring = Wiring(projections, neurons, attachments, stained.training_paths, stepped)
+    shared = _sharing(modules)
+    for projection in projections.values():
+        projection.neuron = _activity_of(projection, wiring)
+        projection.fate, projection.reason = _fate(projection, wiring, stained, shared)
+        projection.synapses = projection.kind.name == "fc" and projection.dies
+    spread_permanence(wiring)
+    return wiring
+
+
+def _projections(modules: dict[str, nn.Module], stained: Stained) -> dict[str, Projection]:
+    projections = {}
+    for site in stained.order:
+        module = modules[site.module]
+        kind = projection_kind(module)
+        if kind is None or is_depthwise(module):
+            continue
+        units, features = size_of(module)
+        projections[site.module] = Projection(
+            site.module,
+            features,
+            stained.feeds.get(site, {}),
+            stained.gates.get(site, {}),
+            module,
+            kind,
+            units,
+        )
+    return projections
+
+
+def _neurons(modules: dict[str, nn.Module], stained: Stained) -> dict[Site, NeuronSite]:
+    neurons = {}
+    for site in stained.order:
+        kind = neuron_kind(modules[site.module])
+        if kind is None or site not in stained.axis or site not in stained.feeds:
+            continue
+        feeds = stained.feeds[site]
+        features = len(next(iter(feeds.values())))
+        time_axis = kind.time_axis_of(modules[site.module])
+        neurons[site] = NeuronSite(
+            site.module,
+            features,
+            feeds,
+            stained.gates.get(site, {}),
+            site,
+            stained.axis[site],
+            kind.spikes,
+            time_axis,
+            1 if time_axis is None else stained.shapes[site][time_axis],
+        )
+    return neurons
+
+
+def _attachments(modules: dict[str, nn.Module], stained: Stained) -> dict[str, Attachment]:
+    """Modules with a value per feature; one that is called several times belongs to the units of every call."""
+    attachments: dict[str, Attachment] = {}
+    for site, feeds in stained.feeds.items():
+        module = modules[site.module]
+        if site.module in stained.mixing or (
+            projection_kind(module) is not None and not is_depthwise(module)
+        ):
+            continue
+        features = len(next(iter(feeds.values())))
+        if not unit_tensors(module, features):
+            continue
+        gates = stained.gates.get(site, {})
+        known = attachments.get(site.module)
+        if known is None:
+            attachments[site.module] = Attachment(site.module, features, dict(feeds), dict(gates), module)
+        elif known.features == features:
+            known.gates = {}
+            for source, fed in feeds.items():
+                known.feeds[source] = _joined(known.feeds[source], fed) if source in known.feeds else fed
+    return attachments
+
+
+def _joined(one: Tensor, other: Tensor) -> Tensor:
+    """Who feeds features in either of two calls."""
+    both = torch.where(one == other, one, MIXED)
+    return torch.where(one == NOBODY, other, torch.where(other == NOBODY, one, both))
+
+
+def _sharing(modules: dict[str, nn.Module]) -> dict[str, str]:
+    """Modules that own a parameter together with another one -> that one."""
+    owners: dict[int, list[str]] = {}
+    for name, module in modules.items():
+        for parameter in module.parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append(name)
+    together = [names for names in owners.values() if len(names) > 1]
+    return {name: names[0] if name != names[0] else names[1] for names in together for name in names}
+
+
+def _activity_of(projection: Projection, wiring: Wiring) -> Site | None:
+    """Where the activity of a projection's units is seen: at the first neurons that carry them all, or where they
+    enter a projection if no neuron module does (functional activations).
+    """
+    for site, neuron in wiring.neurons.items():
+        if not neuron.incoming and _carries(neuron.feeds, projection):
+            return site
+    for reader in wiring.projections.values():
+        if _carries(reader.feeds, projection):
+            site = Site(reader.name)
+            if site not in wiring.neurons:
+                wiring.neurons[site] = NeuronSite(
+                    reader.name,
+                    reader.features,
+                    reader.feeds,
+                    reader.gates,
+                    site,
+                    reader.kind.activity_axis,
+                    spikes=False,
+                    time_axis=None,
+                    timesteps=1,
+                    incoming=True,
+                )
+            return site
+    return None
+
+
+def _carries(feeds: Feeds, projection: Projection) -> bool:
+    fed = feeds.get(projection.name)
+    return fed is not None and len(torch.unique(fed[fed >= 0])) == projection.units
+
+
+def _fate(
+    projection: Projection, wiring: Wiring, stained: Stained, shared: dict[str, str]
+) -> tuple[Fate, str]:
+    """Whether a projection's units may die, whether they can be removed, and why not."""
+    name = projection.name
+    readers = [other for other in wiring.projections.values() if name in other.feeds]
+    reads = [other.feeds[name] for other in readers]
+    if name in stained.outputs:
+        return "whole", "its units are the network's output"
+    if "weight" not in projection.module._parameters:
+        return "whole", "its weight is computed from other parameters (weight norm or a parametrisation)"
+    if name in shared:
+        return "whole", f"it shares a parameter with {shared[name]}"
+    if not reads:
+        return "whole", "its activity reaches no weight layer: is there a neuron that is not registered?"
+    if projection.neuron is None:
+        return (
+            "whole",
+            "its units are mixed, or no neuron carries them all, before their activity can be seen",
+        )
+    modulated = _modulated(projection, wiring)
+    if modulated is not None:
+        return modulated
+    for other in readers:
+        loud = stained.loud.get(other.name)
+        if loud is not None and bool((loud & (other.feeds[name] != NOBODY)).any()):
+            return "whole", f"a silent unit would still be heard at {other.name} (activation with f(0) != 0?)"
+    if any(bool((read == MIXED).any()) for read in reads):
+        return "silenced", "its units are mixed before the next weight layer"
+    unmapped = [
+        site.module
+        for site in stained.reached[name]
+        if site not in stained.feeds or name not in stained.feeds[site]
+    ]
+    if unmapped:
+        return "silenced", f"its units cannot be told apart at {unmapped[0]}"
+    reached = torch.cat([torch.unique(read[read >= 0]) for read in reads])
+    if len(torch.unique(reached)) < projection.units:
+        return "silenced", "some of its units reach no weight layer"
+    for other in readers:
+        if "weight" not in other.module._parameters:
+            return "silenced", f"the weight of {other.name} is computed from other parameters"
+    for reader in (*readers, *wiring.attachments.values()):
+        if name in reader.feeds and reader.name in shared:
+            return "silenced", f"{reader.name}, which it feeds, shares a parameter with {shared[reader.name]}"
+    return "prunable", ""
+
+
+def _modulated(projection: Projection, wiring: Wiring) -> tuple[Fate, str] | None:
+    """The fate of a projection that scales the activity of others, as a gate that is never quite shut does."""
+    whom: set[str] = set()
+    everywhere = True
+    for reader in wiring.projections.values():
+        if projection.name not in reader.feeds:
+            continue
+        mine = reader.feeds[projection.name] != NOBODY
+        others = {source: gated for source, gated in reader.gates.items() if source != projection.name}
+        free = ~reader.gates.get(projection.name, torch.zeros_like(mine))
+        scaled = torch.zeros_like(mine)
+        for source, gated in others.items():
+            if bool((gated & mine & free).any()):
+                scaled |= gated & free
+                whom.add(source)
+        everywhere &= bool(scaled[mine].all())
+    if not whom:
+        return None
+    names = ", ".join(sorted(whom))
+    if everywhere:
+        return "follows", f"its units leave with those of {names}, which they modulate"
+    return "whole", f"its units modulate those of {names}, and are heard elsewhere too"
+
+
+def spread_permanence(wiring: Wiring) -> None:
+    """Units that share a feature with a source that never leaves cannot leave either."""
+    changed = True
+    while changed:
+        changed = False
+        for projection in wiring.projections.values():
+            if projection.leaves:
+                stays = _who_stays(projection, wiring)
+                if stays is not None:
+                    who = "the network's input" if stays == INPUT else stays
+                    projection.fate = "silenced" if projection.dies else "whole"
+                    projection.reason = f"its units are joined with those of {who}, which stay"
+                    changed = True
+
+
+def _who_stays(projection: Projection, wiring: Wiring) -> str | None:
+    """A source that never leaves and shares a feature with a projection."""
+    for reader in wiring.readers():
+        if projection.name not in reader.feeds:
+            continue
+        mine = reader.feeds[projection.name] >= 0
+        for other, unit in reader.feeds.items():
+            stays = other == INPUT or not wiring.projections[other].leaves
+            if other != projection.name and stays and bool((mine & (unit != NOBODY)).any()):
+                return other
+    return None
