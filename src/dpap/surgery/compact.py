@@ -6,7 +6,7 @@ everything is put back.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Bool
@@ -75,6 +75,27 @@ def remove_dead(
     kept = what_remains(wiring, living.removable(wiring, round_to))
     if kept.everything:
         return kept, CompactReport(before, before, 0.0, time.perf_counter() - start)
+    _, difference = removed(model, wiring, kept, optimizers, example_inputs)
+    after = sum(parameter.numel() for parameter in model.parameters())
+    return kept, CompactReport(before, after, difference, time.perf_counter() - start)
+
+
+def removed(
+    model: nn.Module,
+    wiring: Wiring,
+    kept: Kept,
+    optimizers: Sequence[Optimizer],
+    example_inputs: Inputs,
+) -> tuple[Callable[[], None], float]:
+    """Keep only what is kept, and compare.
+
+    Returns:
+        What puts everything back, and the largest difference that it made to an output.
+
+    Raises:
+        CompactionError: where it is too large, or nothing runs; everything is put back then.
+    """
+    count = sum(wiring.projections[name].units - len(units) for name, units in kept.units.items())
     with Witness(model, wiring, example_inputs) as witness:
         silent = witness.look()
         undo = keep_only(model, wiring, kept, optimizers)
@@ -83,7 +104,7 @@ def remove_dead(
         except Exception as error:
             undo()
             raise CompactionError(
-                f"the network does not run without its {_count(wiring, kept)} dead units, so nothing was removed "
+                f"the network does not run without its {count} dead units, so nothing was removed "
                 f"({type(error).__name__}: {error}); code that fixes a number of channels, such as view(-1, 1960), "
                 "has to take it from the tensor"
             ) from error
@@ -91,12 +112,7 @@ def remove_dead(
         if not difference <= tolerance:
             undo()
             raise CompactionError(
-                f"without its {_count(wiring, kept)} dead units the network would compute something else: outputs "
-                f"differ by {difference:.1e} of the largest, {tolerance:.0e} is accepted; nothing was removed"
+                f"without its {count} dead units the network would compute something else: outputs differ by "
+                f"{difference:.1e} of the largest, {tolerance:.0e} is accepted; nothing was removed"
             )
-    after = sum(parameter.numel() for parameter in model.parameters())
-    return kept, CompactReport(before, after, difference, time.perf_counter() - start)
-
-
-def _count(wiring: Wiring, kept: Kept) -> int:
-    return sum(wiring.projections[name].units - len(units) for name, units in kept.units.items())
+    return undo, difference

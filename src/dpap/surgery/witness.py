@@ -25,6 +25,10 @@ class CompactionError(RuntimeError):
     """The compact network would not compute what the silenced one computes; nothing was changed."""
 
 
+class NothingFires(CompactionError):
+    """Removal cannot be checked on a network that is silent."""
+
+
 class Witness:
     """Runs a network in evaluation mode and, where it can, double precision, on an input that makes it fire."""
 
@@ -48,7 +52,7 @@ class Witness:
         """Outputs on whichever of these makes the most layers fire: the example, then stronger ones.
 
         Raises:
-            CompactionError: where none of them makes any neuron fire.
+            NothingFires: where none of them makes any neuron fire.
         """
         try:
             self.outputs()
@@ -68,7 +72,7 @@ class Witness:
             if most == len(names):
                 break
         if names and not most:
-            raise CompactionError(
+            raise NothingFires(
                 "no neuron fires on the example inputs, even 64 times as strong, so removal cannot be checked and "
                 "nothing was removed; give Pruner example inputs like those of training"
             )
