@@ -6,10 +6,17 @@ from torch import nn
 from dpap.models.pooling import AvgPool
 
 
-@given(st.integers(1, 4), st.integers(0, 3), st.integers(1, 3), st.integers(0, 7), st.integers(0, 7))
-def test_equals_torch_forwards_and_backwards(size, batch, channels, extra_height, extra_width):
+@given(
+    st.integers(1, 4),
+    st.integers(0, 3),
+    st.integers(1, 3),
+    st.integers(0, 7),
+    st.integers(0, 7),
+    st.sampled_from([torch.contiguous_format, torch.channels_last]),
+)
+def test_equals_torch_forwards_and_backwards(size, batch, channels, extra_height, extra_width, layout):
     shape = (batch, channels, size + extra_height, size + extra_width)
-    maps = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    maps = torch.randn(shape, dtype=torch.float64).to(memory_format=layout).requires_grad_()
     result, expected = AvgPool(size)(maps), nn.AvgPool2d(size)(maps)
     torch.testing.assert_close(result, expected)
     weight = torch.randn_like(result)

@@ -33,10 +33,11 @@ def test_area_is_one(surrogate):
 
 
 @given(surrogates, st.floats(0.01, 10))
-def test_in_place_derivative_scales_and_overwrites(surrogate, scale):
+def test_chain_scales_and_overwrites(surrogate, scale):
     x = torch.linspace(-2, 2, 101, dtype=torch.float64)
-    expected = scale * surrogate.derivative(x)
-    result = surrogate.derivative_(x, scale=scale)
+    upstream = torch.randn(101, dtype=torch.float64)
+    expected = scale * upstream * surrogate.derivative(x)
+    result = surrogate.chain_(x, upstream, scale=scale)
     assert result is x
     torch.testing.assert_close(x, expected, rtol=1e-9, atol=1e-12)
 

@@ -19,13 +19,15 @@ class Surrogate:
         """The smooth step, from 0 to 1."""
         raise NotImplementedError
 
-    def derivative_(self, x: Float[Tensor, "*any"], scale: float = 1.0) -> Float[Tensor, "*any"]:
-        """Overwrite `x` with `scale` times the derivative there."""
+    def chain_(
+        self, x: Float[Tensor, "*any"], upstream: Float[Tensor, "*any"], scale: float = 1.0
+    ) -> Float[Tensor, "*any"]:
+        """Overwrite `x` with `scale` times the derivative there times `upstream`."""
         raise NotImplementedError
 
     def derivative(self, x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
         """The derivative at `x`."""
-        return self.derivative_(x.clone())
+        return self.chain_(x.clone(), torch.ones_like(x))
 
 
 def _check_positive(name: str, value: float) -> None:
@@ -46,11 +48,14 @@ class ArcTan(Surrogate):
         """arctan(pi a x / 2) / pi + 1/2."""
         return torch.atan(x * (math.pi / 2 * self.alpha)) / math.pi + 0.5
 
-    def derivative_(self, x: Float[Tensor, "*any"], scale: float = 1.0) -> Float[Tensor, "*any"]:
-        """Overwrite `x` with `scale` times the derivative there."""
-        # scale a/2 / (1 + b x^2) = 1 / (p x^2 + q): no pass over x is spent on the constants' product
+    def chain_(
+        self, x: Float[Tensor, "*any"], upstream: Float[Tensor, "*any"], scale: float = 1.0
+    ) -> Float[Tensor, "*any"]:
+        """Overwrite `x` with `scale` times the derivative there times `upstream`."""
+        # upstream scale a/2 / (1 + b x^2) = upstream / (q + p x^2), in two passes
         q = 2 / (self.alpha * scale)
-        return x.square_().mul_(q * (math.pi / 2 * self.alpha) ** 2).add_(q).reciprocal_()
+        torch.addcmul(x.new_tensor(q), x, x, value=q * (math.pi / 2 * self.alpha) ** 2, out=x)
+        return torch.div(upstream, x, out=x)
 
 
 @dataclass(frozen=True)
@@ -66,10 +71,13 @@ class Sigmoid(Surrogate):
         """sigmoid(a x)."""
         return torch.sigmoid(x * self.alpha)
 
-    def derivative_(self, x: Float[Tensor, "*any"], scale: float = 1.0) -> Float[Tensor, "*any"]:
-        """Overwrite `x` with `scale` times the derivative there."""
+    def chain_(
+        self, x: Float[Tensor, "*any"], upstream: Float[Tensor, "*any"], scale: float = 1.0
+    ) -> Float[Tensor, "*any"]:
+        """Overwrite `x` with `scale` times the derivative there times `upstream`."""
         y = x.mul_(self.alpha).sigmoid_()
-        return y.addcmul_(y, y, value=-1).mul_(self.alpha * scale)
+        y.addcmul_(y, y, value=-1).mul_(self.alpha * scale)
+        return y.mul_(upstream)
 
 
 @dataclass(frozen=True)
@@ -86,9 +94,12 @@ class Triangle(Surrogate):
         u = (x / self.width).clamp(-1, 1)
         return 0.5 + u - 0.5 * u * u.abs()
 
-    def derivative_(self, x: Float[Tensor, "*any"], scale: float = 1.0) -> Float[Tensor, "*any"]:
-        """Overwrite `x` with `scale` times the derivative there."""
-        return x.abs_().mul_(-scale / self.width**2).add_(scale / self.width).clamp_(min=0)
+    def chain_(
+        self, x: Float[Tensor, "*any"], upstream: Float[Tensor, "*any"], scale: float = 1.0
+    ) -> Float[Tensor, "*any"]:
+        """Overwrite `x` with `scale` times the derivative there times `upstream`."""
+        x.abs_().mul_(-scale / self.width**2).add_(scale / self.width).clamp_(min=0)
+        return x.mul_(upstream)
 
 
 SURROGATES: dict[str, Callable[..., Surrogate]] = {
