@@ -9,15 +9,19 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring, find_wiring
+from dpap.anatomy.nested import Inputs
 from dpap.anatomy.recording import Recorder
 from dpap.budget import dead_timesteps, dead_weights, scheduled_share
 from dpap.config import PruningConfig
+from dpap.given import as_copies, as_inputs, as_optimizers, unwrapped
 from dpap.life import Life
 from dpap.reports import LayerReport, PruneReport
 from dpap.surgery import CompactionError, CompactReport, Silence
 from dpap.surgery.compact import remove_dead, what_remains
+from dpap.surgery.compiled import recompile
+from dpap.surgery.copies import Copies
+from dpap.surgery.rehearsal import rehearse
 from dpap.surgery.slicing import Kept, keep_only
-from dpap.surgery.timesteps import silence_timesteps
 
 
 class Pruner:
@@ -28,11 +32,14 @@ class Pruner:
     works on the network in place, and references to its parameters stay valid.
 
     Args:
-        model: any network whose forward runs on `example_inputs`; give it before wrapping it (compile, DDP).
-        example_inputs: what its forward takes: a tensor, or a tuple of positional arguments. A small batch of
-            real data is best, for it also serves to check every removal.
+        model: any network whose forward runs on `example_inputs`, also as `torch.compile` and `DataParallel` return
+            it, whose results stay in use.
+        example_inputs: what its forward takes: a tensor, a tuple of positional or a dict of keyword arguments, on the
+            network's device. A small batch of real data is best, for it also serves to check every removal.
         optimizer: the optimizer, or several, of its parameters.
         config: what to prune and how much.
+        copies: networks of the same structure that follow it, such as its `torch.optim.swa_utils.AveragedModel` or
+            a deep copy: what dies in it is silenced there, and what leaves it leaves there.
 
     Attributes:
         wiring: what is connected to what, what can be pruned, and why the rest cannot; print it.
@@ -41,24 +48,29 @@ class Pruner:
     def __init__(
         self,
         model: nn.Module,
-        example_inputs: Tensor | tuple[Any, ...],
+        example_inputs: Tensor | Inputs,
         optimizer: Optimizer | Sequence[Optimizer] | None = None,
         config: PruningConfig | None = None,
+        copies: nn.Module | Sequence[nn.Module] = (),
     ) -> None:
-        self.model = model
+        self.model = unwrapped(model)
         self.config = config or PruningConfig()
         self.epoch = 0
-        self._example = example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)
-        self._optimizers = _as_optimizers(optimizer)
-        self.wiring: Wiring = find_wiring(model, self._example)
+        self._example = as_inputs(example_inputs, self.model)
+        self._optimizers = as_optimizers(optimizer)
+        followers = as_copies(copies, self.model)
+        self.wiring: Wiring = find_wiring(self.model, self._example)
+        rehearse(self.model, self.wiring, self._example)
+        self._copies = Copies(followers, self.wiring, self._optimizers)
         self._life = Life(self.wiring, self.config)
         if not self._life.living.units:
             raise ValueError(f"nothing in this network can be pruned:\n{self.wiring}")
         self._born = {name: weights for name, (_, weights) in self._life.living.weights(self.wiring).items()}
         self._units_born = {name: projection.units for name, projection in self.wiring.projections.items()}
         self._origin = {name: torch.arange(units) for name, units in self._units_born.items()}
-        self._silence = Silence(model, self.wiring, self._optimizers)
-        self._recorder = Recorder(model, self.wiring, self.config.observe_every, self._life.observe)
+        self._silence = Silence(self.model, self.wiring, self._optimizers)
+        self._recorder = Recorder(self.model, self.wiring, self.config.observe_every, self._life.observe)
+        recompile()
 
     @property
     def sparsity(self) -> float:
@@ -131,6 +143,7 @@ class Pruner:
             self.model, self.wiring, self._life.living, self._optimizers, self._example
         )
         if not kept.everything:
+            self._copies.keep_only(kept)
             self._renumber(kept)
         return report
 
@@ -142,6 +155,7 @@ class Pruner:
         """
         self._recorder.remove()
         self._silence.remove()
+        recompile()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on, as plain tensors and numbers; also the structure of a compacted network."""
@@ -185,6 +199,7 @@ class Pruner:
         kept = what_remains(self.wiring, leaving)
         if not kept.everything:
             keep_only(self.model, self.wiring, kept, self._optimizers)
+            self._copies.keep_only(kept)
             self._renumber(kept)
         self.epoch = int(state["epoch"])
         self._life.load_state_dict(state)
@@ -197,19 +212,9 @@ class Pruner:
         return sum(self._born.values())
 
     def _impose(self) -> None:
-        """Silence the dead."""
+        """Silence the dead, here and in the copies."""
         self._silence.impose(self._life.living)
-        for name, alive in self._life.living.timesteps.items():
-            projection = self.wiring.projections[name]
-            neuron = self.wiring.neuron_of(projection)
-            if neuron is None or neuron.time_axis is None:
-                continue
-            of_site = torch.ones(alive.shape[0], neuron.features, dtype=torch.bool, device=alive.device)
-            fed = neuron.feeds[name]
-            known = (fed >= 0).nonzero().flatten().to(alive.device)
-            of_site[:, known] = alive[:, fed[fed >= 0].to(alive.device)]
-            module = self.model.get_submodule(neuron.site.module)
-            silence_timesteps(module, of_site, neuron.time_axis, neuron.axis)
+        self._copies.impose(self._life.living)
 
     def _compact_if_worth_it(self) -> CompactReport | None:
         kept = what_remains(self.wiring, self._life.living.removable(self.wiring))
@@ -258,15 +263,3 @@ class Pruner:
                 )
             )
         return reports
-
-
-def _as_optimizers(optimizer: Optimizer | Sequence[Optimizer] | None) -> tuple[Optimizer, ...]:
-    if optimizer is None:
-        return ()
-    optimizers = (optimizer,) if isinstance(optimizer, Optimizer) else tuple(optimizer)
-    for one in optimizers:
-        if not isinstance(one, Optimizer):
-            raise TypeError(
-                f"optimizer expects a torch.optim.Optimizer, or several; got {type(one).__name__}"
-            )
-    return optimizers

@@ -1,29 +1,135 @@
-"""What hangs on a parameter in an optimizer: moments and other state of the parameter's own shape."""
+"""What hangs on a parameter in an optimizer: moments, factored moments, the history of a quasi-Newton method.
 
-from collections.abc import Callable, Iterator
+State is told by its layout, not by the optimizer's class: a tensor with the parameter's axes, each whole or of size 1
+(as in the factored moments of Adafactor), is changed along with the parameter; single numbers stay. State of any
+other layout is refused: dropped, it would change the training that follows without a word.
+"""
 
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Bool
 from torch import Tensor
 from torch.nn import Parameter
-from torch.optim import Optimizer
+from torch.optim import LBFGS, Optimizer
+
+from dpap.surgery.witness import CompactionError
 
 
 def moments(optimizer: Optimizer, parameter: Parameter) -> Iterator[tuple[str, Tensor]]:
-    """State tensors of a parameter's shape, by name; scalars such as step counts are none of them."""
+    """State tensors that are laid out like a parameter, by name; axes of size 1 hold means over the parameter's."""
     for name, value in optimizer.state.get(parameter, {}).items():
-        if isinstance(value, Tensor) and value.shape == parameter.shape:
+        if _is_moment(value, parameter):
             yield name, value
 
 
-def change_moments(
+@torch.no_grad()
+def silence_moments(optimizer: Optimizer, parameter: Parameter, dead: Bool[Tensor, "..."]) -> None:
+    """Clear the moments of a parameter's dead entries; a mean is dead where everything that it is of is."""
+    for _, moment in moments(optimizer, parameter):
+        averaged = dead
+        for axis, size in enumerate(moment.shape):
+            if size != dead.shape[axis]:
+                averaged = averaged.all(axis, keepdim=True)
+        moment.masked_fill_(averaged.to(moment.device), 0)
+
+
+def forget_curvature(optimizer: Optimizer) -> None:
+    """Let a quasi-Newton method start anew: what it knows of the curvature is of a network that is no more."""
+    if isinstance(optimizer, LBFGS):
+        for state in optimizer.state.values():
+            state.clear()
+
+
+def check_state(optimizer: Optimizer) -> None:
+    """See that an optimizer keeps nothing but what can be changed along with its parameters.
+
+    All its parameters count, for a matrix over the units of a square weight looks like a moment, elsewhere it does not.
+
+    Raises:
+        CompactionError: where it does.
+    """
+    if isinstance(optimizer, LBFGS):
+        return
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if not _is_number(value) and not _is_moment(value, parameter):
+                got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise CompactionError(
+                    f"{type(optimizer).__name__} keeps {name!r} ({got}) of a parameter {tuple(parameter.shape)}; "
+                    "expected numbers, and tensors laid out like the parameter, which can be sliced along with it. "
+                    "Nothing was removed: call optimizer.state.clear() before, so that the optimizer starts anew, or "
+                    "prune without removal"
+                )
+
+
+def change_state(
     optimizer: Optimizer, parameter: Parameter, change: Callable[[Tensor], Tensor]
 ) -> Callable[[], None]:
-    """Replace every moment of a parameter by `change(moment)`; returns what puts the old ones back."""
+    """Change everything that an optimizer keeps of a parameter, before the parameter itself is changed.
+
+    Args:
+        optimizer: any; the history of LBFGS, which is one vector of all its parameters, changes in place of this one.
+        parameter: of the optimizer or not.
+        change: of a tensor laid out like the parameter; leaves axes of another size alone.
+
+    Returns:
+        What puts the old state back.
+
+    """
+    if isinstance(optimizer, LBFGS):
+        return _change_history(optimizer, parameter, change)
     state = optimizer.state.get(parameter, {})
-    old = dict(moments(optimizer, parameter))
-    for name, value in old.items():
-        state[name] = change(value)
+    old = dict(state)
+    state.update({name: change(moment) for name, moment in moments(optimizer, parameter)})
+    return lambda: state.update(old)
+
+
+def _is_moment(value: Any, parameter: Tensor) -> bool:
+    if not isinstance(value, Tensor) or value.ndim != parameter.ndim or value.ndim == 0:
+        return False
+    return all(size in (1, whole) for size, whole in zip(value.shape, parameter.shape, strict=True))
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.numel() <= 1
+    if isinstance(value, Mapping):
+        return all(_is_number(part) for part in value.values())
+    if isinstance(value, list | tuple):
+        return all(_is_number(part) for part in value)
+    return value is None or isinstance(value, int | float | complex | str)
+
+
+def _change_history(
+    optimizer: LBFGS, parameter: Parameter, change: Callable[[Tensor], Tensor]
+) -> Callable[[], None]:
+    first, start, total = None, None, 0
+    for group in optimizer.param_groups:
+        for one in group["params"]:
+            first = one if first is None else first
+            start = total if one is parameter else start
+            total += one.numel()
+    state = optimizer.state.get(first, {})
+    if start is None or first is None:
+        return lambda: None
+    begin, end = start, start + parameter.numel()
+
+    def changed(value: Any) -> Any:
+        if isinstance(value, list):
+            return [changed(part) for part in value]
+        if not isinstance(value, Tensor) or value.shape != (total,):
+            return value
+        own = change(value[begin:end].view(parameter.shape))
+        return torch.cat([value[:begin], own.flatten(), value[end:]])
+
+    old, known = dict(state), optimizer._numel_cache
+    state.update({name: changed(value) for name, value in old.items()})
+    optimizer._numel_cache = None
 
     def undo() -> None:
         state.update(old)
+        optimizer._numel_cache = known
 
     return undo

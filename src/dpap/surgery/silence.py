@@ -1,6 +1,6 @@
 """Silence that holds: the dead are exactly zero after every optimizer step, and stay so."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,9 +11,10 @@ from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring, neuron_kind
 from dpap.anatomy.projections import between
-from dpap.anatomy.wiring import unit_tensors
+from dpap.anatomy.wiring import Attachment, unit_tensors
 from dpap.surgery.living import Living
-from dpap.surgery.optimizer import moments
+from dpap.surgery.optimizer import forget_curvature, silence_moments
+from dpap.surgery.timesteps import AXES, BUFFER, silence_timesteps
 
 
 def dead_tensors(wiring: Wiring, living: Living) -> list[tuple[Tensor, Bool[Tensor, "..."]]]:
@@ -43,19 +44,62 @@ def dead_tensors(wiring: Wiring, living: Living) -> list[tuple[Tensor, Bool[Tens
             continue
         dead = ~living.features(attachment)
         if dead.any():
-            for tensor_name, axis in unit_tensors(attachment.module, attachment.features).items():
-                tensor = getattr(attachment.module, tensor_name)
+            for tensor, axis in unit_parts(attachment):
                 along = [1] * tensor.ndim
                 along[axis] = -1
                 found.append((tensor, dead.to(tensor.device).view(along).expand(tensor.shape).contiguous()))
     return found
 
 
+def unit_parts(attachment: Attachment) -> Iterator[tuple[Tensor, int]]:
+    """Parameters and buffers of an attachment with one value per feature, and the axis that counts them."""
+    for name, axis in unit_tensors(attachment.module, attachment.features).items():
+        if name not in (BUFFER, AXES):
+            yield getattr(attachment.module, name), axis
+
+
+@torch.no_grad()
+def impose(
+    model: nn.Module, wiring: Wiring, living: Living, optimizers: Sequence[Optimizer]
+) -> list[tuple[Tensor, Bool[Tensor, "..."]]]:
+    """Clear values, gradients and moments of the dead, and let no neuron fire at its dead timesteps.
+
+    Returns:
+        What `dead_tensors` does.
+    """
+    found = dead_tensors(wiring, living)
+    if any(bool(tensor[dead].any()) for tensor, dead in found):
+        for optimizer in optimizers:
+            forget_curvature(optimizer)
+    for tensor, dead in found:
+        _clear(tensor, dead)
+        _clear(tensor.grad, dead)
+        for optimizer in optimizers:
+            if isinstance(tensor, Parameter):
+                silence_moments(optimizer, tensor, dead)
+    _impose_timesteps(model, wiring, living)
+    return found
+
+
+def _impose_timesteps(model: nn.Module, wiring: Wiring, living: Living) -> None:
+    for name, alive in living.timesteps.items():
+        neuron = wiring.neuron_of(wiring.projections[name])
+        if neuron is None or neuron.time_axis is None:
+            continue
+        of_site = torch.ones(alive.shape[0], neuron.features, dtype=torch.bool, device=alive.device)
+        fed = neuron.feeds[name]
+        known = (fed >= 0).nonzero().flatten().to(alive.device)
+        of_site[:, known] = alive[:, fed[fed >= 0].to(alive.device)]
+        module = model.get_submodule(neuron.site.module)
+        silence_timesteps(module, of_site, neuron.time_axis, neuron.axis)
+
+
 class Silence:
     """Keeps the dead at zero: weights, biases, normalisation, their gradients and their optimizer's moments.
 
-    With an optimizer, gradients of the dead are cleared before each of its steps and their values after it;
-    without one, values are cleared before every forward of the network.
+    Gradients of the dead are cleared as soon as they arrive, so that whoever looks at gradients (clipping, a gradient
+    scaler) sees what it would see without the dead. Their values are cleared after each step of the optimizers;
+    without an optimizer, before every forward of the network.
 
     Args:
         model: the network.
@@ -64,9 +108,11 @@ class Silence:
     """
 
     def __init__(self, model: nn.Module, wiring: Wiring, optimizers: Sequence[Optimizer]) -> None:
+        self.model = model
         self.wiring = wiring
         self.optimizers = tuple(optimizers)
         self._dead: list[tuple[Tensor, Tensor]] = []
+        self._watched: list[Any] = []
         self._handles: list[Any] = []
         for optimizer in self.optimizers:
             self._handles.append(optimizer.register_step_pre_hook(self._before_step))
@@ -75,35 +121,34 @@ class Silence:
             self._handles.append(model.register_forward_pre_hook(self._before_forward))
 
     def impose(self, living: Living) -> None:
-        """From now on exactly what `living` says is silent; clears values, gradients and moments at once."""
-        self._dead = dead_tensors(self.wiring, living)
-        self._clear_gradients()
-        self._clear_values()
-        for tensor, dead in self._dead:
-            for optimizer in self.optimizers:
-                if isinstance(tensor, Parameter):
-                    for _, moment in moments(optimizer, tensor):
-                        moment.masked_fill_(dead, 0)
+        """From now on exactly what `living` says is silent; clears it at once."""
+        self._dead = impose(self.model, self.wiring, living, self.optimizers)
+        for handle in self._watched:
+            handle.remove()
+        self._watched = [
+            tensor.register_post_accumulate_grad_hook(_clearing(dead))
+            for tensor, dead in self._dead
+            if tensor.requires_grad
+        ]
 
     def remove(self) -> None:
         """Take the hooks out; the dead stay zero only as long as nobody moves them."""
-        for handle in self._handles:
+        for handle in (*self._handles, *self._watched):
             handle.remove()
         self._handles.clear()
+        self._watched.clear()
 
     @torch.no_grad()
     def _clear_values(self) -> None:
         for tensor, dead in self._dead:
-            # while a removal is being checked the dead are gone already, and what remains is zero
-            if tensor.shape == dead.shape:
-                tensor.masked_fill_(dead, 0)
+            _clear(tensor, dead)
 
     def _clear_gradients(self) -> None:
         for tensor, dead in self._dead:
-            if tensor.grad is not None:
-                tensor.grad.masked_fill_(dead, 0)
+            _clear(tensor.grad, dead)
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        # of parameters that were frozen when their units died, and of gradients that somebody else put there
         self._clear_gradients()
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -111,3 +156,13 @@ class Silence:
 
     def _before_forward(self, model: nn.Module, args: Any) -> None:
         self._clear_values()
+
+
+def _clear(tensor: Tensor | None, dead: Bool[Tensor, "..."]) -> None:
+    # from a removal until what is left is imposed anew the dead are gone already, and what remains is zero
+    if tensor is not None and tensor.shape == dead.shape:
+        tensor.masked_fill_(dead, 0)
+
+
+def _clearing(dead: Bool[Tensor, "..."]) -> Callable[[Tensor], None]:
+    return lambda parameter: _clear(parameter.grad, dead)

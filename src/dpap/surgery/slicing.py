@@ -4,21 +4,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring
 from dpap.anatomy.dye import Site
-from dpap.anatomy.projections import select
-from dpap.anatomy.wiring import Attachment, Projection, unit_tensors
-from dpap.surgery.optimizer import change_moments
+from dpap.anatomy.projections import is_depthwise, select, size_of
+from dpap.anatomy.state import slice_state
+from dpap.anatomy.wiring import Attachment, Projection
+from dpap.surgery.optimizer import change_state, check_state
+from dpap.surgery.silence import unit_parts
 from dpap.surgery.timesteps import keep_timesteps
+from dpap.surgery.witness import CompactionError
+
+Undo = Callable[[], None]
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What remains of each part: indices of units by projection, of features by module."""
+    """What remains of each part: indices of units by projection, of features by reader."""
 
     units: dict[str, Tensor]
     features: dict[str | Site, Tensor]
@@ -29,91 +35,120 @@ class Kept:
         return not self.units and not self.features
 
 
-def keep_only(
-    model: nn.Module, wiring: Wiring, kept: Kept, optimizers: Sequence[Optimizer]
-) -> Callable[[], None]:
-    """Slice parameters, buffers, gradients and moments to what remains; returns what undoes it.
+def keep_only(model: nn.Module, wiring: Wiring, kept: Kept, optimizers: Sequence[Optimizer]) -> Undo:
+    """Slice parameters, buffers, gradients, moments and hidden state to what remains; returns what undoes it.
 
-    Tensors stay the same objects, so that everybody's references stay valid.
+    Tensors stay the same objects, so that everybody's references and hooks stay valid.
+
+    Raises:
+        CompactionError: where something cannot be sliced; nothing is changed then.
     """
-    undo: list[Callable[[], None]] = []
-    for projection in wiring.projections.values():
-        _slice_projection(projection, kept, optimizers, undo)
-    for attachment in wiring.attachments.values():
-        _slice_attachment(attachment, kept, optimizers, undo)
-    for site, neuron in wiring.neurons.items():
-        if site.call == 0 and not neuron.incoming and site in kept.features:
-            undo.append(keep_timesteps(model.get_submodule(site.module), kept.features[site]))
+    for optimizer in optimizers:
+        check_state(optimizer)
+    knife = _Knife(optimizers)
+    try:
+        for projection in wiring.projections.values():
+            knife.slice_projection(projection, kept)
+        for attachment in wiring.attachments.values():
+            knife.slice_attachment(attachment, kept)
+        for site, neuron in wiring.neurons.items():
+            if site.call == 0 and not neuron.incoming and site in kept.features:
+                module, features = model.get_submodule(site.module), kept.features[site]
+                knife.undo.append(slice_state(module, neuron.axis, neuron.features, features))
+                knife.undo.append(keep_timesteps(module, features))
+    except BaseException:
+        knife.put_back()
+        raise
+    return knife.put_back
 
-    def undo_all() -> None:
-        for step in reversed(undo):
+
+class _Knife:
+    """Slices, and remembers how to put back."""
+
+    def __init__(self, optimizers: Sequence[Optimizer]) -> None:
+        self.optimizers = optimizers
+        self.undo: list[Undo] = []
+        self._sliced: dict[Tensor, str] = {}
+
+    def put_back(self) -> None:
+        for step in reversed(self.undo):
             step()
+        self.undo.clear()
 
-    return undo_all
+    def slice_projection(self, projection: Projection, kept: Kept) -> None:
+        module = projection.module
+        units, features = kept.units.get(projection.name), kept.features.get(projection.name)
+        if units is None and features is None:
+            return
+        weight = module.get_parameter("weight")
+        remains = partial(select, module=module, shape=weight.shape, units=units, features=features)
+        self._change(projection.name, weight, remains)
+        if units is not None:
+            bias = module._parameters.get("bias")
+            if bias is not None:
+                self._change(projection.name, bias, partial(_along, axis=0, size=len(bias), index=units))
+            self._set_number(module, ("out_features", "out_channels"), len(units))
+        if features is not None:
+            self._set_number(module, ("in_features", "in_channels"), len(features))
+
+    def slice_attachment(self, attachment: Attachment, kept: Kept) -> None:
+        module, features = attachment.module, kept.features.get(attachment.name)
+        if features is None:
+            return
+        units, channels = size_of(module) if is_depthwise(module) else (0, 0)
+        for tensor, axis in list(unit_parts(attachment)):
+            along = partial(_along, axis=axis, size=tensor.shape[axis], index=features)
+            self._change(attachment.name, tensor, along)
+        self._set_number(module, ("num_features", "num_parameters", "out_channels"), len(features))
+        if units:
+            self._set_number(module, ("in_channels", "groups"), len(features) * channels // units)
+
+    def _change(self, name: str, tensor: Tensor, change: Callable[[Tensor], Tensor]) -> None:
+        """Change a tensor, its gradient and its moments in the same way."""
+        if tensor in self._sliced:
+            raise CompactionError(
+                f"{self._sliced[tensor]} and {name} share a parameter {tuple(tensor.shape)}, so its units cannot be "
+                "removed for each of them; nothing was removed"
+            )
+        self._sliced[tensor] = name
+        change = partial(_laid_out_alike, change=change)
+        data, gradient = tensor.data, tensor.grad
+        if isinstance(tensor, Parameter):
+            for optimizer in self.optimizers:
+                self.undo.append(change_state(optimizer, tensor, change))
+
+        def put_back() -> None:
+            _replace(tensor, data, gradient)
+
+        self.undo.append(put_back)
+        _replace(tensor, change(data), None if gradient is None else change(gradient))
+
+    def _set_number(self, module: nn.Module, names: Sequence[str], new: int) -> None:
+        for name in names:
+            old = getattr(module, name, None)
+            if isinstance(old, int) and not isinstance(old, bool):
+                self.undo.append(partial(setattr, module, name, old))
+                setattr(module, name, new)
 
 
-def _change(
-    tensor: Tensor,
-    change: Callable[[Tensor], Tensor],
-    optimizers: Sequence[Optimizer],
-    undo: list[Callable[[], None]],
-) -> None:
-    """Change a tensor, its gradient and its moments in the same way."""
-    data, gradient = tensor.data, tensor.grad
-
-    def put_back() -> None:
-        tensor.grad = None
-        tensor.data = data
-        tensor.grad = gradient
-
-    undo.append(put_back)
-    if isinstance(tensor, Parameter):
-        for optimizer in optimizers:
-            undo.append(change_moments(optimizer, tensor, change))
+def _replace(tensor: Tensor, data: Tensor, gradient: Tensor | None) -> None:
     tensor.grad = None
-    tensor.data = change(data)
-    if gradient is not None:
-        tensor.grad = change(gradient)
+    # a graph that is still alive, such as that of the last loss, holds a node that expects gradients of the old
+    # shape; torch makes a new one where the precision changes
+    tensor.data = data.new_empty(0, dtype=torch.float16 if data.dtype != torch.float16 else torch.float32)
+    tensor.data = data
+    tensor.grad = gradient
 
 
-def _set_number(module: nn.Module, names: Sequence[str], new: int, undo: list[Callable[[], None]]) -> None:
-    for name in names:
-        old = getattr(module, name, None)
-        if isinstance(old, int) and not isinstance(old, bool):
-            undo.append(lambda name=name, old=old: setattr(module, name, old))  # type: ignore[misc]
-            setattr(module, name, new)
+def _laid_out_alike(tensor: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Change a tensor and keep its memory format."""
+    changed = change(tensor)
+    if not tensor.is_contiguous():
+        for dimensions, memory_format in ((4, torch.channels_last), (5, torch.channels_last_3d)):
+            if tensor.ndim == dimensions and tensor.is_contiguous(memory_format=memory_format):
+                return changed.contiguous(memory_format=memory_format)
+    return changed
 
 
-def _slice_projection(
-    projection: Projection, kept: Kept, optimizers: Sequence[Optimizer], undo: list[Callable[[], None]]
-) -> None:
-    module = projection.module
-    units, features = kept.units.get(projection.name), kept.features.get(projection.name)
-    if units is None and features is None:
-        return
-    weight = module.get_parameter("weight")
-    remains = partial(select, module=module, shape=weight.shape, units=units, features=features)
-    _change(weight, remains, optimizers, undo)
-    if units is not None:
-        bias = module._parameters.get("bias")
-        if bias is not None:
-            _change(bias, partial(_along, axis=0, index=units), optimizers, undo)
-        _set_number(module, ("out_features", "out_channels"), len(units), undo)
-    if features is not None:
-        _set_number(module, ("in_features", "in_channels"), len(features), undo)
-
-
-def _along(tensor: Tensor, axis: int, index: Tensor) -> Tensor:
-    return tensor.index_select(axis, index.to(tensor.device))
-
-
-def _slice_attachment(
-    attachment: Attachment, kept: Kept, optimizers: Sequence[Optimizer], undo: list[Callable[[], None]]
-) -> None:
-    features = kept.features.get(attachment.name)
-    if features is None:
-        return
-    for name, axis in unit_tensors(attachment.module, attachment.features).items():
-        along = partial(_along, axis=axis, index=features)
-        _change(getattr(attachment.module, name), along, optimizers, undo)
-    _set_number(attachment.module, ("num_features", "num_parameters"), len(features), undo)
+def _along(tensor: Tensor, axis: int, size: int, index: Tensor) -> Tensor:
+    return tensor if tensor.shape[axis] != size else tensor.index_select(axis, index.to(tensor.device))

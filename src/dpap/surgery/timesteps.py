@@ -8,6 +8,8 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from dpap.surgery.compiled import recompile
+
 BUFFER = "timestep_alive"
 AXES = "timestep_axes"
 
@@ -47,17 +49,19 @@ def silence_timesteps(
         return None
     module.register_buffer(BUFFER, alive.clone())
     module.register_buffer(AXES, torch.tensor([time_axis, feature_axis]))
+    recompile()
     return module.register_forward_hook(_mask_output)
 
 
 def keep_timesteps(module: nn.Module, features: Tensor) -> Callable[[], None]:
     """Slice the mask of a module, if it has one, to the features that remain; returns what undoes it."""
-    alive = module._buffers.get(BUFFER)
-    if alive is None:
+    mask = module._buffers.get(BUFFER)
+    if mask is None:
         return lambda: None
-    module._buffers[BUFFER] = alive[:, features.to(alive.device)]
+    alive = mask.data
+    mask.data = alive[:, features.to(alive.device)]
 
     def undo() -> None:
-        module._buffers[BUFFER] = alive
+        mask.data = alive
 
     return undo
