@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from operator import methodcaller
 
 from torch import nn
 
+from dpap.anatomy.frameworks import NEURONS, RESETS, qualified_name, step_mode_axis
 from dpap.spiking import SpikingNeuron
 
 
@@ -16,10 +19,12 @@ class NeuronKind:
         spikes: whether it emits spikes (a comparison, which no dye passes) rather than a rate.
         time_axis: axis of its output over which time runs, or None where each call is one timestep
             (or where there is no time); a function of the module where that depends on its settings.
+        reset: puts a module of this kind to rest; None where it has no state, or a forward resets it itself.
     """
 
     spikes: bool
     time_axis: int | Callable[[nn.Module], int | None] | None = None
+    reset: Callable[[nn.Module], object] | None = None
 
     def time_axis_of(self, module: nn.Module) -> int | None:
         """Time axis of one module of this kind."""
@@ -55,27 +60,69 @@ _REGISTRY: dict[type[nn.Module], NeuronKind] = {
 }
 
 
+_RESETS = ("reset_mem", "reset_state", "reset")
+"""Methods by which neurons are put to rest, the most telling first."""
+
+
 def register_neuron(
     neuron: type[nn.Module],
     *,
     spikes: bool,
     time_axis: int | Callable[[nn.Module], int | None] | None = None,
+    reset: Callable[[nn.Module], object] | None = None,
 ) -> None:
     """Make a class of modules, and its subclasses, known as neurons.
 
+    Neurons work unit by unit: one that connects units by weights of its own is not taken for one.
+
     Args:
         neuron: the class.
-        spikes: whether it emits spikes.
-        time_axis: axis of its output over which time runs; None where each call is one timestep.
+        spikes: whether it emits spikes; of several outputs the first is the spikes.
+        time_axis: axis of its output over which time runs; None where each call is one timestep; a function of
+            the module where that depends on its settings.
+        reset: puts a module to rest, as it is at the start of a presentation; without it, its method
+            `reset_mem`, `reset_state` or `reset` does, if there is one.
     """
     if not (isinstance(neuron, type) and issubclass(neuron, nn.Module)):
         raise TypeError(f"register_neuron expects a class of torch.nn.Module; got {neuron!r}")
-    _REGISTRY[neuron] = NeuronKind(spikes=spikes, time_axis=time_axis)
+    if reset is None and spikes:
+        method = next((name for name in _RESETS if callable(getattr(neuron, name, None))), None)
+        reset = None if method is None else methodcaller(method)
+    _REGISTRY[neuron] = NeuronKind(spikes=spikes, time_axis=time_axis, reset=reset)
 
 
 def neuron_kind(module: nn.Module) -> NeuronKind | None:
     """The kind of neuron that a module is, or None; the nearest registered base class decides."""
     for base in type(module).__mro__:
-        if base in _REGISTRY:
-            return _REGISTRY[base]
+        kind = _REGISTRY.get(base) or _of_framework(base)
+        if kind is not None:
+            return None if kind.spikes and _connects_units(module) else kind
     return None
+
+
+def put_to_rest(module: nn.Module) -> None:
+    """Reset a module's own hidden state, where it is known how."""
+    kind = neuron_kind(module)
+    if kind is not None and kind.reset is not None:
+        kind.reset(module)
+        return
+    for base in type(module).__mro__:
+        method = RESETS.get(qualified_name(base))
+        if method is not None and callable(getattr(module, method, None)):
+            getattr(module, method)()
+            return
+
+
+@cache
+def _of_framework(base: type) -> NeuronKind | None:
+    name = qualified_name(base)
+    if name not in NEURONS:
+        return None
+    axis = NEURONS[name]
+    return NeuronKind(spikes=True, time_axis=step_mode_axis if isinstance(axis, str) else axis)
+
+
+def _connects_units(module: nn.Module) -> bool:
+    """Whether it holds layers with weights, as recurrent neurons do."""
+    inner = (part for child in module.children() for part in child.parameters())
+    return any(parameter.numel() > 1 for parameter in inner)

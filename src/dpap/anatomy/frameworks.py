@@ -1,0 +1,34 @@
+"""Neurons of other frameworks, known by name, so that none of them has to be installed."""
+
+from torch import nn
+
+NEURONS: dict[str, int | str | None] = {
+    "spikingjelly.activation_based.neuron.base_node.BaseNode": "step_mode",
+    "spikingjelly.activation_based.neuron.base_node.SimpleBaseNode": "step_mode",
+    "spikingjelly.activation_based.neuron.dsr.DSRIFNode": "step_mode",
+    "spikingjelly.activation_based.neuron.dsr.DSRLIFNode": "step_mode",
+    "spikingjelly.activation_based.neuron.lif_variants.GatedLIFNode": "step_mode",
+    "spikingjelly.activation_based.neuron.psn.PSN": 0,
+    "spikingjelly.activation_based.neuron.psn.MaskedPSN": "step_mode",
+    "spikingjelly.activation_based.neuron.psn.SlidingPSN": "step_mode",
+    "snntorch._neurons.neurons.SpikingNeuron": None,
+    "snntorch._neurons.stateleaky.StateLeaky": 0,
+}
+"""Class of spiking neurons -> axis over which its time runs, None where each call is a timestep; "step_mode" where
+its attribute of that name says which."""
+
+RESETS = {
+    "spikingjelly.activation_based.base.MemoryModule": "reset",
+    "snntorch._neurons.neurons.SpikingNeuron": "reset_mem",
+}
+"""Class of modules with hidden state, neurons or not -> its method that resets it."""
+
+
+def qualified_name(base: type) -> str:
+    """The name by which a class is imported from where it is defined."""
+    return f"{base.__module__}.{base.__qualname__}"
+
+
+def step_mode_axis(module: nn.Module) -> int | None:
+    """SpikingJelly's time axis: the first in multi-step mode, none in single-step mode."""
+    return 0 if getattr(module, "step_mode", "s") == "m" else None

@@ -1,0 +1,170 @@
+"""Hidden state is set aside and comes back as it was, object for object, whatever happens in between."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dpap.anatomy import register_neuron
+from dpap.anatomy.state import at_rest, rest, slice_state
+
+
+class Membranes(nn.Module):
+    """A neuron that keeps state in every place that modules have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.membrane: Tensor | None = None
+        self.memories: dict[str, object] = {"v": 0.0, "trace": [None, None]}
+        self.steps = 0
+        self.register_buffer("mem", torch.zeros(0), persistent=False)
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, current: Tensor) -> Tensor:
+        if self.membrane is None:
+            self.membrane = torch.zeros_like(current)
+        if self.mem.shape != current.shape:
+            self.mem = torch.zeros_like(current)
+        self.membrane = self.membrane + current
+        self.mem = self.mem + current
+        self.memories["v"] = self.memories["v"] + current
+        self.memories["trace"][self.steps % 2] = current
+        self.count += 1
+        self.steps += 1
+        self.last = current
+        return (self.membrane + self.mem + self.memories["v"] >= 1).to(current.dtype)
+
+    def reset_mem(self) -> None:
+        self.membrane = None
+        self.memories = {"v": 0.0, "trace": [None, None]}
+        self.mem.zero_() if not self.mem.requires_grad else None
+        self.steps = 0
+
+
+register_neuron(Membranes, spikes=True)
+
+
+def _used() -> tuple[nn.Sequential, Membranes]:
+    model = nn.Sequential(nn.Linear(3, 4), Membranes(), nn.BatchNorm1d(4))
+    model(torch.rand(5, 3))
+    neuron = model[1]
+    assert isinstance(neuron, Membranes)
+    assert neuron.membrane is not None
+    assert neuron.membrane.grad_fn is not None
+    return model, neuron
+
+
+def _tensors(neuron: Membranes) -> list[Tensor]:
+    return [
+        neuron.membrane,
+        neuron.mem,
+        neuron.memories["v"],
+        neuron.memories["trace"][0],
+        neuron.count,
+        neuron.last,
+    ]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_everything_comes_back_as_the_same_object_with_the_same_values(fails: bool) -> None:
+    model, neuron = _used()
+    memories, tensors = neuron.memories, _tensors(neuron)
+    values = [tensor.detach().clone() for tensor in tensors]
+    versions = [tensor._version for tensor in tensors[:-2]]
+    try:
+        with at_rest(model), torch.no_grad():
+            assert neuron.membrane is None
+            assert neuron.steps == 0
+            model.eval()(torch.rand(2, 3))
+            neuron.new = torch.ones(2)
+            if fails:
+                raise RuntimeError
+    except RuntimeError:
+        assert fails
+    assert neuron.memories is memories
+    assert neuron.steps == 1
+    assert not hasattr(neuron, "new")
+    for tensor, now, value in zip(tensors, _tensors(neuron), values, strict=True):
+        assert tensor is now
+        assert torch.equal(tensor, value)
+    assert versions == [tensor._version for tensor in tensors[:-2]]
+    (neuron.membrane.sum() + neuron.mem.sum() + neuron.memories["v"].sum()).backward()
+    assert model[0].weight.grad is not None
+
+
+def test_at_rest_a_network_answers_as_a_fresh_one_whenever_it_is_put_to_rest() -> None:
+    model, _ = _used()
+    nn.init.constant_(model[0].weight, 0.15)
+    fresh = copy.deepcopy(nn.Sequential(model[0], Membranes(), model[2])).eval()
+    images = torch.rand(2, 3)
+    expected = [fresh(images) for _ in range(3)]
+    assert any(not torch.equal(expected[0], later) for later in expected)
+    with at_rest(model), torch.no_grad():
+        model.eval()
+        for _ in range(2):
+            rest(model)
+            assert all(torch.equal(model(images), answer) for answer in expected)
+
+
+def test_statistics_and_sizes_are_no_state() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    linear, norm = model
+    with at_rest(model):
+        linear.out_features = 2
+        norm.num_features = 2
+        norm.running_mean.data = norm.running_mean.data[:2]
+        norm.train()
+    assert (linear.out_features, norm.num_features, len(norm.running_mean)) == (2, 2, 2)
+
+
+@pytest.mark.parametrize("aside", [False, True])
+@pytest.mark.parametrize("undone", ["not", "inside", "outside"])
+def test_state_is_sliced_wherever_it_is_kept(aside: bool, undone: str) -> None:
+    model, neuron = _used()
+    before = _tensors(neuron)
+    index = torch.tensor([0, 3])
+    if aside:
+        with at_rest(model), torch.no_grad():
+            model.eval()(torch.rand(2, 3))
+            undo = slice_state(neuron, -1, 4, index)
+            if undone == "inside":
+                undo()
+            rest(model)
+    else:
+        undo = slice_state(neuron, -1, 4, index)
+        if undone == "inside":
+            undo()
+    if undone == "outside":
+        undo()
+    for old, new in zip(before, _tensors(neuron), strict=True):
+        if undone != "not" or old.ndim == 0:
+            assert new is old
+        else:
+            assert torch.equal(new, old[:, index])
+
+
+def test_tensors_of_another_size_are_left_alone() -> None:
+    _, neuron = _used()
+    before = _tensors(neuron)
+    slice_state(neuron, -2, 4, torch.tensor([0]))
+    slice_state(neuron, -3, 5, torch.tensor([0]))
+    assert all(new is old for new, old in zip(_tensors(neuron), before, strict=True))
+
+
+def test_a_state_that_two_modules_share_stays_shared() -> None:
+    class Bus(nn.Module):
+        def __init__(self, bus: list[Tensor]) -> None:
+            super().__init__()
+            self.bus = bus
+
+        def forward(self, current: Tensor) -> Tensor:
+            self.bus.append(current)
+            return torch.stack(self.bus).sum(0)
+
+    bus: list[Tensor] = []
+    model = nn.Sequential(Bus(bus), Bus(bus))
+    with at_rest(model):
+        assert torch.equal(model(torch.ones(1, 1)), torch.full((1, 1), 2.0))
+    assert bus == []
+    assert model[0].bus is model[1].bus is bus
