@@ -7,6 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from dpap.spiking import kernel
+from dpap.spiking.layout import sequence_like
 from dpap.spiking.surrogate import Surrogate
 
 
@@ -27,8 +29,11 @@ def integrate_and_fire(
     Backwards ds/dh is the surrogate's derivative at h - threshold; with `detach_reset` the s_t in v_t is a
     constant. Only h is kept for that. Main memory of a float32 unit sees 12 bytes a timestep each way:
     x in, h and s out; h and ds in, dx out. What lies between stays in cache where a timestep fits in it (32
-    bytes of traffic forwards, 52 backwards with arctan). States of half-precision currents are float32.
+    bytes of traffic forwards, 52 backwards with arctan), and on a GPU with Triton in registers. States of
+    half-precision currents are float32.
     """
+    if kernel.serves(current, surrogate):
+        return kernel.integrate_and_fire(current, rate, threshold, hard, detach_reset, surrogate)
     spikes: Tensor = _IntegrateAndFire.apply(current, rate, threshold, hard, detach_reset, surrogate)
     return spikes
 
@@ -41,13 +46,6 @@ def _fired(h: Tensor, threshold: float, out: Tensor) -> Tensor:
 
 def _spared(h: Tensor, threshold: float, out: Tensor) -> Tensor:
     return torch.lt(h, threshold, out=out)
-
-
-def _like(step: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
-    """Uninitialised [time, *step] of the step's own memory format, which a current expanded over time hides."""
-    return torch.empty_strided(
-        (steps, *step.shape), (step.numel(), *step.stride()), dtype=dtype, device=step.device
-    )
 
 
 class _IntegrateAndFire(torch.autograd.Function):
@@ -65,8 +63,8 @@ class _IntegrateAndFire(torch.autograd.Function):
         dtype = torch.promote_types(current.dtype, torch.float32)
         gain = 1.0 if rate is None else float(rate)
         v = torch.empty_like(current[0], dtype=dtype)
-        spikes = _like(v, steps, current.dtype)
-        membrane = _like(v, steps if any(ctx.needs_input_grad) else 1, dtype)
+        spikes = sequence_like(v, steps, current.dtype)
+        membrane = sequence_like(v, steps if any(ctx.needs_input_grad) else 1, dtype)
         for t in range(steps):
             x, h, s = current[t].to(dtype), membrane[t % len(membrane)], spikes[t]
             if t == 0:

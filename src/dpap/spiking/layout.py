@@ -1,0 +1,24 @@
+"""Memory layouts of sequences [T, ...]: time outermost, each timestep in one block."""
+
+import torch
+from torch import Tensor
+
+
+def sequence_like(step: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
+    """Uninitialised [time, *step] of the step's own memory format, which a tensor expanded over time hides."""
+    strides = torch.empty_like(step).stride()
+    return torch.empty_strided(
+        (steps, *step.shape), (step.numel(), *strides), dtype=dtype, device=step.device
+    )
+
+
+def arranged(sequence: Tensor, step: Tensor) -> Tensor:
+    """The sequence with each timestep laid out as `step` is, or as a dense tensor like it; copied if need be.
+
+    An expanded sequence stays expanded.
+    """
+    strides = torch.empty_like(step).stride()
+    if sequence.stride()[1:] == strides:
+        return sequence
+    steps = 1 if sequence.stride(0) == 0 else len(sequence)
+    return sequence_like(step, steps, sequence.dtype).copy_(sequence[:steps]).expand_as(sequence)

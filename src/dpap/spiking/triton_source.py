@@ -1,0 +1,121 @@
+"""The Triton kernels of `dpap.spiking.kernel`; needs Triton to be imported.
+
+Tensors are [T, units], whose rows are `*_step` apart (0 of a current that is constant over time).
+"""
+
+from typing import Any, no_type_check
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+@no_type_check
+def forward(
+    current: Any,
+    spikes: Any,
+    membrane: Any,
+    rate: Any,
+    units: Any,
+    current_step: Any,
+    threshold: Any,
+    STEPS: tl.constexpr,
+    LEAK: tl.constexpr,
+    HARD: tl.constexpr,
+    KEEP: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Spikes, and where KEEP the membranes before reset, of BLOCK units."""
+    unit = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    there = unit < units
+    gain = tl.load(rate)
+    v = tl.zeros([BLOCK], dtype=tl.float32)
+    at, place = unit, unit
+    for _ in range(STEPS):
+        x = tl.load(current + at, mask=there, other=0.0).to(tl.float32)
+        if LEAK:
+            h = v + (x - v) * gain
+        else:
+            h = v + x
+        fired = h >= threshold
+        tl.store(spikes + place, tl.where(fired, 1.0, 0.0).to(spikes.dtype.element_ty), mask=there)
+        if KEEP:
+            tl.store(membrane + place, h, mask=there)
+        if HARD:
+            v = tl.where(fired, 0.0, h)
+        else:
+            v = tl.where(fired, h - threshold, h)
+        at += current_step
+        place += units
+
+
+@triton.jit
+@no_type_check
+def backward(
+    membrane: Any,
+    upstream: Any,
+    d_current: Any,
+    d_rates: Any,
+    rate: Any,
+    units: Any,
+    upstream_step: Any,
+    threshold: Any,
+    parameter: Any,
+    STEPS: tl.constexpr,
+    LEAK: tl.constexpr,
+    HARD: tl.constexpr,
+    DETACH: tl.constexpr,
+    LEARN: tl.constexpr,
+    SHAPE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Gradients of BLOCK units' currents and, where LEARN, their sum of rate times that of the rate."""
+    unit = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    there = unit < units
+    gain = tl.load(rate)
+    d_v = tl.zeros([BLOCK], dtype=tl.float32)
+    d_rate = tl.zeros([BLOCK], dtype=tl.float32)
+    at = unit + (STEPS - 1) * upstream_step
+    place = unit + (STEPS - 1) * units.to(tl.int64)
+    h = tl.load(membrane + place, mask=there, other=0.0)
+    for back in range(STEPS):
+        # the membrane of the step before, which the next turn needs anyhow, tells where this step began
+        earlier = tl.load(membrane + place - units, mask=there & (back + 1 < STEPS), other=0.0)
+        d_s = tl.load(upstream + at, mask=there, other=0.0).to(tl.float32)
+        fired = h >= threshold
+        x = h - threshold
+        if SHAPE == 0:
+            b = 1.5707963267948966 * parameter * x
+            slope = 0.5 * parameter / (1.0 + b * b)
+        elif SHAPE == 1:
+            y = 1.0 / (1.0 + tl.exp(-parameter * x))
+            slope = parameter * y * (1.0 - y)
+        else:
+            slope = tl.maximum(1.0 - tl.abs(x) / parameter, 0.0) / parameter
+        if HARD:
+            if not DETACH:
+                d_s -= d_v * h
+            d_h = d_s * slope + tl.where(fired, 0.0, d_v)
+        else:
+            if not DETACH:
+                d_s -= d_v * threshold
+            d_h = d_s * slope + d_v
+        if LEAK:
+            d_x = d_h * gain
+            d_v = d_h - d_x
+        else:
+            d_x = d_h
+            d_v = d_h
+        tl.store(d_current + place, d_x.to(d_current.dtype.element_ty), mask=there)
+        if LEARN:
+            # x_t - v_{t-1} = (h_t - v_{t-1}) / rate
+            if HARD:
+                v = tl.where(earlier >= threshold, 0.0, earlier)
+            else:
+                v = tl.where(earlier >= threshold, earlier - threshold, earlier)
+            d_rate += (h - v) * d_h
+        h = earlier
+        at -= upstream_step
+        place -= units
+    if LEARN:
+        tl.store(d_rates + tl.program_id(0), tl.sum(d_rate, axis=0))
