@@ -139,6 +139,72 @@ def test_every_living_neuron_keeps_a_timestep(seed: int, goal: float) -> None:
     assert all(alive.any(0).all() for alive in living.timesteps.values())
 
 
+@st.composite
+def _worn(draw: st.DrawFn) -> tuple[Living, Critical]:
+    """Some are dead already, the others have random critical shifts and are to keep round widths."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
+    dead = draw(st.floats(0, 0.6))
+    living = LIVING.copy()
+    for _, kind in living.tensors():
+        for alive in kind.values():
+            alive &= torch.rand(alive.shape, generator=generator) >= dead
+    for name, synapses in living.synapses.items():
+        living.units[name] &= synapses.any(1)
+    critical = _critical(draw(st.integers(0, 1000)), draw(st.sampled_from([None, 2])))
+    critical.round_to = draw(st.integers(1, 9))
+    for name, alive in living.units.items():
+        critical.units[name].masked_fill_(~alive, math.inf)
+    return living, critical
+
+
+def _is_within(small: Living, large: Living) -> bool:
+    pairs = zip(small.tensors(), large.tensors(), strict=True)
+    return not any(
+        (alive & ~kind[name]).any() for (_, few), (_, kind) in pairs for name, alive in few.items()
+    )
+
+
+@given(_worn(), st.floats(-1, 2))
+def test_round_widths_spare_the_best_of_the_dying(worn: tuple[Living, Critical], shift: float) -> None:
+    living, critical = worn
+    round_to, critical.round_to = critical.round_to, 1
+    plain = after_deaths(living, critical, shift)
+    critical.round_to = round_to
+    left = after_deaths(living, critical, shift)
+    assert _is_within(left, living) and _is_within(plain, left)
+    assert _is_within(after_deaths(living, critical, shift + 0.3), left)
+    for name, alive in left.units.items():
+        width, before, wanted = int(alive.sum()), int(living.units[name].sum()), int(plain.units[name].sum())
+        assert width == min(math.ceil(wanted / round_to) * round_to, before)
+        lasts = critical.units[name]
+        if name in critical.synapses:
+            assert left.synapses[name][alive].any(1).all()
+            strongest = critical.synapses[name].masked_fill(~living.synapses[name], -math.inf).amax(1)
+            lasts = torch.minimum(lasts, strongest)
+        spared, gone = alive & ~plain.units[name], living.units[name] & ~alive
+        if spared.any() and gone.any():
+            assert lasts[spared].min() >= lasts[gone].max()
+
+
+@given(_worn(), st.floats(0.05, 0.75))
+@settings(max_examples=40)
+def test_targets_are_met_with_round_widths(worn: tuple[Living, Critical], goal: float) -> None:
+    living, critical = worn
+    critical.break_ties(1)
+    critical.spare_strongest(living, critical.units, 2)
+    round_to, before = critical.round_to, {name: int(alive.sum()) for name, alive in living.units.items()}
+    share = _share(living)
+    _, left = solve(living, critical, _share, goal, exact=True)
+    assert _is_within(left, living)
+    for name, alive in left.units.items():
+        width = int(alive.sum())
+        assert width % round_to == 0 or width == before[name]
+        assert width >= min(2, before[name])
+    if share <= goal:
+        # most weights are synapses of their own, which make up for what round widths spare
+        assert abs(_share(left) - goal) <= 5 * TOLERANCE
+
+
 def test_equals_are_decided_by_survival_then_index() -> None:
     wiring = find_wiring(nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)), (torch.rand(2, 3),))
     living = Living.at_birth(wiring, synapses=False, timesteps=False)

@@ -17,6 +17,7 @@ from dpap.config import PruningConfig
         ({"start_epoch": -1}, "counts epochs from 0"),
         ({"observe_every": 0}, "at least 1"),
         ({"min_units": 0}, "at least 1"),
+        ({"round_to": 0}, "round_to must be at least 1"),
     ],
 )
 def test_impossible_choices_say_what_is_wrong(choice: dict[str, float], message: str) -> None:

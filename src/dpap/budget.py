@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from dpap.anatomy import Wiring
@@ -32,11 +32,20 @@ def scheduled_share(target: float, step: int, start: int, end: int) -> float:
 
 @dataclass
 class Critical:
-    """The shift above which each part dies, by projection; infinite for the dead and the spared."""
+    """The shift above which each part dies, by projection; infinite for the dead and the spared.
+
+    Attributes:
+        units: of units.
+        synapses: of single synapses.
+        timesteps: of neuron-timesteps.
+        round_to: as many units of a projection die as leave a multiple of it alive; the best of the others are
+            spared with them.
+    """
 
     units: dict[str, Float[Tensor, "_"]] = field(default_factory=dict)
     synapses: dict[str, Float[Tensor, "_ _"]] = field(default_factory=dict)
     timesteps: dict[str, Float[Tensor, "_ _"]] = field(default_factory=dict)
+    round_to: int = 1
 
     def break_ties(self, seed: int) -> None:
         """Set equals apart by up to 1e-4 of their distance from zero, so that some of them can die and others not.
@@ -57,36 +66,60 @@ class Critical:
         The strongest are those that die last; between equals the larger survival, then the smaller index, decides.
         """
         for name, critical in self.units.items():
-            alive = living.units[name]
-            order = sorted(
-                alive.nonzero().flatten().tolist(),
-                key=lambda unit: (-float(critical[unit]), -float(survival[name][unit]), unit),
-            )
-            strongest = torch.tensor(order[:count], dtype=torch.int64, device=critical.device)
-            critical[strongest] = math.inf
-            if name in self.synapses:
-                best = self.synapses[name].masked_fill(~living.synapses[name], -math.inf)[strongest].argmax(1)
-                self.synapses[name][strongest, best] = math.inf
+            alive = living.units[name].nonzero().flatten()
+            # sorts that keep the order of equals, the last reason first
+            order = alive[survival[name][alive].argsort(descending=True, stable=True)]
+            order = order[critical[order].argsort(descending=True, stable=True)]
+            self.spare(name, order[:count], living)
         for name, critical in self.timesteps.items():
             best = critical.masked_fill(~living.timesteps[name], -math.inf).argmax(0)
             critical[best, torch.arange(critical.shape[1], device=critical.device)] = math.inf
+
+    def spare(self, name: str, units: Int64[Tensor, "_"], living: Living) -> None:
+        """Let units of a projection survive any shift, with their strongest synapse."""
+        self.units[name][units] = math.inf
+        if name in self.synapses:
+            synapses = self.synapses[name][units].masked_fill(~living.synapses[name][units], -math.inf)
+            self.synapses[name][units, synapses.argmax(1)] = math.inf
 
 
 def after_deaths(living: Living, critical: Critical, shift: float) -> Living:
     """Who lives once everything with a critical shift below `shift` has died.
 
-    A unit whose last synapse dies is dead with it.
+    A unit whose last synapse dies is dead with it; one that is spared for the sake of a round width keeps its
+    strongest.
     """
     units = {name: alive.clone() for name, alive in living.units.items()}
     synapses, timesteps = dict(living.synapses), dict(living.timesteps)
-    for name, value in critical.units.items():
-        units[name] &= value >= shift
     for name, value in critical.synapses.items():
         synapses[name] = synapses[name] & (value >= shift)
-        units[name] &= synapses[name].any(1)
+    for name, value in critical.units.items():
+        alive = units[name] & (value >= shift)
+        if name in critical.synapses:
+            alive &= synapses[name].any(1)
+        spared = _spared(name, living, critical, alive)
+        if len(spared) and name in critical.synapses:
+            among = critical.synapses[name][spared].masked_fill(~living.synapses[name][spared], -math.inf)
+            synapses[name][spared, among.argmax(1)] = True
+        alive[spared] = True
+        units[name] = alive
     for name, value in critical.timesteps.items():
         timesteps[name] = timesteps[name] & (value >= shift)
     return Living(units, synapses, timesteps)
+
+
+def _spared(name: str, living: Living, critical: Critical, alive: Bool[Tensor, "_"]) -> Int64[Tensor, "_"]:
+    """Which of the dying must live for the width to be round: those that would have died last."""
+    width, before = int(alive.sum()), living.units[name]
+    missing = min(-width % critical.round_to, int(before.sum()) - width)
+    dying = (before & ~alive).nonzero().flatten()
+    if missing == 0:
+        return dying[:0]
+    last = critical.units[name][dying]
+    if name in critical.synapses:
+        synapses = critical.synapses[name][dying].masked_fill(~living.synapses[name][dying], -math.inf)
+        last = torch.minimum(last, synapses.amax(1))
+    return dying[last.argsort(descending=True, stable=True)[:missing]]
 
 
 def dead_weights(wiring: Wiring, living: Living, born: int) -> float:
@@ -127,51 +160,55 @@ def solve(
     Returns:
         The shift, and who lives after it; -inf and the same living where the goal is met already.
     """
-    if share(living) >= goal:
-        return -math.inf, living
-    best: tuple[float, Living] = (-math.inf, living)
+    low, best, reached = -math.inf, (-math.inf, living), share(living)
+    if reached >= goal:
+        return best
     while True:
-        low, high = _bracket(living, critical, share, goal)
-        for shift in (low, high):
+        low, high = _bracket(living, critical, share, goal, low)
+        for shift in (low, high) if exact else (low,):
             candidate = after_deaths(living, critical, shift)
-            if abs(share(candidate) - goal) < abs(share(best[1]) - goal) and (exact or shift == low):
-                best = (shift, candidate)
-        if not exact or abs(share(best[1]) - goal) <= TOLERANCE or not _spare_between(critical, low, high):
+            dead = share(candidate)
+            if abs(dead - goal) < abs(reached - goal):
+                best, reached = (shift, candidate), dead
+        if not exact or abs(reached - goal) <= TOLERANCE:
+            return best
+        if not _spare_between(living, critical, low, high):
             return best
 
 
 def _bracket(
-    living: Living, critical: Critical, share: Callable[[Living], float], goal: float
+    living: Living, critical: Critical, share: Callable[[Living], float], goal: float, low: float
 ) -> tuple[float, float]:
-    """The largest shift found that does not overshoot, and the smallest that does."""
+    """The largest shift from `low` on that does not overshoot, and the next at which anything dies."""
     finite = [
-        value[torch.isfinite(value)]
+        value[torch.isfinite(value) & (value >= low)]
         for kind in (critical.units, critical.synapses, critical.timesteps)
         for value in kind.values()
     ]
-    finite = [value for value in finite if value.numel()]
-    if not finite:
-        return -math.inf, math.inf
-    low = min(float(value.min()) for value in finite)
-    high = max(float(value.max()) for value in finite) + 1
+    between = torch.cat(finite) if finite else torch.empty(0)
+    if not len(between):
+        return low, low
+    high = float(between.max()) + 1
     if share(after_deaths(living, critical, high)) <= goal:
         return high, high
-    # critical shifts are single precision: halving down to their spacing separates any two of them
-    while high - low > max(abs(low), abs(high)) * torch.finfo(torch.float32).eps:
-        middle = (low + high) / 2
+    between = between[between > low]
+    while len(between):
+        middle = float(between.median())
         if share(after_deaths(living, critical, middle)) <= goal:
-            low = middle
+            low, between = middle, between[between > middle]
         else:
-            high = middle
+            high, between = middle, between[between < middle]
     return low, high
 
 
-def _spare_between(critical: Critical, low: float, high: float) -> bool:
-    """Spare the units that die between two shifts; whether there were any."""
+def _spare_between(living: Living, critical: Critical, low: float, high: float) -> bool:
+    """Spare the units that die between two shifts, where widths are round all of their layer; whether any do."""
+    before, after = (after_deaths(living, critical, shift).units for shift in (low, high))
     found = False
-    for value in critical.units.values():
-        between = (value >= low) & (value < high)
-        if between.any():
-            value[between] = math.inf
+    for name in critical.units:
+        dying = before[name] & ~after[name]
+        if dying.any():
+            spared = dying if critical.round_to == 1 else before[name]
+            critical.spare(name, spared.nonzero().flatten(), living)
             found = True
     return found

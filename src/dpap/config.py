@@ -37,6 +37,8 @@ class PruningConfig:
         timestep_target: share of neuron-timesteps that is dead at `end_epoch`; implies `timesteps`.
         observe_every: observe the activity of every n-th batch.
         min_units: units of each layer, the strongest, that survive whatever their importance.
+        round_to: layers keep a multiple of so many units, or all: 8 suits GPUs, whose tensor cores take 16-bit
+            channels by eights (NVIDIA, "Matrix Multiplication Background"); 1 leaves widths alone.
         compact: "auto" removes the dead physically during training once that is worth it (where the check
             refuses it warns, once, and they stay as zeros), "manual" leaves it to `Pruner.compact()`.
         compact_share: with "auto", share of the remaining parameters that must be removable.
@@ -58,6 +60,7 @@ class PruningConfig:
     timestep_target: float | None = None
     observe_every: int = 4
     min_units: int = 2
+    round_to: int = 1
     compact: Literal["manual", "auto"] = "manual"
     compact_share: float = 0.05
     trace_decay: float = 0.5
@@ -82,7 +85,7 @@ class PruningConfig:
                 f"end_epoch must lie after start_epoch; got end_epoch={self.end_epoch}, "
                 f"start_epoch={self.start_epoch}"
             )
-        for name in ("observe_every", "min_units"):
+        for name in ("observe_every", "min_units", "round_to"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
 

@@ -82,7 +82,7 @@ class Life:
             if name in self.observed
         }
         vitality = {name: self.vitality[name] for name in importance}
-        whole, times = Critical(), Critical()
+        whole, times = Critical(round_to=config.round_to), Critical()
         for name, vital in vitality.items():
             for part, survival in vital.parts():
                 decay = constants(config, vital.kind if part == "units" else part)
