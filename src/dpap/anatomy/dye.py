@@ -49,6 +49,7 @@ class Pass:
             ("zero", as they do for silent units), or what they get ("identity").
         narrow: whether axes along which the dye does not lie in whole slices are ruled out.
         seed: of the noise.
+        watched: where to look; everywhere if None.
         seen: site -> where it was seen.
         calls: module -> how often it was called.
         at_output: whether what is looked for arrived in an output.
@@ -61,6 +62,7 @@ class Pass:
     stateful: Literal["run", "zero", "identity"] = "run"
     narrow: bool = False
     seed: int = 0
+    watched: frozenset[Site] | None = None
     seen: dict[Site, Reach] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
     at_output: bool = False
@@ -113,6 +115,7 @@ class Dyer:
         shapes: site -> shape of its activity.
         calls: module -> how often it was called in one forward pass.
         mixing: modules with values of their own whose output does not have the dye where their input has it.
+        passing: those whose output has it exactly there.
     """
 
     def __init__(self, model: nn.Module, example_inputs: Inputs) -> None:
@@ -126,6 +129,7 @@ class Dyer:
         self.shapes: dict[Site, tuple[int, ...]] = {}
         self.calls: dict[str, int] = {}
         self.mixing: set[str] = set()
+        self.passing: set[str] = set()
         self._outputs: dict[tuple[str, tuple[int, ...]], Known] = {}
         self._returned: dict[str, Any] = {}
         self._now: Pass | None = None
@@ -186,6 +190,10 @@ class Dyer:
             self._outputs[key] = (output.shape, output.dtype)
         return self._outputs[key]
 
+    def _watches(self, site: Site) -> bool:
+        watched = self._pass().watched
+        return watched is None or site in watched
+
     def _see(self, site: Site, axis: int, profile: Tensor) -> None:
         seen = self._pass().seen.setdefault(site, {})
         before = seen.get(axis)
@@ -213,7 +221,8 @@ class Dyer:
             known = self._shape(name, input, original, rest, options)
             self.order.setdefault(site)
             self.shapes[site] = tuple(input.shape)
-            self._see(site, axis, _profile(input, axis, self._pass()))
+            if self._watches(site):
+                self._see(site, axis, _profile(input, axis, self._pass()))
             return self._pass().output(name, axis, known, input.device)
 
         return forward
@@ -231,7 +240,11 @@ class Dyer:
             self._see(site, axis, profile)
             output = now.output(name, axis, known, input.device)
             here = along(profile.to(input.device), axis, output.ndim)
-            return output.masked_fill_(here, torch.nan) if now.look == "dye" else output * here
+            if now.look == "activity":
+                return output * here
+            output.masked_fill_(here, torch.nan)
+            _remember(output, axis, profile)
+            return output
 
         return forward
 
@@ -251,18 +264,24 @@ class Dyer:
             self.shapes[site] = tuple(activity.shape)
             if now.narrow:
                 self._narrow(site, torch.isnan(activity))
-            for axis in self.axes.get(site, range(-activity.ndim, 0)):
+            for axis in self.axes.get(site, range(-activity.ndim, 0)) if self._watches(site) else ():
                 self._see(site, axis, _profile(activity, axis, now))
             if kind is not None and kind.spikes and now.stateful != "zero":
                 return self._transparent(name, original, activity, inputs, options)
+            if now.look == "dye" and (kind is not None or name in self.passing):
+                # elementwise, or nearly: the dye would come out where it went in
+                return activity
             if kind is None and now.stateful != "run":
                 output = original(*inputs, **options)
                 if isinstance(output, Tensor) and output.shape == activity.shape:
                     return activity if now.stateful == "identity" else torch.zeros_like(output)
                 return output
             output = original(*inputs, **options)
-            if kind is None and now.narrow and not _same_dye(activity, output):
-                self.mixing.add(name)
+            if kind is None and now.narrow:
+                if not _same_dye(activity, output):
+                    self.mixing.add(name)
+                elif name not in self.mixing and bool(torch.isnan(activity).any()):
+                    self.passing.add(name)
             return output
 
         return forward
@@ -294,10 +313,26 @@ def _found(activity: Tensor, now: Pass) -> Tensor:
 def _profile(activity: Tensor, axis: int, now: Pass) -> Bool[Tensor, "_"]:
     """Which slices along an axis hold what is looked for."""
     others = [other for other in range(-activity.ndim, 0) if other != axis]
-    if now.look == "dye":
-        # a sum with NaN is NaN: one reading of the activity, and no mask of its size
-        return torch.isnan(activity.sum(others) if others else activity).cpu()
-    return (activity != 0).any(dim=others).cpu() if others else (activity != 0).cpu()
+    if now.look == "activity":
+        strongest = activity.abs().amax(others) if others else activity
+        return (strongest != 0).cpu()
+    version, known = getattr(activity, _MEMORY, (None, {}))
+    if version == activity._version and axis in known:
+        return known[axis]
+    # a sum with NaN is NaN: one reading of the activity, and no mask of its size
+    profile = torch.isnan(activity.sum(others) if others else activity).cpu()
+    _remember(activity, axis, profile)
+    return profile
+
+
+_MEMORY = "_dpap_dye"
+
+
+def _remember(activity: Tensor, axis: int, profile: Tensor) -> None:
+    """Write down on a tensor which of its slices are dyed, until it is changed in place."""
+    version, known = getattr(activity, _MEMORY, (None, {}))
+    known = known if version == activity._version else {}
+    setattr(activity, _MEMORY, (activity._version, {**known, axis: profile}))
 
 
 def _same_dye(given: Tensor, output: Any) -> bool:

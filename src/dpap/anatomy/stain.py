@@ -93,8 +93,8 @@ def stain(model: nn.Module, example_inputs: Inputs) -> Stained:
     Raises:
         ValueError: where the network makes NaN by itself, so that no dye can be told from it.
     """
-    training_paths = _has_training_paths(model, example_inputs)
     dyer = Dyer(model, example_inputs)
+    training_paths = _has_training_paths(dyer)
     with dyer.ready(training_paths=training_paths):
         clean = dyer.run(Pass())
         where = sorted({site.module for site, reach in clean.seen.items() if _any(reach)})
@@ -142,19 +142,19 @@ def _any(reach: Reach) -> bool:
     return any(bool(profile.any()) for profile in reach.values())
 
 
-def _has_training_paths(model: nn.Module, example_inputs: Inputs) -> bool:
+def _has_training_paths(dyer: Dyer) -> bool:
     """Whether training runs all that evaluation runs, and projections besides (auxiliary heads)."""
     ran: list[set[str]] = []
     for training_paths in (False, True):
-        dyer = Dyer(model, example_inputs)
         try:
             with dyer.ready(training_paths=training_paths):
-                dyer.run(Pass())
+                dyer.run(Pass(watched=frozenset()))
         except Exception:
             # what evaluation cannot run is told by the passes themselves; training may want targets, say
             if training_paths:
                 return False
         ran.append({site.module for site in dyer.order if site.module in dyer.projections})
+        dyer.order.clear()
     return ran[0] < ran[1]
 
 
@@ -240,39 +240,42 @@ def _gates(
             joint[site] = shared
     if not joint:
         return {}
-    # every source of a joint feature is silenced in turn; a feature counts if activity was there to be silenced
-    fewest = min(math.prod(dyer.shapes[site]) // len(shared) for site, shared in joint.items())
-    passes = min(-(-WITNESSES // max(fewest, 1)), WITNESSES)
+    # what gates does so wherever the two meet: all the features that a source shares at a site must fall silent
+    watched = frozenset(joint)
+    fewest = min(math.prod(dyer.shapes[site]) for site in joint)
+    passes = -(-WITNESSES // max(fewest, 1))
 
     def active(silent: frozenset[str]) -> dict[Site, Tensor]:
         found: dict[Site, Tensor] = {}
         for seed in range(passes):
-            seen = dyer.run(
-                Pass(emit="noise", silent=silent, look="activity", stateful="identity", seed=seed)
-            ).seen
-            for site in joint:
-                now = seen.get(site, {}).get(axis[site], torch.zeros_like(joint[site]))
-                found[site] = found[site] | now if site in found else now
+            now = Pass(
+                emit="noise", silent=silent, look="activity", stateful="identity", seed=seed, watched=watched
+            )
+            seen = dyer.run(now).seen
+            for site, shared in joint.items():
+                active = seen.get(site, {}).get(axis[site], torch.zeros_like(shared))
+                found[site] = found[site] | active if site in found else active
         return found
 
     heard = active(frozenset())
     gates: dict[Site, dict[str, Tensor]] = {}
     for group in groups:
-        members = [
-            source
-            for source in group
-            if any(
-                source in feeds[site] and bool((feeds[site][source] >= 0)[shared].any())
+        places = {
+            source: {
+                site: shared & (feeds[site][source] >= 0)
                 for site, shared in joint.items()
-            )
-        ]
+                if source in feeds[site]
+            }
+            for source in group
+        }
+        members = frozenset(
+            source for source, where in places.items() if any(at.any() for at in where.values())
+        )
         if not members:
             continue
-        left = active(frozenset(members))
-        for site, shared in joint.items():
-            for source in members:
-                if source in feeds[site]:
-                    gated = shared & heard[site] & ~left[site] & (feeds[site][source] >= 0)
-                    if gated.any():
-                        gates.setdefault(site, {})[source] = gated
+        left = active(members)
+        for source in members:
+            for site, where in places[source].items():
+                if where.any() and bool(heard[site][where].any()) and not left[site][where].any():
+                    gates.setdefault(site, {})[source] = where
     return gates
