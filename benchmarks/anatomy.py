@@ -75,7 +75,9 @@ def measure(maker: Maker, rounds: int) -> Row:
     }
     wiring = look()
     living = Living.at_birth(wiring, synapses=False, timesteps=False)
-    may_die = sum(weights for _, weights in living.weights(wiring).values())
+    may_die = sum(weights for _, weights in living.weights(wiring).values()) + depthwise_weights(
+        wiring, living
+    )
     layers = wiring.projections.values()
     row["prunable"] = may_die / sum(tensor.numel() for tensor in model.parameters() if tensor.ndim > 1)
     row["layers"] = len(layers)
@@ -96,6 +98,17 @@ def measure(maker: Maker, rounds: int) -> Row:
     return row
 
 
+def depthwise_weights(wiring: Wiring, living: Living) -> int:
+    """Weights of depthwise convolutions, which leave with the units that they filter."""
+    return sum(
+        tensor.numel()
+        for attachment in wiring.attachments.values()
+        if attachment.feeds.keys() & living.units.keys()
+        for tensor in attachment.module.parameters(recurse=False)
+        if tensor.ndim > 1
+    )
+
+
 def timed(action: Callable[[], object]) -> float:
     """Seconds."""
     start = time.perf_counter()
@@ -104,8 +117,10 @@ def timed(action: Callable[[], object]) -> float:
 
 
 def train_norms(model: nn.Module) -> None:
-    """Statistics, scales and shifts away from those of a newborn."""
+    """Statistics, scales and shifts away from those of a newborn; no layer that begins with zeros stays so."""
     for module in model.modules():
+        if isinstance(module, nn.Linear) and not module.weight.any():
+            module.reset_parameters()
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             for tensor in (module.weight, module.running_var):
                 if tensor is not None:
