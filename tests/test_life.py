@@ -118,3 +118,36 @@ def test_nothing_dies_where_nothing_was_observed() -> None:
         report = pruner.step()
     alive = {layer.name: (layer.alive, layer.weights_alive) for layer in report.layers}
     assert alive["unused"] == (8, 40) and alive["used"] < (8, 40)
+
+
+def test_a_unit_is_as_active_as_all_the_features_that_it_feeds() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Conv2d(3, 4, 3), nn.Flatten(), nn.ReLU(), nn.Linear(36, 2)
+    )
+    pruner = dpap.Pruner(model, torch.randn(4, 2, 7, 7), config=CONFIG)
+    images = torch.randn(5, 2, 7, 7)
+    model(images)
+    maps = torch.relu(model[2](torch.relu(model[0](images)))).sum((2, 3))
+    memory = pruner._life.memories["2"]
+    assert torch.allclose(memory.activity, maps.sum(0), rtol=1e-4)
+
+
+def test_units_of_a_group_hear_that_group_alone() -> None:
+    grouped = nn.Sequential(
+        nn.Conv2d(2, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3, groups=2), nn.ReLU(), nn.Conv2d(4, 2, 1)
+    )
+    pruner = dpap.Pruner(grouped, torch.randn(4, 2, 7, 7), config=CONFIG)
+    batches = [torch.randn(5, 2, 7, 7), torch.randn(3, 2, 7, 7)]
+    for batch in batches:
+        grouped(batch)
+    spines = pruner._life.memories["2"].spines
+    theta, seen, expected = torch.zeros(4), 0, torch.zeros(4)
+    for batch in batches:
+        pre = torch.relu(grouped[0](batch))
+        post = torch.relu(grouped[2](pre)).sum((2, 3))
+        for unit in range(4):
+            heard = pre[:, 3 * (unit // 2) : 3 * (unit // 2) + 3].sum((1, 2, 3))
+            expected[unit] += (post[:, unit] ** 2 * (post[:, unit] - theta[unit]) * heard).sum().detach()
+        theta = (theta * seen + post.sum(0).detach()) / (seen + len(post))
+        seen += len(post)
+    assert torch.allclose(spines, expected, rtol=1e-3)

@@ -5,14 +5,15 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from dpap.anatomy import NeuronSite, Projection, Wiring
 from dpap.anatomy.projections import weight_of
 from dpap.anatomy.recording import Recording
 from dpap.budget import Critical, after_deaths, dead_timesteps, dead_weights, scheduled_share, solve
 from dpap.config import PruningConfig
-from dpap.plasticity import RULES, Memory, running_traces
+from dpap.plasticity import RULES, Memory, RuleSet, running_traces
 from dpap.surgery import Living
 from dpap.surgery.slicing import Kept
 from dpap.vitality import Vitality, constants, critical_shift, grown, importances
@@ -44,7 +45,7 @@ class Life:
         self.observed: set[str] = set()
 
     def observe(self, recording: Recording) -> None:
-        """Remember the activity of one forward."""
+        """Remember the activity of one presentation."""
         rules, decay = RULES[self.config.rules], self.config.trace_decay
         for name, memory in self.memories.items():
             projection = self.wiring.projections[name]
@@ -53,15 +54,13 @@ class Life:
             if pre is None or post is None or pre.shape[1] != post.shape[1]:
                 continue
             post = _of_units(post, projection, self.wiring.neuron_of(projection))
-            if memory.synapses is None:
-                pre = pre.sum(2, keepdim=True)
             pre, post = pre.to(memory.spines.dtype), post.to(memory.spines.dtype)
             if len(pre) == 1:
                 pre = pre.expand(len(post), -1, -1)
-            over_time: tuple[Tensor | None, Tensor | None] = (None, None)
-            if memory.timesteps is not None:
-                over_time = (running_traces(pre.sum(2, keepdim=True), decay)[:, :, 0], post)
-            rules.observe(memory, rules.trace(pre, decay), rules.trace(post, decay), *over_time)
+            if projection.groups == 1:
+                _observe(rules, memory, pre, post, decay)
+            else:
+                _observe_groups(rules, memory, pre, post, decay)
             self.observed.add(name)
 
     def age(self, epoch: int, due: float | None, born: int) -> dict[str, float]:
@@ -189,13 +188,47 @@ class Life:
 
 
 def _of_units(activity: Tensor, projection: Projection, neuron: NeuronSite | None) -> Tensor:
-    """The activity of a projection's own units, where its neurons carry others' units too."""
+    """The activity of a projection's own units, summed over the features that each of them feeds."""
     if neuron is None:
         return activity
     fed = neuron.feeds[projection.name]
     if len(fed) == projection.units and bool((fed == torch.arange(projection.units)).all()):
         return activity
-    place = torch.zeros(projection.units, dtype=torch.int64)
-    known = (fed >= 0).nonzero().flatten()
-    place[fed[known]] = known
-    return activity[:, :, place.to(activity.device)]
+    features = torch.argsort(fed, stable=True)[int((fed < 0).sum()) :]
+    units = fed[features]
+    counts = torch.bincount(units, minlength=projection.units)
+    # a table of each unit's features, filled up with one that is always silent: adding by index has no fixed order
+    table = torch.full((projection.units, int(counts.max())), len(fed))
+    table[units, torch.arange(len(units)) - (counts.cumsum(0) - counts)[units]] = features
+    precision = torch.promote_types(activity.dtype, torch.float32)
+    return nn.functional.pad(activity, (0, 1))[:, :, table.to(activity.device)].sum(3, dtype=precision)
+
+
+def _observe(
+    rules: RuleSet,
+    memory: Memory,
+    pre: Float[Tensor, "_ batch feature"],
+    post: Float[Tensor, "time batch unit"],
+    decay: float,
+) -> None:
+    """Add what was presented to a projection's memory."""
+    if memory.synapses is None:
+        pre = pre.sum(2, keepdim=True)
+    over_time: tuple[Tensor | None, Tensor | None] = (None, None)
+    if memory.timesteps is not None:
+        over_time = (running_traces(pre.sum(2, keepdim=True), decay)[:, :, 0], post)
+    rules.observe(memory, rules.trace(pre, decay), rules.trace(post, decay), *over_time)
+
+
+def _observe_groups(
+    rules: RuleSet,
+    memory: Memory,
+    pre: Float[Tensor, "_ batch group"],
+    post: Float[Tensor, "time batch unit"],
+    decay: float,
+) -> None:
+    """The same where every group of units hears its own group of features only."""
+    parts = memory.parts(pre.shape[2])
+    for part, heard, its in zip(parts, pre.split(1, 2), post.chunk(len(parts), 2), strict=True):
+        _observe(rules, part, heard, its, decay)
+    memory.rejoin(parts)

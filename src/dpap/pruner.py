@@ -69,7 +69,9 @@ class Pruner:
         self._units_born = {name: projection.units for name, projection in self.wiring.projections.items()}
         self._origin = {name: torch.arange(units) for name, units in self._units_born.items()}
         self._silence = Silence(self.model, self.wiring, self._optimizers)
-        self._recorder = Recorder(self.model, self.wiring, self.config.observe_every, self._life.observe)
+        self._recorder = Recorder(
+            self.model, self.wiring, self.config.observe_every, self._life.observe, self._optimizers
+        )
         recompile()
 
     @property
@@ -103,6 +105,7 @@ class Pruner:
             RuntimeError: where no training forward was observed since the last step.
         """
         epoch, config = self.epoch, self.config
+        self._recorder.end_presentation()
         if not self._life.observed:
             raise RuntimeError(
                 "no training forward of the network was observed since the last step: call step() once an epoch, "

@@ -84,5 +84,5 @@ def test_neurons_without_state_need_no_reset() -> None:
 
 
 def test_only_classes_of_modules_can_be_registered() -> None:
-    with pytest.raises(TypeError, match=r"class of torch\.nn\.Module"):
+    with pytest.raises(TypeError):
         register_neuron(nn.ReLU(), spikes=False)

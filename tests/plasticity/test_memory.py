@@ -123,3 +123,24 @@ def test_forgetting_clears_the_sums_only():
     assert not any(getattr(memory, name).any() for name in TENSORS[1:])
     assert torch.equal(memory.threshold, threshold)
     assert (memory.samples, memory.batches) == (4, 2)
+
+
+@pytest.mark.parametrize("rules", ["paper", "released"])
+def test_parts_that_observe_for_themselves_are_memories_of_their_own(rules: str) -> None:
+    whole = RULES[rules].blank(6, 1, synapses=False, timesteps=2)
+    separate = [RULES[rules].blank(3, 1, synapses=False, timesteps=2) for _ in range(2)]
+    for _ in range(3):
+        pre, post = torch.rand(4, 2), torch.rand(4, 6)
+        over_time = torch.rand(2, 4), torch.rand(2, 4, 6)
+        parts = whole.parts(2)
+        for group, part in enumerate(parts):
+            units = slice(3 * group, 3 * group + 3)
+            for memory in (part, separate[group]):
+                RULES[rules].observe(
+                    memory, pre[:, group : group + 1], post[:, units], over_time[0], over_time[1][:, :, units]
+                )
+        whole.rejoin(parts)
+    assert whole.samples == separate[0].samples
+    for name in ("threshold", "spines", "activity", "timesteps"):
+        joined = torch.cat([getattr(memory, name) for memory in separate], -1)
+        assert torch.equal(getattr(whole, name), joined)

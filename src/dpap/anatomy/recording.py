@@ -3,166 +3,225 @@
 Space is summed first and no spike is kept, so recording reads each activity once.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from dpap.anatomy.clock import Activity, Clock, map_summed
 from dpap.anatomy.dye import Site
-from dpap.anatomy.wiring import NeuronSite, Projection, Wiring
+from dpap.anatomy.nested import float_tensors
+from dpap.anatomy.wiring import Projection, Wiring
 
 
 @dataclass(frozen=True)
 class Recording:
-    """What was active in one forward pass of the network.
+    """What was active in one presentation to the network.
 
     Attributes:
-        inputs: projection -> activity of its input features [T, B, features], for convolutions their sum
-            over features [T, B, 1], which is all that they need.
-        outputs: neurons -> activity of their units [T, B, features].
+        inputs: projection -> activity of its input features [T, B, features], for convolutions its sum over the
+            features of each group [T, B, groups], which is all that they need.
+        outputs: neurons -> activity of their units, or of the features that these feed [T, B, features].
     """
 
-    inputs: dict[str, Float[Tensor, "_ _ _"]]
-    outputs: dict[Site, Float[Tensor, "_ _ _"]]
+    inputs: dict[str, Activity]
+    outputs: dict[Site, Activity]
+
+    @property
+    def batch(self) -> int:
+        """Samples."""
+        return next(iter(self.outputs.values())).shape[1]
 
 
-def _map_summed(activity: Tensor, axis: int) -> Float[Tensor, "*lead feature"]:
-    """Sum over everything behind the feature axis (from the end), in at least single precision."""
-    if axis == -1:
-        return activity
-    precision = torch.promote_types(activity.dtype, torch.float32)
-    return activity.flatten(activity.ndim + axis + 1).sum(-1, dtype=precision)
+@dataclass
+class _Forward:
+    """What one forward of the network has shown so far, call by call."""
+
+    batch: int | None
+    inputs: dict[str, list[Tensor]] = field(default_factory=dict)
+    outputs: dict[str, list[Tensor]] = field(default_factory=dict)
+    entering: dict[str, list[Tensor]] = field(default_factory=dict)
+
+
+class _Hook:
+    """A hook that idles in copies of the network, and that compilers leave alone."""
+
+    def __init__(self, call: Callable[..., None] | None = None) -> None:
+        self._call = None if call is None else torch.compiler.disable(call)
+
+    def __call__(self, *args: Any) -> None:
+        if self._call is not None:
+            self._call(*args)
+
+    def __reduce__(self) -> tuple[type["_Hook"], tuple[()]]:
+        return _Hook, ()
 
 
 class Recorder:
-    """Hooks that record every n-th training forward of a network and hand it on at the forward's end.
+    """Hooks that record every n-th presentation in training and hand it on when it ends.
+
+    A presentation is a forward. Where forwards are single timesteps, because the spiking neurons keep their state
+    from call to call, it is all of those between two steps of the optimizers.
 
     Args:
         model: the network; forwards in evaluation mode are not recorded.
         wiring: its wiring.
-        every: record every n-th forward.
+        every: record every n-th presentation.
         receive: called with each recording.
+        optimizers: whose steps end the presentations of a stepped network; without any, each timestep is one.
     """
 
     def __init__(
-        self, model: nn.Module, wiring: Wiring, every: int, receive: Callable[[Recording], None]
+        self,
+        model: nn.Module,
+        wiring: Wiring,
+        every: int,
+        receive: Callable[[Recording], None],
+        optimizers: Sequence[Optimizer] = (),
     ) -> None:
         self.every = every
         self.receive = receive
-        self.forwards = 0
-        self._on = False
-        self._inputs: dict[str, list[Tensor]] = {}
-        self._outputs: dict[Site, list[Tensor]] = {}
-        self._calls: dict[str, int] = {}
-        self._sites: dict[str, dict[int, NeuronSite]] = {}
+        self.presentations = 0
+        self._stepped = wiring.stepped and bool(optimizers)
+        self._steps: list[Recording] = []
+        self._begun = False
+        self._chosen = False
+        self._now: _Forward | None = None
         seen = {projection.neuron for projection in wiring.projections.values()}
-        for site, neuron in wiring.neurons.items():
-            if site in seen:
-                self._sites.setdefault(site.module, {})[site.call] = neuron
-        modules = dict(model.named_modules())
+        self._sites = [neuron for site, neuron in wiring.neurons.items() if site in seen]
+        # time is told by all that spike, also where activity is seen earlier
+        self._spiking = [neuron for neuron in wiring.neurons.values() if neuron.spikes]
         self._handles: list[RemovableHandle] = [
-            model.register_forward_pre_hook(self._begin),
-            model.register_forward_hook(self._finish),
+            model.register_forward_pre_hook(_Hook(self._begin), with_kwargs=True),
+            model.register_forward_hook(_Hook(self._finish)),
         ]
-        for projection in wiring.projections.values():
-            if projection.fate != "whole":
-                hook = self._input_hook(projection)
-                self._handles.append(projection.module.register_forward_pre_hook(hook))
-        for name in self._sites:
-            self._handles.append(modules[name].register_forward_hook(self._output_hook(name)))
+        entered = {neuron.name for neuron in self._sites if neuron.incoming}
+        for name, projection in wiring.projections.items():
+            if projection.fate != "whole" or name in entered:
+                hook = _Hook(self._input_hook(projection, name in entered))
+                self._handles.append(projection.module.register_forward_pre_hook(hook, with_kwargs=True))
+        modules = dict(model.named_modules())
+        emitting = [neuron for neuron in (*self._sites, *self._spiking) if not neuron.incoming]
+        for name, axis in {neuron.name: neuron.axis for neuron in emitting}.items():
+            self._handles.append(modules[name].register_forward_hook(_Hook(self._output_hook(name, axis))))
+        if self._stepped:
+            for optimizer in optimizers:
+                self._handles.append(
+                    optimizer.register_step_post_hook(_Hook(lambda *step: self.end_presentation()))
+                )
 
     def remove(self) -> None:
-        """Take the hooks out of the network."""
+        """Take the hooks out of the network and the optimizers."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
 
-    def _begin(self, model: nn.Module, args: Any) -> None:
-        self._on = model.training and torch.is_grad_enabled()
-        if self._on:
-            self._on = self.forwards % self.every == 0
-            self.forwards += 1
-        self._inputs.clear()
-        self._outputs.clear()
-        self._calls.clear()
-
     def begin_epoch(self) -> None:
-        """Count from anew, so that every epoch records its first forward."""
-        self.forwards = 0
+        """Count from anew, so that every epoch records its first presentation."""
+        self.end_presentation()
+        self.presentations = 0
 
-    def _input_hook(self, projection: Projection) -> Callable[..., None]:
+    def end_presentation(self) -> None:
+        """Hand on what a stepped network has shown so far."""
+        self._begun = False
+        steps, self._steps = self._steps, []
+        if steps:
+            self.receive(_joined(steps))
+
+    def _begin(self, model: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+        self._now = None
+        if not (model.training and torch.is_grad_enabled()):
+            return
+        if not self._begun:
+            self._chosen = self.presentations % self.every == 0
+            self.presentations += 1
+            self._begun = self._stepped
+        if self._chosen:
+            given = next(float_tensors((args, options)), None)
+            self._now = _Forward(None if given is None or given.ndim == 0 else len(given))
+
+    def _input_hook(self, projection: Projection, entered: bool) -> Callable[..., None]:
         name, axis, whole = projection.name, projection.kind.activity_axis, projection.kind.name == "conv"
 
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> None:
-            if not self._on:
+        def hook(module: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+            if self._now is None:
                 return
-            activity = args[0].detach()
-            summed = _map_summed(activity.unsqueeze(axis - 1), axis - 1) if whole else activity
-            self._inputs.setdefault(name, []).append(summed)
+            activity = next(float_tensors((args, options))).detach()
+            grouped = activity.unflatten(axis, (projection.groups, -1)) if whole else activity
+            summed = map_summed(grouped, axis - 1 if whole else axis)
+            self._now.inputs.setdefault(name, []).append(summed)
+            if entered:
+                features = map_summed(activity, axis) if whole else summed
+                self._now.entering.setdefault(name, []).append(features)
 
         return hook
 
-    def _output_hook(self, name: str) -> Callable[..., None]:
-        sites = self._sites[name]
-        steps = next(iter(sites.values())).time_axis is None and next(iter(sites.values())).spikes
-
+    def _output_hook(self, name: str, axis: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if not self._on:
-                return
-            call = self._calls.get(name, 0)
-            self._calls[name] = call + 1
-            # a neuron stepped in a loop is one site per call on the example; its first carries them all
-            neuron = sites.get(call) or (next(iter(sites.values())) if steps else None)
-            if neuron is None:
-                return
-            activity = (output[0] if isinstance(output, tuple) else output).detach()
-            self._outputs.setdefault(neuron.site, []).append(_map_summed(activity, neuron.axis))
+            if self._now is not None:
+                spikes = next(float_tensors(output)).detach()
+                self._now.outputs.setdefault(name, []).append(map_summed(spikes, axis))
 
         return hook
 
     def _finish(self, model: nn.Module, args: Any, output: Any) -> None:
-        if not self._on:
+        now, self._now = self._now, None
+        recording = None if now is None else self._recording(now)
+        if recording is None:
             return
-        self._on = False
-        outputs = {}
-        time, batch, time_first = 1, 0, True
-        for site, calls in self._outputs.items():
-            neuron = self._sites[site.module][site.call]
-            outputs[site] = _time_batch(calls, neuron.time_axis)
+        if not self._stepped:
+            self.receive(recording)
+            return
+        if self._steps and self._steps[0].batch != recording.batch:
+            self.end_presentation()
+            self._begun = True
+        self._steps.append(recording)
+
+    def _recording(self, now: _Forward) -> Recording | None:
+        clock = self._clock(now)
+        if clock is None:
+            return None
+        outputs, inputs = {}, {}
+        for neuron in self._sites:
+            calls = (now.entering if neuron.incoming else now.outputs).get(neuron.name, [])
             if neuron.spikes:
-                time, batch = outputs[site].shape[:2]
-                time_first = neuron.time_axis in (None, 0)
-            batch = batch or outputs[site].shape[1]
-        inputs = {
-            name: _unfolded(calls, time, batch, time_first) for name, calls in self._inputs.items() if calls
+                activity = clock.of_spikes(calls, neuron.time_axis)
+            else:
+                activity = clock.unfolded(
+                    calls if neuron.incoming else clock.of_call(calls, neuron.site.call)
+                )
+            if activity is not None:
+                outputs[neuron.site] = activity
+        for name, calls in now.inputs.items():
+            activity = clock.unfolded(calls)
+            if activity is not None:
+                inputs[name] = activity
+        return Recording(inputs, outputs) if outputs else None
+
+    def _clock(self, now: _Forward) -> Clock | None:
+        """Time and batch as the first spiking neurons have them, else the batch of the network's input."""
+        clocks = [
+            Clock.of(now.outputs[neuron.name], neuron.time_axis)
+            for neuron in self._spiking
+            if now.outputs.get(neuron.name)
+        ]
+        if clocks:
+            return next((clock for clock in clocks if clock.time > 1), clocks[0])
+        return None if now.batch is None else Clock(1, now.batch)
+
+
+def _joined(steps: list[Recording]) -> Recording:
+    """The timesteps of one presentation, one after the other."""
+
+    def over_time(activities: list[dict[Any, Activity]]) -> dict[Any, Activity]:
+        return {
+            key: torch.cat([activity[key] for activity in activities])
+            for key in activities[0]
+            if all(key in activity for activity in activities)
         }
-        self._inputs.clear()
-        self._outputs.clear()
-        if batch:
-            self.receive(Recording(inputs, outputs))
 
-
-def _time_batch(calls: list[Tensor], time_axis: int | None) -> Float[Tensor, "time batch unit"]:
-    """The calls of one neuron site as [T, B, units]; axes between batch and units are summed."""
-    if time_axis is None:
-        stacked = torch.stack(calls) if len(calls) > 1 else calls[0].unsqueeze(0)
-    else:
-        stacked = calls[0].movedim(time_axis, 0)
-    return stacked.flatten(2, -2).sum(2) if stacked.ndim > 3 else stacked
-
-
-def _unfolded(calls: list[Tensor], time: int, batch: int, time_first: bool) -> Float[Tensor, "_ _ _"]:
-    """The calls of one projection as [T, B, features], with T = 1 for an input that is constant over time."""
-    features = calls[0].shape[-1]
-    if len(calls) > 1:
-        return torch.stack([call.reshape(batch, -1, features).sum(1) for call in calls])
-    flat = calls[0].reshape(-1, features)
-    if time == 1 or len(flat) % (time * batch) != 0:
-        return flat.reshape(batch, -1, features).sum(1).unsqueeze(0)
-    if time_first:
-        return flat.reshape(time, batch, -1, features).sum(2)
-    return flat.reshape(batch, time, -1, features).sum(2).transpose(0, 1)
+    return Recording(over_time([step.inputs for step in steps]), over_time([step.outputs for step in steps]))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Any
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -43,6 +44,32 @@ class Memory:
                 self.timesteps = self.timesteps.index_select(1, units)
         if features is not None and self.synapses is not None:
             self.synapses = self.synapses.index_select(1, features)
+
+    def parts(self, number: int) -> list["Memory"]:
+        """Equal parts of the units, in order, which share the sums with this memory."""
+
+        def cut(tensor: Tensor | None) -> list[Tensor] | list[None]:
+            return [None] * number if tensor is None else list(tensor.chunk(number, -1))
+
+        if self.synapses is not None:
+            raise ValueError(
+                "a memory of synapses is that of a fully connected projection, which has no parts"
+            )
+        return [
+            Memory(threshold, spines, activity, None, timesteps, self.samples, self.batches)
+            for threshold, spines, activity, timesteps in zip(
+                self.threshold.chunk(number, -1),
+                self.spines.chunk(number),
+                self.activity.chunk(number),
+                cut(self.timesteps),
+                strict=True,
+            )
+        ]
+
+    def rejoin(self, parts: list["Memory"]) -> None:
+        """Take over from the parts what they do not share: thresholds and counts."""
+        self.threshold = torch.cat([part.threshold for part in parts], -1)
+        self.samples, self.batches = parts[0].samples, parts[0].batches
 
     def forget(self) -> None:
         """Set the sums to zero; threshold and counts stay."""
