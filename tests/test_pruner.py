@@ -2,14 +2,17 @@
 
 import copy
 import io
-from functools import cache
+from collections.abc import Iterator
+from functools import cache, partial
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import dpap
 from dpap.models import NetworkConfig, build_network
@@ -238,3 +241,70 @@ def test_observation_leaves_outputs_and_gradients_alone() -> None:
     assert torch.equal(*outputs)
     for one, other in zip(model.parameters(), watched.parameters(), strict=True):
         assert torch.equal(one.grad, other.grad)
+
+
+@pytest.mark.parametrize("use_buffers", [False, True])
+def test_averages_of_the_weights_follow_and_are_resumed(use_buffers: bool) -> None:
+    config = dpap.PruningConfig(target=0.7, end_epoch=3, timestep_target=0.3, compact="auto")
+
+    def start() -> tuple[Any, ...]:
+        torch.manual_seed(0)
+        model = build_network(SNN, (1, 8, 8), 10)
+        average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.5), use_buffers=use_buffers)
+        optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
+        return model, average, optimizer, dpap.Pruner(model, _digits()[0][:8], optimizer, config, average)
+
+    model, average, optimizer, pruner = start()
+    removals = 0
+    for epoch in range(4):
+        _learn(model, optimizer, epoch)
+        average.update_parameters(model)
+        removals += pruner.step().compacted is not None
+    assert removals >= 2
+    own, followed = model.state_dict(), average.module.state_dict()
+    assert {name: value.shape for name, value in own.items()} == {
+        name: value.shape for name, value in followed.items()
+    }
+    assert torch.equal(own["spike2.timestep_alive"], followed["spike2.timestep_alive"])
+    assert not own["spike2.timestep_alive"].all()
+    average.update_parameters(model)
+    images = _digits()[0]
+    average.eval(), model.eval()
+    assert (average(images).argmax(1) == model(images).argmax(1)).float().mean() > 0.5
+    fresh_model, fresh_average, _, fresh_pruner = start()
+    fresh_pruner.load_state_dict(pruner.state_dict())
+    fresh_model.load_state_dict(model.state_dict())
+    fresh_average.load_state_dict(average.state_dict())
+    assert torch.equal(fresh_average.eval()(images), average(images))
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Shapes are not checked, for the compiler sees through the checks and stumbles."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own, of what it traces
+@pytest.mark.parametrize(
+    "wrap", [nn.DataParallel, partial(torch.compile, backend="eager")], ids=["parallel", "compile"]
+)
+def test_wrapped_networks_learn_and_shrink_as_bare_ones(wrap: Any, unchecked: None) -> None:
+    config = dpap.PruningConfig(target=0.7, end_epoch=3, timestep_target=0.3, compact="auto")
+    network = NetworkConfig(layers="6C3-BN-AvgPool2-16FC-10FC", timesteps=3)
+    bare, _, bare_pruner, _ = _live(network, config, 3)
+    torch.manual_seed(0)
+    inner = build_network(network, (1, 8, 8), 10)
+    model = wrap(inner)
+    # compiled before anybody looks on
+    model.eval()(_digits()[0][:64])
+    optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
+    pruner = dpap.Pruner(model, _digits()[0][:8], optimizer, config)
+    for epoch in range(3):
+        _learn(model, optimizer, epoch)
+        pruner.step()
+    assert pruner.model is inner and pruner.survival() == bare_pruner.survival()
+    for name, value in bare.state_dict().items():
+        assert torch.equal(value, inner.state_dict()[name]), name
+    assert torch.equal(model.eval()(_digits()[0]), inner(_digits()[0]))

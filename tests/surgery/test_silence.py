@@ -13,6 +13,7 @@ from dpap.models import NetworkConfig, build_network
 from dpap.surgery import Living, Silence
 from dpap.surgery.optimizer import moments
 from dpap.surgery.silence import dead_tensors
+from support.twins import Twin, batch, by_hand
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "sgd momentum": lambda p: SGD(p, 0.1, momentum=0.9, weight_decay=1e-3, nesterov=True),
@@ -122,3 +123,64 @@ def test_removed_hooks_let_the_network_go() -> None:
     _train(model, images, optimizer)
     weight = model.get_submodule("fc1").weight
     assert weight[~living.synapses["fc1"]].any()
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_clipping_scaling_and_schedules_see_no_dead(accumulate: int, frozen: bool) -> None:
+    def make(model: nn.Module) -> list[Optimizer]:
+        model[3].requires_grad_(not frozen)
+        return [AdamW([one for one in model.parameters() if one.requires_grad], 0.01, amsgrad=True)]
+
+    twins, norms = [Twin(make), Twin(make)], []
+    learning = []
+    for twin in twins:
+        (optimizer,) = twin.optimizers
+        learning.append(
+            (
+                torch.amp.GradScaler("cpu", init_scale=2.0**6, growth_interval=2),
+                torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=12),
+                torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0),
+            )
+        )
+
+    def learn(steps: range) -> None:
+        for twin, (scaler, cycle, plateau) in zip(twins, learning, strict=True):
+            (optimizer,) = twin.optimizers
+            for step in steps:
+                optimizer.zero_grad()
+                for part in range(accumulate):
+                    loss = F.cross_entropy(twin.model(batch(10 * step + part)), torch.arange(6) % 3)
+                    scaler.scale(loss).backward()
+                scaler.unscale_(optimizer)
+                norms.append(float(nn.utils.clip_grad_norm_(twin.model.parameters(), 0.05)))
+                scaler.step(optimizer)
+                scaler.update()
+                cycle.step()
+                plateau.step(float(loss.detach()))
+
+    learn(range(3))
+    for twin in twins:
+        twin.die()
+    kept = twins[1].compact()
+    norms.clear()
+    learn(range(3, 8))
+    assert norms[:5] == pytest.approx(norms[5:], rel=1e-9) and min(norms) > 0.05
+    state = by_hand(twins[0].model, kept)
+    for name, value in twins[1].model.state_dict().items():
+        assert torch.allclose(value, state[name], rtol=1e-9, atol=1e-9), name
+
+
+def test_a_layer_that_is_thawed_later_is_silent_too() -> None:
+    def make(model: nn.Module) -> list[Optimizer]:
+        return [SGD(model[3].requires_grad_(False).parameters(), 0.1, momentum=0.9)]
+
+    twin = Twin(make)
+    twin.die()
+    twin.model[3].requires_grad_(True)
+    for step in range(3):
+        twin.model(batch(step)).square().sum().backward()
+        twin.optimizers[0].step()
+    assert not twin.model[3].weight[~twin.living.units["3"]].any() and twin.model[3].weight.grad.any()
+    for _, moment in moments(twin.optimizers[0], twin.model[3].weight):
+        assert not moment[~twin.living.units["3"]].any()

@@ -107,7 +107,7 @@ class _Knife:
         """Change a tensor, its gradient and its moments in the same way."""
         if tensor in self._sliced:
             raise CompactionError(
-                f"{self._sliced[tensor]} and {name} share a parameter {tuple(tensor.shape)}, so its units cannot be "
+                f"{self._sliced[tensor]} and {name} share a parameter, so its units cannot be "
                 "removed for each of them; nothing was removed"
             )
         self._sliced[tensor] = name
