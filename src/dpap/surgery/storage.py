@@ -4,32 +4,61 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from dpap.anatomy.projections import projection_kind, size_of
+from dpap.anatomy.state import at_rest, rest, state_buffers
+from dpap.surgery.structure import differences, modules_of, plain_name, recount, structure_of
 from dpap.surgery.timesteps import AXES, BUFFER, silence_timesteps
 
-KEY, FORMAT = "dpap", 1
+KEY, FORMAT = "dpap", 2
+EXTRA = "_extra_state"
+"""Under this name a state_dict holds what a module adds to its tensors."""
+SHOWN = 12
+"""So many differences are listed when a file does not fit."""
 
 
 def save(model: nn.Module, path: str | Path) -> Path:
     """Write a network, compact or not, to one file: written under a temporary name, then renamed.
 
+    Hidden state, such as membranes, is left out: the network is stored at rest.
+
     Args:
-        model: the network, whose state_dict is stored.
+        model: the network, whose state_dict is stored, with the settings of its layers.
         path: of the file; ".safetensors" is usual.
 
     Returns:
         The path.
+
+    Raises:
+        TypeError: where a module's extra state is more than tensors and plain values.
+        ValueError: where a lazy layer has no shape yet.
     """
     path = Path(path)
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _state(model).items()}
+    with at_rest(model):
+        own, extra = _state(model)
+        tied = _tied(own)
+        tensors = {
+            name: tensor.detach().cpu().contiguous().clone()
+            for name, tensor in own.items()
+            if name not in tied
+        }
+    for name, value in list(extra.items()):
+        if isinstance(value, Tensor):
+            tensors[name] = extra.pop(name).detach().cpu().contiguous().clone()
+        elif not _is_plain(value):
+            raise TypeError(
+                f"a file holds tensors and plain values (numbers, text, lists, dictionaries by text); the extra "
+                f"state {name} is another {type(value).__name__}: let get_extra_state return plain values"
+            )
+    about = {"format": FORMAT, "layers": structure_of(model), "tied": tied, "extra": extra}
     # one key, for safetensors orders several at random, and equal networks shall give equal files
-    metadata = {KEY: json.dumps({"format": FORMAT, "sha256": _fingerprint(tensors)})}
+    metadata = {KEY: json.dumps(about | {"sha256": _fingerprint(about, tensors)})}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -40,48 +69,86 @@ def save(model: nn.Module, path: str | Path) -> Path:
     return path
 
 
+@torch.no_grad()
 def load(path: str | Path, model: nn.Module) -> nn.Module:
     """Shrink a freshly built network to the stored structure and give it the stored weights, in place.
+
+    Parameters stay the same objects, so that an optimizer may have been created before; gradients are dropped.
 
     Args:
         path: a file that `save` wrote.
         model: the network as its constructor builds it; device and precision stay its own.
 
     Returns:
-        The same network.
+        The same network, at rest.
 
     Raises:
         FileNotFoundError: where there is no file.
         ValueError: where the file is damaged or of another network; the network is unchanged then.
     """
     path = Path(path)
-    stored = _read(path)
-    silenced = {name.removesuffix(f".{BUFFER}") for name in stored if name.endswith(f".{BUFFER}")}
-    own = _state(model)
-    _check_fit(path, stored, own, silenced)
+    about, stored = _read(path)
+    modules = modules_of(model)
+    silenced = {
+        name.removesuffix(f".{BUFFER}")
+        for name in stored
+        if name.endswith(f".{BUFFER}") and f"{name.removesuffix(BUFFER)}{AXES}" in stored
+    }
+    with at_rest(model):
+        own, extra = _state(model)
+        _check_fit(path, about, stored, model, own, extra, silenced & modules.keys())
+    fitting = {
+        name: stored[name].to(device=tensor.device, dtype=tensor.dtype, memory_format=_memory_format(tensor))
+        for name, tensor in own.items()
+    }
+    _set_extra(modules, extra, {name: about["extra"].get(name, stored.get(name)) for name in extra})
+    rest(model)
+    own, _ = _state(model)
     for name in silenced:
         alive, axes = stored[f"{name}.{BUFFER}"], stored[f"{name}.{AXES}"].tolist()
-        module = model.get_submodule(name)
         device = next((tensor.device for tensor in own.values()), torch.device("cpu"))
-        silence_timesteps(module, alive.to(device), time_axis=axes[0], feature_axis=axes[1])
-    for name, tensor in stored.items():
-        if name in own:
-            own[name].grad = None
-            own[name].data = tensor.to(device=own[name].device, dtype=own[name].dtype)
-    for module in model.modules():
-        _recount(module)
+        silence_timesteps(modules[name], alive.to(device), time_axis=axes[0], feature_axis=axes[1])
+    for name, tensor in fitting.items():
+        own[name].grad = None
+        own[name].data = tensor
+    for name, module in modules.items():
+        recount(module, about["layers"].get(name))
+        _shrink_state(module)
     return model
 
 
-def _state(model: nn.Module) -> dict[str, Tensor]:
-    """The very tensors of the state_dict, not copies."""
+def _state(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The very tensors of the state_dict, not copies, and what modules add to them."""
+    tensors, extra = {}, {}
+    for name, value in model.state_dict(keep_vars=True).items():
+        if name.rpartition(".")[2] == EXTRA:
+            extra[plain_name(name)] = value
+        elif is_lazy(value):
+            raise ValueError(f"{name} has no shape yet: run the network once, on an input, before")
+        elif isinstance(value, Tensor):
+            tensors[plain_name(name)] = value
+    return tensors, extra
+
+
+def _tied(tensors: dict[str, Tensor]) -> dict[str, str]:
+    """Names of tensors that have another name too -> the first of their names."""
+    first: dict[int, str] = {}
     return {
-        name: value for name, value in model.state_dict(keep_vars=True).items() if isinstance(value, Tensor)
+        name: first[id(tensors[name])]
+        for name in sorted(tensors)
+        if first.setdefault(id(tensors[name]), name) != name
     }
 
 
-def _fingerprint(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _is_plain(value: Any) -> bool:
+    try:
+        return bool(json.loads(json.dumps(value)) == value)
+    except (TypeError, ValueError):
+        return False
+
+
+def _fingerprint(about: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -89,62 +156,98 @@ def _fingerprint(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a file says about a network, and its tensors by each of their names."""
     if not path.is_file():
         raise FileNotFoundError(f"expected a file that dpap.save wrote; there is none at {path}")
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(KEY, "{}"))
+            about = json.loads((file.metadata() or {}).get(KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, json.JSONDecodeError) as error:
+    except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise ValueError(
             f"{path} is damaged or no safetensors file ({error}); save the network again"
         ) from error
-    if metadata.get("format") != FORMAT:
+    found = about.get("format") if isinstance(about, dict) else None
+    if found != FORMAT:
         raise ValueError(
-            f"{path} was not written by this dpap.save: expected format {FORMAT} in its metadata, got "
-            f"{metadata.get('format')}"
+            f"{path} was not written by this dpap.save: expected format {FORMAT} in its metadata, got {found}; "
+            "read it with the version that wrote it, or save the network again"
         )
-    if metadata.get("sha256") != _fingerprint(tensors):
+    if about.pop("sha256", None) != _fingerprint(about, tensors):
         raise ValueError(
             f"{path} was changed after it was saved: its checksum does not fit; save the network again"
         )
-    return tensors
+    return about, tensors | {name: tensors[first] for name, first in about["tied"].items()}
 
 
-def _check_fit(path: Path, stored: dict[str, Tensor], own: dict[str, Tensor], silenced: set[str]) -> None:
+def _check_fit(
+    path: Path,
+    about: dict[str, Any],
+    stored: dict[str, Tensor],
+    model: nn.Module,
+    own: dict[str, Tensor],
+    extra: dict[str, Any],
+    silenced: set[str],
+) -> None:
     """Say everything that does not fit, at once."""
-    extra = {f"{name}.{part}" for name in silenced for part in (BUFFER, AXES)}
-    problems = [f"{name}: in the network, not in the file" for name in own.keys() - stored.keys() - extra]
-    problems += [f"{name}: in the file, not in the network" for name in stored.keys() - own.keys() - extra]
-    for name in stored.keys() & own.keys() - extra:
-        small, large = tuple(stored[name].shape), tuple(own[name].shape)
-        if len(small) != len(large) or any(new > old for new, old in zip(small, large, strict=True)):
-            problems.append(f"{name}: the file has {small}, the network only {large}")
+    masks = {f"{name}.{part}" for name in silenced for part in (BUFFER, AXES)}
+    network, file = own.keys() | extra.keys(), stored.keys() | about["extra"].keys()
+    problems = [f"{name}: in the network, not in the file" for name in network - file - masks]
+    problems += [f"{name}: in the file, not in the network" for name in file - network - masks]
+    for name in stored.keys() & own.keys() - masks:
+        problems += _misfits(name, stored[name], own[name])
+    tied = _tied(own)
+    for name in (tied.keys() | about["tied"].keys()) & own.keys():
+        here, there = (names.get(name, "none") for names in (tied, about["tied"]))
+        if here != there:
+            problems.append(f"{name}: the same tensor as {there} in the file, as {here} in the network")
+    problems = sorted(problems) + differences(about["layers"], model)
     if problems:
-        more = f"\n  and {len(problems) - 12} more" if len(problems) > 12 else ""
-        listed = "\n  ".join(sorted(problems)[:12])
+        more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+        listed = "\n  ".join(problems[:SHOWN])
         raise ValueError(
             f"{path} is of another network than the one given:\n  {listed}{more}\n"
             "build the network as it was built before it was pruned"
         )
 
 
-def _recount(module: nn.Module) -> None:
-    """Let a module's own counts of units and features follow its tensors."""
-    counts: dict[str, int] = {}
-    if projection_kind(module) is not None:
-        units, features = size_of(module)
-        counts = {
-            "out_features": units,
-            "out_channels": units,
-            "in_features": features,
-            "in_channels": features,
-        }
-    else:
-        own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
-        sizes = [len(tensor) for tensor in own if tensor.ndim == 1]
-        counts = dict.fromkeys(("num_features", "num_parameters"), sizes[0]) if sizes else {}
-    for name, count in counts.items():
-        if isinstance(getattr(module, name, None), int):
-            setattr(module, name, count)
+def _misfits(name: str, stored: Tensor, own: Tensor) -> list[str]:
+    small, large = tuple(stored.shape), tuple(own.shape)
+    if len(small) != len(large) or any(new > old for new, old in zip(small, large, strict=True)):
+        return [f"{name}: the file has {small}, the network only {large}"]
+    if stored.dtype != own.dtype and not (stored.is_floating_point() and own.is_floating_point()):
+        return [f"{name}: {stored.dtype} in the file, {own.dtype} in the network"]
+    return []
+
+
+def _memory_format(tensor: Tensor) -> torch.memory_format:
+    for layout, dimensions in ((torch.channels_last, 4), (torch.channels_last_3d, 5)):
+        if (
+            tensor.ndim == dimensions
+            and not tensor.is_contiguous()
+            and tensor.is_contiguous(memory_format=layout)
+        ):
+            return layout
+    return torch.preserve_format
+
+
+def _set_extra(modules: dict[str, nn.Module], old: dict[str, Any], new: dict[str, Any]) -> None:
+    """Give modules their extra state; where one refuses it, all have their own again."""
+    given: list[str] = []
+    try:
+        for name, value in new.items():
+            given.append(name)
+            modules[name.rpartition(".")[0]].set_extra_state(value)
+    except Exception as error:
+        for name in given:
+            modules[name.rpartition(".")[0]].set_extra_state(old[name])
+        raise ValueError(f"the network refuses the extra state {given[-1]} of the file: {error}") from error
+
+
+def _shrink_state(module: nn.Module) -> None:
+    """Let a neuron's state at rest fit any number of units: one value, where all are equal."""
+    for name in state_buffers(module):
+        state = module._buffers[name]
+        if state is not None and state.numel() and bool((state == state.flatten()[0]).all()):
+            module._buffers[name] = state.flatten()[0].clone()

@@ -1,0 +1,133 @@
+"""What a network is besides its tensors: its layers and their settings, to tell two networks of equal shapes apart."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+
+from dpap.anatomy.neurons import neuron_kind
+from dpap.anatomy.projections import groups_of, is_depthwise, projection_kind, size_of
+
+Structure = dict[str, dict[str, Any]]
+"""Path of a layer -> its class, its settings, and its size where it is a projection; plain values throughout."""
+
+_SIZES = ("in_features", "out_features", "in_channels", "out_channels", "num_features", "num_parameters")
+_OF_TRAINING = ("inplace", "momentum", "p")
+_PLAIN = (bool, int, float, str)
+
+
+def modules_of(model: nn.Module) -> dict[str, nn.Module]:
+    """Every module by its path, the same one under each of its names; compiled modules by the names of their own."""
+    return {plain_name(name): module for name, module in model.named_modules(remove_duplicate=False)}
+
+
+def plain_name(name: str) -> str:
+    """A name without what `torch.compile` puts into it."""
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
+def structure_of(model: nn.Module) -> Structure:
+    """The layers of a network: modules without children, projections and neurons.
+
+    Containers are left out, for they are the user's own and may be renamed.
+    """
+    return dict(_described("", model))
+
+
+def differences(stored: Structure, model: nn.Module) -> list[str]:
+    """What a network has other than a stored structure has, counts of units and features apart."""
+    modules, found = modules_of(model), []
+    for path, layer in stored.items():
+        module = modules.get(path)
+        if module is None:
+            found.append(f"{path}: {layer['class']} in the file, not in the network")
+            continue
+        own = _layer(module)
+        if own["class"] != layer["class"]:
+            found.append(f"{path}: {layer['class']} in the file, {own['class']} in the network")
+            continue
+        found += [
+            f"{path}: {setting} {value} in the file, {own['settings'][setting]} in the network"
+            for setting, value in layer["settings"].items()
+            if setting in own["settings"] and own["settings"][setting] != value
+        ]
+        if "size" in layer and not _groups_fit(layer["size"], module):
+            found.append(
+                f"{path}: {_grouping(layer['size'])} in the file, {_grouping(own['size'])} in the network"
+            )
+    # whether a neuron's own parts are described depends on what is registered as a neuron
+    for path, layer in structure_of(model).items():
+        kin = (other.startswith(f"{path}.") or path.startswith(f"{other}.") for other in stored)
+        if path not in stored and not any(kin):
+            found.append(f"{path}: {layer['class']} in the network, not in the file")
+    return found
+
+
+def recount(module: nn.Module, layer: dict[str, Any] | None) -> None:
+    """Let a module's own counts of groups, units and features follow its stored structure and its tensors."""
+    counts: dict[str, int] = {}
+    if projection_kind(module) is not None:
+        if layer is not None:
+            counts["groups"] = layer["size"][2]
+            _set_counts(module, counts)
+        units, features = size_of(module)
+        counts = dict(zip(_SIZES[:4], (features, units, features, units), strict=True))
+    else:
+        own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+        sizes = [len(tensor) for tensor in own if tensor.ndim == 1]
+        counts = dict.fromkeys(_SIZES[4:], sizes[0]) if sizes else {}
+    _set_counts(module, counts)
+
+
+def _set_counts(module: nn.Module, counts: dict[str, int]) -> None:
+    for name, count in counts.items():
+        if isinstance(getattr(module, name, None), int):
+            setattr(module, name, count)
+
+
+def _described(path: str, module: nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:
+    known = projection_kind(module) is not None or neuron_kind(module) is not None
+    if known or not any(True for _ in module.children()):
+        yield plain_name(path), _layer(module)
+        return
+    for name, child in module.named_children():
+        yield from _described(f"{path}.{name}" if path else name, child)
+
+
+def _layer(module: nn.Module) -> dict[str, Any]:
+    """A module's class, without where it is defined, which may change, and what torch lists as its constants."""
+    layer: dict[str, Any] = {"class": type(module).__name__, "settings": {}}
+    for name in getattr(module, "__constants__", ()):
+        value = _single(getattr(module, name, None))
+        if name not in (*_SIZES, *_OF_TRAINING, "groups") and _is_plain(value):
+            layer["settings"][name] = value
+    if projection_kind(module) is not None:
+        layer["size"] = [*size_of(module), groups_of(module)]
+    return layer
+
+
+def _single(value: Any) -> Any:
+    """One value where all along the axes are equal, as constructors take them; lists, as files hold them."""
+    if not isinstance(value, tuple | list):
+        return value
+    return value[0] if value and all(part == value[0] for part in value) else list(value)
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, _PLAIN) or (
+        isinstance(value, list) and all(isinstance(part, _PLAIN) or part is None for part in value)
+    )
+
+
+def _groups_fit(size: list[int], module: nn.Module) -> bool:
+    """Whether a projection can have lost units to come to a size: depthwise convolutions lose groups with them."""
+    units, features, groups = size
+    if not is_depthwise(module):
+        return groups == groups_of(module)
+    own_units, own_features = size_of(module)
+    return groups == features and units * own_features == own_units * features
+
+
+def _grouping(size: list[int]) -> str:
+    units, features, groups = size
+    return f"{units} units that read {features} features in {groups} {'group' if groups == 1 else 'groups'}"
