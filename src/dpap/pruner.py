@@ -143,7 +143,12 @@ class Pruner:
             CompactionError: where the network would not compute the same without them; nothing is changed then.
         """
         kept, report = remove_dead(
-            self.model, self.wiring, self._life.living, self._optimizers, self._example
+            self.model,
+            self.wiring,
+            self._life.living,
+            self._optimizers,
+            self._example,
+            self.config.round_to,
         )
         if not kept.everything:
             self._copies.keep_only(kept)
@@ -220,13 +225,13 @@ class Pruner:
         self._copies.impose(self._life.living)
 
     def _compact_if_worth_it(self) -> CompactReport | None:
-        kept = what_remains(self.wiring, self._life.living.removable(self.wiring))
+        kept = what_remains(self.wiring, self._life.living.removable(self.wiring, self.config.round_to))
         now = left = 0
         for name, projection in self.wiring.projections.items():
             units = len(kept.units.get(name, range(projection.units)))
             features = len(kept.features.get(name, range(projection.features)))
             now += projection.weights
-            left += units * features * projection.taps
+            left += projection.weights_between(units, features)
         if now - left <= self.config.compact_share * now or self._refused:
             return None
         try:

@@ -105,14 +105,13 @@ def _is_number(value: Any) -> bool:
 def _change_history(
     optimizer: LBFGS, parameter: Parameter, change: Callable[[Tensor], Tensor]
 ) -> Callable[[], None]:
-    first, start, total = None, None, 0
-    for group in optimizer.param_groups:
-        for one in group["params"]:
-            first = one if first is None else first
-            start = total if one is parameter else start
-            total += one.numel()
-    state = optimizer.state.get(first, {})
-    if start is None or first is None:
+    start, total = None, 0
+    parameters = optimizer.param_groups[0]["params"]
+    for one in parameters:
+        start = total if one is parameter else start
+        total += one.numel()
+    state = optimizer.state.get(parameters[0], {})
+    if start is None:
         return lambda: None
     begin, end = start, start + parameter.numel()
 
