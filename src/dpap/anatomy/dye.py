@@ -52,6 +52,7 @@ class Pass:
         watched: where to look; everywhere if None.
         seen: site -> where it was seen.
         calls: module -> how often it was called.
+        positions: projection -> how often its weights were used.
         at_output: whether what is looked for arrived in an output.
     """
 
@@ -65,6 +66,7 @@ class Pass:
     watched: frozenset[Site] | None = None
     seen: dict[Site, Reach] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
+    positions: dict[str, int] = field(default_factory=dict)
     at_output: bool = False
 
     def __post_init__(self) -> None:
@@ -96,9 +98,10 @@ def along(profile: Tensor, axis: int, dimensions: int) -> Tensor:
 
 
 def holds_state(module: nn.Module) -> bool:
-    """Whether a leaf module keeps parameters or buffers of its own, which may belong to single units."""
-    own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-    return bool(own) and not any(True for _ in module.children())
+    """Whether a module keeps parameters or buffers of its own, which may belong to single units, and no child does."""
+    state = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
+    own = {id(tensor) for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))}
+    return bool(own) and own == state
 
 
 class Dyer:
@@ -114,6 +117,8 @@ class Dyer:
         order: sites in the order of their calls.
         shapes: site -> shape of its activity.
         calls: module -> how often it was called in one forward pass.
+        positions: projection -> how often its weights are used in one forward pass: positions of the map that it
+            makes (transposed: reads), times batch, times calls.
         mixing: modules with values of their own whose output does not have the dye where their input has it.
         passing: those whose output has it exactly there.
     """
@@ -128,6 +133,7 @@ class Dyer:
         self.order: dict[Site, None] = {}
         self.shapes: dict[Site, tuple[int, ...]] = {}
         self.calls: dict[str, int] = {}
+        self.positions: dict[str, int] = {}
         self.mixing: set[str] = set()
         self.passing: set[str] = set()
         self._outputs: dict[tuple[str, tuple[int, ...]], Known] = {}
@@ -170,6 +176,7 @@ class Dyer:
         self._now = now
         rest(self.model)
         output = run(self.model, self.example_inputs if inputs is None else inputs)
+        self.positions = now.positions
         now.at_output = any(bool(_found(tensor, now).any()) for tensor in float_tensors(output))
         for name, calls in now.calls.items():
             self.calls[name] = max(calls, self.calls.get(name, 0))
@@ -216,6 +223,7 @@ class Dyer:
 
     def _projection(self, name: str, module: nn.Module, original: Callable[..., Any]) -> Callable[..., Any]:
         axis, site = _activity_axis(module), Site(name)
+        transposed = getattr(module, "transposed", False)
 
         def forward(input: Tensor, *rest: Any, **options: Any) -> Tensor:
             known = self._shape(name, input, original, rest, options)
@@ -223,6 +231,9 @@ class Dyer:
             self.shapes[site] = tuple(input.shape)
             if self._watches(site):
                 self._see(site, axis, _profile(input, axis, self._pass()))
+            shape = input.shape if transposed else known[0]
+            positions = self._pass().positions
+            positions[name] = positions.get(name, 0) + shape.numel() // max(shape[axis], 1)
             return self._pass().output(name, axis, known, input.device)
 
         return forward
@@ -250,6 +261,7 @@ class Dyer:
 
     def _passer(self, name: str, module: nn.Module, original: Callable[..., Any]) -> Callable[..., Any]:
         kind = neuron_kind(module)
+        leaf = not any(True for _ in module.children())
 
         def forward(*inputs: Any, **options: Any) -> Any:
             now = self._pass()
@@ -268,7 +280,7 @@ class Dyer:
                 self._see(site, axis, _profile(activity, axis, now))
             if kind is not None and kind.spikes and now.stateful != "zero":
                 return self._transparent(name, original, activity, inputs, options)
-            if now.look == "dye" and (kind is not None or name in self.passing):
+            if now.look == "dye" and leaf and (kind is not None or name in self.passing):
                 # elementwise, or nearly: the dye would come out where it went in
                 return activity
             if kind is None and now.stateful != "run":
@@ -316,7 +328,7 @@ def _profile(activity: Tensor, axis: int, now: Pass) -> Bool[Tensor, "_"]:
     if now.look == "activity":
         strongest = activity.abs().amax(others) if others else activity
         return (strongest != 0).cpu()
-    version, known = getattr(activity, _MEMORY, (None, {}))
+    version, known = _recall(activity)
     if version == activity._version and axis in known:
         return known[axis]
     # a sum with NaN is NaN: one reading of the activity, and no mask of its size
@@ -328,9 +340,15 @@ def _profile(activity: Tensor, axis: int, now: Pass) -> Bool[Tensor, "_"]:
 _MEMORY = "_dpap_dye"
 
 
+def _recall(activity: Tensor) -> tuple[int | None, dict[int, Bool[Tensor, "_"]]]:
+    """What was written down on a tensor, and on which version of it."""
+    recalled: tuple[int | None, dict[int, Tensor]] = getattr(activity, _MEMORY, (None, {}))
+    return recalled
+
+
 def _remember(activity: Tensor, axis: int, profile: Tensor) -> None:
     """Write down on a tensor which of its slices are dyed, until it is changed in place."""
-    version, known = getattr(activity, _MEMORY, (None, {}))
+    version, known = _recall(activity)
     known = known if version == activity._version else {}
     setattr(activity, _MEMORY, (activity._version, {**known, axis: profile}))
 

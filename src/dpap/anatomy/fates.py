@@ -62,6 +62,7 @@ def _projections(modules: dict[str, nn.Module], stained: Stained) -> dict[str, P
             module,
             kind,
             units,
+            stained.positions.get(site.module, 0),
         )
     return projections
 

@@ -41,6 +41,7 @@ class Stained:
         order: sites in the order of their calls.
         shapes: neuron or other site -> shape of its activity on the example input.
         calls: module -> how often it is called in one forward pass.
+        positions: projection -> how often its weights are used in one forward pass.
         mixing: modules with values of their own that mix features.
         training_paths: whether the network runs projections in training that it does not run in evaluation.
     """
@@ -54,6 +55,7 @@ class Stained:
     order: list[Site]
     shapes: dict[Site, tuple[int, ...]]
     calls: dict[str, int]
+    positions: dict[str, int]
     mixing: set[str]
     training_paths: bool
 
@@ -133,6 +135,7 @@ def stain(model: nn.Module, example_inputs: Inputs) -> Stained:
         order=list(dyer.order),
         shapes=dyer.shapes,
         calls=dyer.calls,
+        positions=clean.positions,
         mixing=dyer.mixing,
         training_paths=training_paths,
     )

@@ -49,6 +49,7 @@ class Projection(Reader):
         module: the layer.
         kind: where its weight keeps units and features.
         units: number of units (conv channels, fc neurons).
+        positions: how often its weights are used in one forward of the example inputs, batch and time counted in.
         neuron: where the activity of its units is seen: a neuron module and its calls, or None.
         fate: "prunable": units die and can be removed; "silenced": units die but the layer keeps its size;
             "follows": units do not die by themselves and leave with those that they modulate; "whole": its units
@@ -60,6 +61,7 @@ class Projection(Reader):
     module: nn.Module
     kind: ProjectionKind
     units: int
+    positions: int = 0
     neuron: Site | None = None
     fate: Fate = "prunable"
     reason: str = ""
@@ -79,6 +81,10 @@ class Projection(Reader):
     def taps(self) -> int:
         """Weights between one unit and one feature that it reads: the kernel's size, 1 in fc layers."""
         return weight_of(self.module).numel() * self.groups // max(self.units * self.features, 1)
+
+    def weights_between(self, units: int, features: int) -> int:
+        """Number of weights that so many units and features would have, equally many in each group."""
+        return units * features // self.groups * self.taps
 
     @property
     def dies(self) -> bool:
