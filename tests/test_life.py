@@ -151,3 +151,14 @@ def test_units_of_a_group_hear_that_group_alone() -> None:
         theta = (theta * seen + post.sum(0).detach()) / (seen + len(post))
         seen += len(post)
     assert torch.allclose(spines, expected, rtol=1e-3)
+
+
+def test_widths_stay_round_from_epoch_to_epoch() -> None:
+    model = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 20), nn.ReLU(), nn.Linear(20, 3))
+    config = dpap.PruningConfig(target=0.7, end_epoch=4, start_epoch=0, observe_every=1, round_to=8)
+    pruner = dpap.Pruner(model, torch.rand(4, 6), None, config)
+    for _ in range(4):
+        model(torch.rand(16, 6))
+        widths = {layer.name: layer.alive for layer in pruner.step().layers}
+        assert widths["0"] % 8 == 0 and widths["2"] in (8, 16, 20)
+    assert widths["0"] < 32 and pruner.sparsity == pytest.approx(0.7, abs=0.02)
