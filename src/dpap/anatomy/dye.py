@@ -197,6 +197,11 @@ class Dyer:
             self._outputs[key] = (output.shape, output.dtype)
         return self._outputs[key]
 
+    def tells(self, site: Site) -> bool:
+        """Whether units have to be told apart at a site: where they are read or their activity is seen."""
+        module = self._passers.get(site.module)
+        return site.module in self.projections or (module is not None and neuron_kind(module) is not None)
+
     def _watches(self, site: Site) -> bool:
         watched = self._pass().watched
         return watched is None or site in watched

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
-from dpap.anatomy.codes import INPUT, NOBODY, codewords, decode
+from dpap.anatomy.codes import INPUT, MIXED, NOBODY, codewords, decode
 from dpap.anatomy.dye import Dyer, Pass, Reach, Site
 from dpap.anatomy.nested import Inputs, map_floats
 from dpap.anatomy.projections import projection_kind, size_of
@@ -113,7 +113,14 @@ def stain(model: nn.Module, example_inputs: Inputs) -> Stained:
         groups = _groups({source: reach[source] for source in sources})
         decoded = _Decoded()
         for group in groups:
-            _decode(dyer, {source: units[source] for source in group}, reach, decoded)
+            mixed = _mixed(dyer, {source: units[source] for source in group}, reach)
+            for source in mixed:
+                for site, found in reach[source].items():
+                    for along, dyed in found.items() if site.module in dyer.projections else ():
+                        decoded.add(site, along, source, torch.where(dyed, MIXED, NOBODY))
+            told_apart = {source: units[source] for source in group if source not in mixed}
+            if told_apart:
+                _decode(dyer, told_apart, reach, decoded)
         feeds, axis = _settle(dyer, decoded)
         for site, seen in reach[INPUT].items():
             if site in axis and axis[site] in seen:
@@ -198,6 +205,24 @@ def _groups(reach: dict[str, dict[Site, Reach]]) -> list[list[str]]:
         else:
             groups.append([source])
     return groups
+
+
+def _mixed(dyer: Dyer, units: dict[str, int], reach: dict[str, dict[Site, Reach]]) -> set[str]:
+    """Sources of which a single unit dyes all that the whole source does, at projections and neurons: no code can tell
+    such units apart (norms over channels, attention)."""
+    first = {source: torch.arange(count) == 0 for source, count in units.items()}
+    seen = dyer.run(Pass(dye=first)).seen
+    mixed = set()
+    for source, count in units.items():
+        alike = [
+            torch.equal(seen.get(site, {}).get(axis, ~dyed), dyed)
+            for site, found in reach[source].items()
+            if dyer.tells(site)
+            for axis, dyed in found.items()
+        ]
+        if count > 1 and alike and all(alike):
+            mixed.add(source)
+    return mixed
 
 
 def _decode(
