@@ -40,6 +40,21 @@ def test_an_epoch_is_the_steps_written_out() -> None:
     assert told == [1, 2, 3]
 
 
+def test_bfloat16_is_the_precision_of_the_network_and_not_of_the_loss() -> None:
+    model, seen = nn.Linear(4, 3), []
+
+    def loss_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        seen.append(logits.dtype)
+        return functional.cross_entropy(logits, labels)
+
+    model.register_forward_hook(lambda module, args, output: seen.append(output.dtype))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    data = iter(batches(4, 4))
+    train_epoch(model, data, optimizer, loss_of, [0.1], None, CPU, lambda done: None, torch.bfloat16)
+    assert seen == [torch.bfloat16, torch.float32]
+    assert model.weight.dtype == torch.float32
+
+
 def test_evaluation_changes_nothing_and_weighs_samples_alike() -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout(0.9)).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -70,6 +70,7 @@ CASES = {
         "network": {"layers": "6C3-BN-MaxPool2-20FC-Dropout0.5-10FC", "neuron": "relu"},
         "data": {"augment": True},
     },
+    "bfloat16, channels last": {"training": {"precision": "bfloat16", "channels_last": True}},
     "kept by validation": {"data": {"validation": 0.2}, "protocol": "validation"},
 }
 

@@ -33,6 +33,11 @@ class TrainingConfig:
         gradient_clip: largest norm of the gradient; null leaves it alone.
         device: auto, cpu, cuda or cuda:N.
         threads: CPU threads of torch; null leaves torch's choice.
+        precision: float32, or bfloat16 for forwards and backwards of training; weights, survival, traces and
+            evaluation stay float32. Slow on a CPU without bfloat16 arithmetic (AVX-512 or AMX).
+        channels_last: feature maps with the channels innermost, as convolutions like them; rounds otherwise.
+        compile: fuse the neurons' timesteps by torch.compile, half a minute or two at the start and nothing anew
+            when the network shrinks; without a C++ compiler they run as ever.
     """
 
     epochs: int = 20
@@ -47,6 +52,9 @@ class TrainingConfig:
     gradient_clip: float | None = None
     device: str = "auto"
     threads: int | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    channels_last: bool = False
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "threads"):

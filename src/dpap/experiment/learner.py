@@ -12,6 +12,7 @@ from dpap.experiment.config import ExperimentConfig, TrainingConfig
 from dpap.experiment.errors import blame
 from dpap.models import build_network
 from dpap.pruner import Pruner
+from dpap.spiking import SpikingNeuron
 
 EXAMPLES = 16  # samples on which the wiring is found and every removal is checked
 
@@ -31,6 +32,13 @@ class Learner:
     optimizer: Optimizer
     pruner: Pruner | None
     device: torch.device
+
+    def arrange(self, training: TrainingConfig) -> None:
+        """Lay the weights out as the configuration asks; cutting them does not keep the layout."""
+        if training.channels_last:
+            for parameter in self.model.parameters():
+                if parameter.ndim == 4:
+                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
     def state(self) -> dict[str, Any]:
         """Tensors and plain values that `restore` takes."""
@@ -70,7 +78,11 @@ def build_model(config: ExperimentConfig, data: DataBundle, device: torch.device
     """The network alone, dense and untrained."""
     torch.manual_seed(config.seed)
     with blame("the network"):
-        return build_network(config.network, data.input_shape, data.classes).to(device)
+        model = build_network(config.network, data.input_shape, data.classes).to(device)
+    for module in model.modules():
+        if isinstance(module, SpikingNeuron):
+            module.compile_steps = config.training.compile
+    return model
 
 
 def build_optimizer(model: nn.Module, training: TrainingConfig) -> Optimizer:

@@ -45,6 +45,7 @@ def train_epoch(
     clip: float | None,
     device: torch.device,
     on_batch: Callable[[int], None],
+    precision: torch.dtype = torch.float32,
 ) -> Score:
     """Learn from every batch once.
 
@@ -57,6 +58,7 @@ def train_epoch(
         clip: largest norm of the gradient, or None.
         device: where the model is.
         on_batch: is told how many batches are done.
+        precision: of the forward pass, by autocast, and so of the backward pass; the loss is always float32.
 
     Raises:
         Diverged: when a loss is not finite; the weights are those before that batch.
@@ -67,8 +69,9 @@ def train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = rate
         x, labels = x.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-        logits = model(x)
-        loss = loss_of(logits, labels)
+        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
+            logits = model(x)
+        loss = loss_of(logits.float(), labels)
         value = loss.item()
         if not math.isfinite(value):
             raise Diverged(f"the loss is {value} in batch {done}, at learning rate {rate:.3g}")

@@ -165,6 +165,7 @@ def _epoch(run: _Run, epoch: int) -> Record:
     steps = range((epoch - 1) * batches, epoch * batches)
     rates = [learning_rate(training, step, batches) for step in steps]
     progress.begin_epoch(epoch, training.epochs, batches)
+    learner.arrange(training)
     started = time.perf_counter()
     try:
         score = train_epoch(
@@ -176,6 +177,7 @@ def _epoch(run: _Run, epoch: int) -> Record:
             training.gradient_clip,
             learner.device,
             progress.batch,
+            getattr(torch, training.precision),
         )
         trained = time.perf_counter()
         report = learner.pruner.step() if learner.pruner is not None else None

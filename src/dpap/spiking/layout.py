@@ -21,4 +21,7 @@ def arranged(sequence: Tensor, step: Tensor) -> Tensor:
     if sequence.stride()[1:] == strides:
         return sequence
     steps = 1 if sequence.stride(0) == 0 else len(sequence)
-    return sequence_like(step, steps, sequence.dtype).copy_(sequence[:steps]).expand_as(sequence)
+    copy = torch.empty_strided(
+        (steps, *step.shape), (step.numel(), *strides), dtype=sequence.dtype, device=sequence.device
+    )
+    return copy.copy_(sequence[:steps]).expand_as(sequence)

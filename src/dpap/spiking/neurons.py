@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dpap.spiking.fused import integrate_and_fire
+from dpap.spiking import compiled, fused
 from dpap.spiking.surrogate import ArcTan, Surrogate
 
 Reset = Literal["hard", "soft"]
@@ -24,9 +24,13 @@ class SpikingNeuron(nn.Module):
         reset: "hard" or "soft".
         detach_reset: whether the reset is a constant to the gradient.
         surrogate: what replaces the derivative of the step.
+
+    Attributes:
+        compile_steps: set it to fuse the steps by torch.compile, where there is a C++ compiler; off at first.
     """
 
     time_axis = 0
+    compile_steps = False
 
     def __init__(
         self,
@@ -62,7 +66,9 @@ class SpikingNeuron(nn.Module):
                 "expected currents [time, batch, ...] of at least one timestep; got shape "
                 f"{tuple(current.shape)}; repeat a constant input over time with x.expand(T, *x.shape)"
             )
-        return integrate_and_fire(
+        compile_steps = self.compile_steps and compiled.possible(current.device)
+        function = compiled if compile_steps or torch.compiler.is_compiling() else fused
+        return function.integrate_and_fire(
             current, self.rate(), self.threshold, self.reset == "hard", self.detach_reset, self.surrogate
         )
 
