@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dpap.anatomy import Wiring
+from dpap.anatomy import Wiring, neuron_kind
 from dpap.anatomy.calm import calm
 from dpap.anatomy.nested import Inputs, float_tensors, map_floats, run
 from dpap.anatomy.state import rest
@@ -123,19 +123,30 @@ class Witness:
 
 @contextmanager
 def in_double(model: nn.Module) -> Iterator[None]:
-    """The network in double precision, in the same tensors, and back as it was."""
+    """The network in double precision, in the same tensors, and back as it was.
+
+    Spikes are exact in any precision; snnTorch emits them in single precision whatever comes in.
+    """
     floating = [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()]
     old = [tensor.data for tensor in floating]
     gradients = [tensor.grad for tensor in floating]
     for tensor in floating:
         tensor.grad = None
         tensor.data = tensor.data.double()
+    spiking = [module for module in model.modules() if (kind := neuron_kind(module)) and kind.spikes]
+    handles = [module.register_forward_hook(_doubled) for module in spiking]
     try:
         yield
     finally:
+        for handle in handles:
+            handle.remove()
         for tensor, data, gradient in zip(floating, old, gradients, strict=True):
             tensor.data = data
             tensor.grad = gradient
+
+
+def _doubled(module: nn.Module, args: Any, output: Any) -> Any:
+    return map_floats(output, Tensor.double)
 
 
 def largest_difference(before: list[Tensor], after: list[Tensor]) -> float:

@@ -1,0 +1,86 @@
+"""A user's own training loop on the embedded digits, and what must hold when its network is pruned."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor, nn
+
+import dpap
+from dpap.anatomy import neuron_kind
+from dpap.anatomy.nested import float_tensors, map_floats
+
+Present = Callable[[nn.Module, Tensor], Tensor]
+"""Shows images to a network at rest; gives its output over time [T, B, ...]."""
+
+
+def digits(count: int, start: int = 0) -> tuple[Tensor, Tensor]:
+    """Images [B, 1, 8, 8], bright enough to make networks fire, and their labels."""
+    bundle = load_digits()
+    images = torch.tensor(bundle.images[start : start + count] / 4, dtype=torch.float32)
+    return images.unsqueeze(1), torch.tensor(bundle.target[start : start + count])
+
+
+def learn(model: nn.Module, present: Present, optimizer: torch.optim.Optimizer, batches: int = 4) -> None:
+    """One epoch of the user's own."""
+    model.train()
+    for batch in range(batches):
+        images, labels = digits(16, 16 * batch)
+        loss = nn.functional.cross_entropy(present(model, images).mean(0), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert torch.isfinite(loss)
+
+
+def pruned(model: nn.Module, present: Present, expected: set[str], target: float = 0.5) -> dpap.Pruner:
+    """Learn, prune and compact; the compact network must be the silenced one and go on learning."""
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    learn(model, present, optimizer, 1)
+    config = dpap.PruningConfig(target=target, start_epoch=0, end_epoch=2, observe_every=2, min_units=1)
+    pruner = dpap.Pruner(model, digits(4)[0], optimizer, config)
+    prunable = {name for name, layer in pruner.wiring.projections.items() if layer.fate == "prunable"}
+    assert prunable == expected, str(pruner.wiring)
+    for _ in range(2):
+        learn(model, present, optimizer)
+        pruner.step()
+    assert abs(pruner.sparsity - target) < 0.1
+    with torch.no_grad():
+        # state that hangs on a graph cannot be copied
+        present(model, digits(4)[0])
+    silent = copy.deepcopy(model)
+    report = pruner.compact()
+    assert report.parameters_after < 0.8 * report.parameters_before
+    compact = copy.deepcopy(model)
+    images = digits(24, 200)[0].double()
+    given, emitted = _shown(silent, present, images), _shown(compact, present, images)
+    assert given[1] > 0
+    assert given[1] == emitted[1]
+    assert torch.allclose(given[0], emitted[0], rtol=0, atol=1e-10)
+    assert given[0].abs().max() > 0
+    learn(model, present, optimizer)
+    for parameter in model.parameters():
+        moment = optimizer.state[parameter].get("exp_avg")
+        assert moment is None or moment.shape == parameter.shape
+    return pruner
+
+
+@torch.no_grad()
+def _shown(model: nn.Module, present: Present, images: Tensor) -> tuple[Tensor, float]:
+    """Output in double precision, and how many spikes its neurons emitted."""
+    spikes = 0.0
+
+    def count(module: nn.Module, args: object, output: object) -> object:
+        nonlocal spikes
+        emitted = next(float_tensors(output))
+        assert set(emitted.unique().tolist()) <= {0.0, 1.0}
+        spikes += float(emitted.sum())
+        # snnTorch emits single precision whatever comes in
+        return map_floats(output, Tensor.double)
+
+    for module in model.modules():
+        kind = neuron_kind(module)
+        if kind is not None and kind.spikes:
+            module.register_forward_hook(count)
+    return present(model.double().eval(), images), spikes
