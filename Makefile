@@ -1,6 +1,7 @@
 # Each target makes .venv and installs what it needs, once; PYTHON picks another interpreter.
 PYTHON ?= python3
 ready := .venv/ready
+frameworks := .venv/frameworks
 bin := .venv/bin
 
 .PHONY: demo test lint format clean
@@ -8,7 +9,7 @@ bin := .venv/bin
 demo: $(ready)
 	$(bin)/dpap demo
 
-test: $(ready)
+test: $(ready) $(frameworks)
 	$(bin)/python -m pytest
 
 lint: $(ready)
@@ -28,4 +29,8 @@ $(ready): pyproject.toml
 	@echo "setting up .venv with torch and the tools; the first time takes some minutes"
 	@$(PYTHON) -m venv .venv
 	@$(bin)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+$(frameworks): tests/frameworks/requirements.txt | $(ready)
+	@$(bin)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $<
 	@touch $@
