@@ -18,6 +18,9 @@ from dpap.surgery import Living
 TOLERANCE = 0.002
 """A target counts as met within this share; a fifth of the percentage point that is promised."""
 
+NEAR = TOLERANCE / 10
+"""The search for a shift ends within this share below the goal, however many synapses lie between."""
+
 
 def scheduled_share(target: float, step: int, start: int, end: int) -> float:
     """Share that should be dead after `step` epochs: steep at first, then level, the whole target at `end`.
@@ -179,7 +182,9 @@ def solve(
 def _bracket(
     living: Living, critical: Critical, share: Callable[[Living], float], goal: float, low: float
 ) -> tuple[float, float]:
-    """The largest shift from `low` on that does not overshoot, and the next at which anything dies."""
+    """The largest shift from `low` on that does not overshoot, and the next at which anything dies; near the goal,
+    one that is near enough, twice.
+    """
     finite = [
         value[torch.isfinite(value) & (value >= low)]
         for kind in (critical.units, critical.synapses, critical.timesteps)
@@ -194,8 +199,11 @@ def _bracket(
     between = between[between > low]
     while len(between):
         middle = float(between.median())
-        if share(after_deaths(living, critical, middle)) <= goal:
+        dead = share(after_deaths(living, critical, middle))
+        if dead <= goal:
             low, between = middle, between[between > middle]
+            if goal - dead <= NEAR:
+                return low, low
         else:
             high, between = middle, between[between < middle]
     return low, high

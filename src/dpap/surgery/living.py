@@ -112,7 +112,7 @@ class Living:
             features, units = self.features(projection), useful[name]
             if name in self.synapses:
                 living = self.synapses[name].cpu() & features & units[:, None]
-                alive = int(living.sum())
+                alive = int(living.count_nonzero())
             else:
                 in_group = features.view(projection.groups, -1).sum(1)
                 alive = int((units.view(projection.groups, -1).sum(1) * in_group).sum())
