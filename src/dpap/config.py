@@ -41,7 +41,6 @@ class PruningConfig:
             channels by eights (NVIDIA, "Matrix Multiplication Background"); 1 leaves widths alone.
         compact: "auto" removes the dead physically during training once that is worth it (where the check
             refuses it warns, once, and they stay as zeros), "manual" leaves it to `Pruner.compact()`.
-        compact_share: with "auto", share of the remaining parameters that must be removable.
         trace_decay: tau of equation (1).
         gamma: forgetting of survival (11).
         clip: quantile of a layer's importances from which on all count as 1 in (9); 1.0 is plain min-max.
@@ -62,7 +61,6 @@ class PruningConfig:
     min_units: int = 2
     round_to: int = 1
     compact: Literal["manual", "auto"] = "manual"
-    compact_share: float = 0.05
     trace_decay: float = 0.5
     gamma: float = 0.999
     clip: float = 0.75

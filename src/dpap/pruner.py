@@ -24,6 +24,12 @@ from dpap.surgery.rehearsal import rehearse
 from dpap.surgery.slicing import Kept, keep_only
 
 
+STEP = 3
+"""Multiplications of a training step, in forwards: one forwards, twice as many backwards."""
+REMOVAL = 4
+"""Cost of a removal, in forwards: it is checked by two of the example inputs in double precision."""
+
+
 class Pruner:
     """Prunes a network while it learns, in the training loop of its user.
 
@@ -121,10 +127,10 @@ class Pruner:
         if epoch >= config.start_epoch and not over:
             epsilon = self._life.age(epoch, due, self._weights_born)
             self._impose()
+        compacted = self._compact_if_worth_it() if config.compact == "auto" else None
         self._life.begin_epoch()
         self._recorder.begin_epoch()
         self.epoch += 1
-        compacted = self._compact_if_worth_it() if config.compact == "auto" else None
         return PruneReport(
             epoch=epoch,
             epsilon=epsilon,
@@ -225,14 +231,10 @@ class Pruner:
         self._copies.impose(self._life.living)
 
     def _compact_if_worth_it(self) -> CompactReport | None:
+        """Compact where another epoch like this one would save more multiplications than the removal takes."""
         kept = what_remains(self.wiring, self._life.living.removable(self.wiring, self.config.round_to))
-        now = left = 0
-        for name, projection in self.wiring.projections.items():
-            units = len(kept.units.get(name, range(projection.units)))
-            features = len(kept.features.get(name, range(projection.features)))
-            now += projection.weights
-            left += projection.weights_between(units, features)
-        if now - left <= self.config.compact_share * now or self._refused:
+        now, left = self.wiring.macs(), self.wiring.macs(kept.units, kept.features)
+        if self._refused or STEP * self._recorder.presentations * (now - left) <= REMOVAL * now:
             return None
         try:
             return self.compact()

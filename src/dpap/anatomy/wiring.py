@@ -168,6 +168,24 @@ class Wiring:
         yield from self.attachments.values()
         yield from self.neurons.values()
 
+    def macs(
+        self, units: dict[str, Tensor] | None = None, features: dict[str | Site, Tensor] | None = None
+    ) -> int:
+        """Multiplications of all projections in one forward of the example inputs.
+
+        Args:
+            units: projection -> indices of its units that remain, where not all do.
+            features: key of a reader -> indices of its features that remain, where not all do.
+        """
+        total = 0
+        for name, projection in self.projections.items():
+            outgoing, incoming = (units or {}).get(name), (features or {}).get(name)
+            total += projection.positions * projection.weights_between(
+                projection.units if outgoing is None else len(outgoing),
+                projection.features if incoming is None else len(incoming),
+            )
+        return total
+
     def keep(self, units: dict[str, Tensor], features: dict[str | Site, Tensor]) -> None:
         """Renumber units and features after a removal.
 
