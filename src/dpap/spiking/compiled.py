@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from dpap.spiking.fused import charge
 from dpap.spiking.layout import arranged
 from dpap.spiking.surrogate import Surrogate
 
@@ -102,7 +103,13 @@ class _IntegrateAndFire(torch.autograd.Function):
         share = None
         if rate is not None:
             share = torch.as_tensor(rate, dtype=dtype, device=current.device).detach()
-        spikes, membrane = _half(forward)(_rows(current, current[0]), share, threshold, hard, dtype)
+        if current.stride(0) == 0 and len(current) > 1:
+            # each timestep reads the same: inductor would write each out in terms of all before it
+            spikes, membrane = charge(current, None if rate is None else float(rate), threshold, hard, True)
+            spikes, membrane = _rows(spikes, current[0]), _rows(membrane, current[0])
+        else:
+            rows = _rows(current, current[0])
+            spikes, membrane = _compiled(forward)(rows, share, threshold, hard, dtype)
         ctx.layout = current.shape, (current[0].numel(), *torch.empty_like(current[0]).stride())
         ctx.save_for_backward(membrane, share)
         ctx.learns_rate = ctx.needs_input_grad[1]
@@ -115,7 +122,7 @@ class _IntegrateAndFire(torch.autograd.Function):
         membrane, share = ctx.saved_tensors
         shape, strides = ctx.layout
         step = torch.empty_strided(shape[1:], strides[1:], device="meta")
-        d_current, d_rates = _half(backward)(
+        d_current, d_rates = _compiled(backward)(
             membrane, _rows(upstream, step), share, *ctx.rule, ctx.learns_rate
         )
         d_rate = None
@@ -125,16 +132,12 @@ class _IntegrateAndFire(torch.autograd.Function):
 
 
 def _rows(sequence: Tensor, step: Tensor) -> Tensor:
-    """[T, ...] as [T, units] in the order in which a step like that lies in memory; constants stay expanded."""
-    sequence = arranged(sequence, step)
-    return sequence.as_strided((len(sequence), step.numel()), (sequence.stride(0), 1))
+    """[T, ...] as [T, units] in the order in which a step like that lies in memory."""
+    if sequence.stride(0) == 0:
+        sequence = sequence.contiguous()
+    return arranged(sequence, step).as_strided((len(sequence), step.numel()), (step.numel(), 1))
 
 
 @lru_cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.compile(function, dynamic=True)
-
-
-def _half(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function as it is where a caller is being compiled, for then it is inlined."""
-    return function if torch.compiler.is_compiling() else _compiled(function)

@@ -48,6 +48,34 @@ def _spared(h: Tensor, threshold: float, out: Tensor) -> Tensor:
     return torch.lt(h, threshold, out=out)
 
 
+def charge(
+    current: Tensor, rate: float | None, threshold: float, hard: bool, keep: bool
+) -> tuple[Tensor, Tensor]:
+    """Spikes, and the membranes before reset of all timesteps or, unless `keep`, of the last."""
+    steps = len(current)
+    dtype = torch.promote_types(current.dtype, torch.float32)
+    gain = 1.0 if rate is None else rate
+    v = torch.empty_like(current[0], dtype=dtype)
+    spikes = sequence_like(v, steps, current.dtype)
+    membrane = sequence_like(v, steps if keep else 1, dtype)
+    for t in range(steps):
+        x, h, s = current[t].to(dtype), membrane[t % len(membrane)], spikes[t]
+        if t == 0:
+            torch.mul(x, gain, out=h)
+        elif rate is None:
+            torch.add(v, x, out=h)
+        else:
+            torch.lerp(v, x, gain, out=h)
+        _fired(h, threshold, s)
+        if t + 1 == steps:
+            break
+        if hard:
+            torch.addcmul(h, h, s, value=-1, out=v)
+        else:
+            torch.sub(h, s, alpha=threshold, out=v)
+    return spikes, membrane
+
+
 class _IntegrateAndFire(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -59,29 +87,10 @@ class _IntegrateAndFire(torch.autograd.Function):
         detach_reset: bool,
         surrogate: Surrogate,
     ) -> Tensor:
-        steps = len(current)
-        dtype = torch.promote_types(current.dtype, torch.float32)
-        gain = 1.0 if rate is None else float(rate)
-        v = torch.empty_like(current[0], dtype=dtype)
-        spikes = sequence_like(v, steps, current.dtype)
-        membrane = sequence_like(v, steps if any(ctx.needs_input_grad) else 1, dtype)
-        for t in range(steps):
-            x, h, s = current[t].to(dtype), membrane[t % len(membrane)], spikes[t]
-            if t == 0:
-                torch.mul(x, gain, out=h)
-            elif rate is None:
-                torch.add(v, x, out=h)
-            else:
-                torch.lerp(v, x, gain, out=h)
-            _fired(h, threshold, s)
-            if t + 1 == steps:
-                break
-            if hard:
-                torch.addcmul(h, h, s, value=-1, out=v)
-            else:
-                torch.sub(h, s, alpha=threshold, out=v)
+        share = None if rate is None else float(rate)
+        spikes, membrane = charge(current, share, threshold, hard, any(ctx.needs_input_grad))
         ctx.save_for_backward(membrane)
-        ctx.rate = None if rate is None else float(rate)
+        ctx.rate = share
         ctx.learns_rate = ctx.needs_input_grad[1]
         ctx.rule = threshold, hard, detach_reset, surrogate
         ctx.current = current.dtype

@@ -66,8 +66,7 @@ class SpikingNeuron(nn.Module):
                 "expected currents [time, batch, ...] of at least one timestep; got shape "
                 f"{tuple(current.shape)}; repeat a constant input over time with x.expand(T, *x.shape)"
             )
-        compile_steps = self.compile_steps and compiled.possible(current.device)
-        function = compiled if compile_steps or torch.compiler.is_compiling() else fused
+        function = compiled if self.compile_steps and compiled.possible(current.device) else fused
         return function.integrate_and_fire(
             current, self.rate(), self.threshold, self.reset == "hard", self.detach_reset, self.surrogate
         )

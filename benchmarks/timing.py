@@ -1,0 +1,155 @@
+"""What the benchmarks share: alternating timing, peak memory, the machine, a table and a JSON file."""
+
+import argparse
+import ctypes
+import gc
+import importlib.metadata
+import json
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dpap.experiment.machine import describe_machine
+from dpap.experiment.tables import text_table
+
+Seconds = dict[str, list[float]]
+
+
+def alternate(candidates: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> Seconds:
+    """Seconds of each candidate in each round; every round runs all of them, from another one on.
+
+    Two unmeasured rounds come first. What else the machine does then falls on all alike, and the ratio within a
+    round is worth more than the seconds.
+    """
+    names = list(candidates)
+    seconds: Seconds = {name: [] for name in names}
+    for number in range(-2, rounds):
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
+            synchronise(device)
+            start = time.perf_counter()
+            candidates[name]()
+            synchronise(device)
+            if number >= 0:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def compared(seconds: Seconds, baseline: str) -> dict[str, dict[str, float]]:
+    """Median milliseconds, and how often each is done while the baseline is done once.
+
+    The ratio is the median of the ratios within a round; `low` and `high` are their quartiles.
+    """
+    told = {}
+    for name, times in seconds.items():
+        ratios = [base / own for base, own in zip(seconds[baseline], times, strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
+        told[name] = {
+            "milliseconds": 1e3 * statistics.median(times),
+            "ratio": middle,
+            "low": low,
+            "high": high,
+            "n": len(times),
+        }
+    return told
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_bytes(build: Callable[[], Callable[[], object]], device: torch.device, steps: int = 4) -> int:
+    """What this process holds more at its peak than before `build()`, whose result is called `steps` times.
+
+    On a CPU it is resident memory (Linux, glibc), so call this in a fresh process that has loaded its libraries; on
+    a GPU, what torch allocated. What `build` itself takes for a while does not count.
+    """
+    before = _held(device)
+    step = build()
+    _held(device)
+    for _ in range(steps):
+        step()
+    synchronise(device)
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _resident("VmHWM")
+    return peak - before
+
+
+def _held(device: torch.device) -> int:
+    """Bytes held now, from which the high-water mark rises anew."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return torch.cuda.memory_allocated(device)
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return _resident("VmRSS")
+
+
+def _resident(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {field}; memory is measured on Linux")
+
+
+def in_a_process(*arguments: str) -> Any:
+    """What this script prints as JSON when it is called with `arguments`."""
+    command = [sys.executable, sys.argv[0], *arguments]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def arguments_of(description: str | None, rounds: int) -> argparse.ArgumentParser:
+    """A parser of what all benchmarks take."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads of torch")
+    parser.add_argument("--rounds", type=int, default=rounds, help="measured runs of each candidate")
+    parser.add_argument("--out", default="benchmarks/results", help="folder of the JSON file")
+    return parser
+
+
+def report(name: str, arguments: argparse.Namespace, results: dict[str, Any], tables: Iterable[str]) -> None:
+    """Print the tables and write OUT/NAME.json with machine, versions and command."""
+    machine = describe_machine(torch.device(arguments.device))
+    for package in ("dpap", "spikingjelly", "snntorch"):
+        try:
+            machine[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            machine[package] = None
+    print(", ".join(f"{key} {value}" for key, value in machine.items()))
+    for table in tables:
+        print(f"\n{table}")
+    path = Path(arguments.out) / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {"command": [Path(sys.executable).name, *sys.argv], "machine": machine, **results}
+    path.write_text(json.dumps(document, indent=2) + "\n")
+    print(f"\n{path}")
+
+
+def ratio_table(title: str, rows: dict[str, dict[str, float]]) -> str:
+    """Candidates, one a line, with their milliseconds, ratios and whatever else each has."""
+    extra = [
+        key for key in next(iter(rows.values())) if key not in ("milliseconds", "ratio", "low", "high", "n")
+    ]
+    lines = [
+        [
+            name,
+            f"{row['milliseconds']:.1f}",
+            f"{row['ratio']:.2f}",
+            f"{row['low']:.2f}-{row['high']:.2f}",
+            f"{row['n']}",
+            *(f"{row[key]:,.0f}" for key in extra),
+        ]
+        for name, row in rows.items()
+    ]
+    return text_table([title, "ms", "ratio", "quartiles", "n", *extra], lines)
