@@ -1,0 +1,31 @@
+"""The examples run, and what they print is a smaller network that answers the same."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.mark.parametrize("framework", ["spikingjelly", "snntorch"])
+def test_an_example_shrinks_its_network_and_changes_nothing_else(framework: str) -> None:
+    pytest.importorskip(framework)
+    script = EXAMPLES / f"{framework}_digits.py"
+    marks = re.findall(r"# (\d)$", script.read_text(), re.MULTILINE)
+    assert marks == ["1", "2", "3", "4"]
+    ran = subprocess.run(
+        [sys.executable, str(script), "2"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    told = re.findall(r"(before|after) compaction: ([\d,]+) parameters, test accuracy ([\d.]+)%", ran.stdout)
+    assert [when for when, _, _ in told] == ["before", "after"]
+    before, after = (int(parameters.replace(",", "")) for _, parameters, _ in told)
+    assert after < 0.7 * before
+    assert told[0][2] == told[1][2]
