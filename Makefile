@@ -4,7 +4,7 @@ ready := .venv/ready
 frameworks := .venv/frameworks
 bin := .venv/bin
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format bench clean
 
 demo: $(ready)
 	$(bin)/dpap demo
@@ -20,6 +20,11 @@ lint: $(ready)
 format: $(ready)
 	$(bin)/ruff check --fix
 	$(bin)/ruff format
+
+bench: $(ready)
+	$(bin)/python benchmarks/neurons.py
+	$(bin)/python benchmarks/steps.py --network mnist
+	$(bin)/python benchmarks/steps.py --network cifar --rounds 5
 
 clean:
 	rm -rf .venv build dist
