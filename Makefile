@@ -24,7 +24,7 @@ format: $(ready)
 bench: $(ready)
 	$(bin)/python benchmarks/neurons.py
 	$(bin)/python benchmarks/steps.py --network mnist
-	$(bin)/python benchmarks/steps.py --network cifar --rounds 5
+	$(bin)/python benchmarks/steps.py --network cifar --rounds 5 --keep-memory
 
 clean:
 	rm -rf .venv build dist

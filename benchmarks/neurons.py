@@ -9,7 +9,7 @@ Ratios are throughput over SpikingJelly's.
 from collections.abc import Callable
 
 import torch
-from timing import alternate, arguments_of, compared, ratio_table, report
+from timing import alternate, arguments_of, compared, ratio_table, report, set_up
 from torch import Tensor
 
 from dpap.spiking import LIF
@@ -54,8 +54,7 @@ def candidates(shape: tuple[int, ...], device: torch.device) -> dict[str, Callab
 def main() -> None:
     """Time each size."""
     arguments = arguments_of(__doc__, rounds=20).parse_args()
-    device = torch.device(arguments.device)
-    torch.set_num_threads(arguments.threads)
+    device = set_up(arguments)
     results = {}
     for size, shape in SIZES.items():
         results[size] = compared(alternate(candidates(shape, device), arguments.rounds, device), BASELINE)

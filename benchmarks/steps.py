@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from timing import alternate, arguments_of, compared, in_a_process, peak_bytes, ratio_table, report
+from timing import alternate, arguments_of, compared, in_a_process, peak_bytes, ratio_table, report, set_up
 from torch import Tensor, nn
 
 import dpap
@@ -211,6 +211,8 @@ def check(name: str, device: torch.device) -> None:
 
 def _peak(name: str, candidate: str, arguments: argparse.Namespace) -> float:
     settings = ("--device", arguments.device, "--threads", str(arguments.threads))
+    if arguments.keep_memory:
+        settings = (*settings, "--keep-memory")
     return in_a_process("--network", name, "--memory", candidate, *settings) / 2**20
 
 
@@ -225,8 +227,7 @@ def main() -> None:
         "--memory", metavar="CANDIDATE", help="print the peak memory of one candidate in bytes"
     )
     arguments = parser.parse_args()
-    name, device = arguments.network, torch.device(arguments.device)
-    torch.set_num_threads(arguments.threads)
+    name, device = arguments.network, set_up(arguments)
     check(name, device)
     if arguments.memory:
         print(json.dumps(peak_bytes(lambda: build(name, arguments.memory, device), device)))

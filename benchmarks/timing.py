@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from dpap.experiment.machine import describe_machine
+from dpap.experiment.machine import describe_machine, keep_freed_memory
 from dpap.experiment.tables import text_table
 
 Seconds = dict[str, list[float]]
@@ -106,6 +106,14 @@ def in_a_process(*arguments: str) -> Any:
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
+def set_up(arguments: argparse.Namespace) -> torch.device:
+    """Set the process as the arguments say; returns the device."""
+    torch.set_num_threads(arguments.threads)
+    if arguments.keep_memory:
+        keep_freed_memory()
+    return torch.device(arguments.device)
+
+
 def arguments_of(description: str | None, rounds: int) -> argparse.ArgumentParser:
     """A parser of what all benchmarks take."""
     parser = argparse.ArgumentParser(
@@ -114,6 +122,9 @@ def arguments_of(description: str | None, rounds: int) -> argparse.ArgumentParse
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads of torch")
     parser.add_argument("--rounds", type=int, default=rounds, help="measured runs of each candidate")
+    parser.add_argument(
+        "--keep-memory", action="store_true", help="as `dpap train` does, for all candidates alike"
+    )
     parser.add_argument("--out", default="benchmarks/results", help="folder of the JSON file")
     return parser
 

@@ -1,4 +1,7 @@
 import json
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -30,3 +33,19 @@ def test_the_machine_is_described_without_its_name() -> None:
     told = json.dumps(describe_machine(torch.device("cpu")))
     assert torch.__version__ in told
     assert platform.node() not in told
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_large_tensors_take_no_new_pages_once_warm() -> None:
+    program = (
+        "import resource, torch\n"
+        "from dpap.experiment.machine import keep_freed_memory\n"
+        "assert keep_freed_memory()\n"
+        "for _ in range(3):\n"
+        "    torch.ones(20_000_000)\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "torch.ones(20_000_000)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
+    )
+    faults = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(faults.stdout) < 1000  # 80 MB are 19532 pages

@@ -1,5 +1,6 @@
 """The machine a run is on: what it is, and how it is set so that the same seed gives the same bits."""
 
+import ctypes
 import os
 import platform
 from collections.abc import Iterator
@@ -61,6 +62,19 @@ def choose_device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"training.device must be auto, cpu, cuda or cuda:N; got {name!r}")
     return device
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep what tensors on the CPU free, for the next ones; True where the C library could be told.
+
+    glibc gives blocks of 32 MiB and more back to the system at once, which then clears the same pages at every
+    step: of large feature maps that takes longer than the arithmetic of their neurons.
+    """
+    trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    library = ctypes.CDLL(None)
+    return bool(library.mallopt(mmap_max, 0) and library.mallopt(trim_threshold, 2**31 - 1))
 
 
 @contextmanager

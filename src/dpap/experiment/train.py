@@ -22,7 +22,7 @@ from dpap.experiment.finish import finish
 from dpap.experiment.learner import Learner, build_learner, example_of
 from dpap.experiment.loop import evaluate, train_epoch
 from dpap.experiment.losses import loss_function
-from dpap.experiment.machine import choose_device, describe_machine, repeatable
+from dpap.experiment.machine import choose_device, describe_machine, keep_freed_memory, repeatable
 from dpap.experiment.progress import Quiet
 from dpap.experiment.records import choose, epoch_record
 from dpap.experiment.run_folder import (
@@ -95,6 +95,7 @@ class _Run:
 
 def _prepare(config: ExperimentConfig, folder: RunFolder, progress: Quiet | None) -> _Run:
     device = choose_device(config.training.device)
+    keep_freed_memory()
     with blame("the data"):
         data = load_data(config.data)
     return _Run(config, folder, data, build_learner(config, data, device), progress or Quiet())

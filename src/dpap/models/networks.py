@@ -65,8 +65,9 @@ class SpikingNetwork(nn.Sequential):
         x = input if constant else input.flatten(0, 1)
         for layer in self:
             if isinstance(layer, SpikingNeuron | SEWStage):
-                current = x.expand(steps, *x.shape) if constant else x.unflatten(0, (steps, batch))
-                x = layer(current).flatten(0, 1)
+                # no other name holds the current, so that it is freed before the next layer runs
+                x = x.expand(steps, *x.shape) if constant else x.unflatten(0, (steps, batch))
+                x = layer(x).flatten(0, 1)
                 constant = False
             else:
                 x = layer(x)
