@@ -23,7 +23,6 @@ from dpap.surgery.copies import Copies
 from dpap.surgery.rehearsal import rehearse
 from dpap.surgery.slicing import Kept, keep_only
 
-
 STEP = 3
 """Multiplications of a training step, in forwards: one forwards, twice as many backwards."""
 REMOVAL = 4

@@ -42,6 +42,7 @@ def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
         projection.neuron = _activity_of(projection, wiring)
         projection.fate, projection.reason = _fate(projection, wiring, stained, shared)
         projection.synapses = projection.kind.name == "fc" and projection.dies
+        projection.fixed = _computed(projection) or projection.name in shared
     spread_permanence(wiring)
     return wiring
 
@@ -170,7 +171,7 @@ def _fate(
     reads = [other.feeds[name] for other in readers]
     if name in stained.outputs:
         return "whole", "its units are the network's output"
-    if "weight" not in projection.module._parameters:
+    if _computed(projection):
         return "whole", "its weight is computed from other parameters (weight norm or a parametrisation)"
     if name in shared:
         return "whole", f"it shares a parameter with {shared[name]}"
@@ -181,6 +182,10 @@ def _fate(
             "whole",
             "its units are mixed, or no neuron carries them all, before their activity can be seen",
         )
+    for attachment in wiring.attachments.values():
+        if name in attachment.feeds and attachment.name in shared:
+            who = f"{attachment.name}, which it feeds,"
+            return "whole", f"{who} shares a parameter with {shared[attachment.name]}"
     modulated = _modulated(projection, wiring)
     if modulated is not None:
         return modulated
@@ -201,12 +206,15 @@ def _fate(
     if len(torch.unique(reached)) < projection.units:
         return "silenced", "some of its units reach no weight layer"
     for other in readers:
-        if "weight" not in other.module._parameters:
+        if _computed(other):
             return "silenced", f"the weight of {other.name} is computed from other parameters"
-    for reader in (*readers, *wiring.attachments.values()):
-        if name in reader.feeds and reader.name in shared:
-            return "silenced", f"{reader.name}, which it feeds, shares a parameter with {shared[reader.name]}"
+        if other.name in shared:
+            return "silenced", f"{other.name}, which it feeds, shares a parameter with {shared[other.name]}"
     return "prunable", ""
+
+
+def _computed(projection: Projection) -> bool:
+    return "weight" not in projection.module._parameters
 
 
 def _modulated(projection: Projection, wiring: Wiring) -> tuple[Fate, str] | None:

@@ -209,7 +209,8 @@ def _groups(reach: dict[str, dict[Site, Reach]]) -> list[list[str]]:
 
 def _mixed(dyer: Dyer, units: dict[str, int], reach: dict[str, dict[Site, Reach]]) -> set[str]:
     """Sources of which a single unit dyes all that the whole source does, at projections and neurons: no code can tell
-    such units apart (norms over channels, attention)."""
+    such units apart (norms over channels, attention).
+    """
     first = {source: torch.arange(count) == 0 for source, count in units.items()}
     seen = dyer.run(Pass(dye=first)).seen
     mixed = set()

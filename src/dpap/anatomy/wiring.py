@@ -56,6 +56,8 @@ class Projection(Reader):
             never die.
         reason: why it is not prunable, or "".
         synapses: whether single synapses can die (fully connected layers).
+        fixed: whether its weight stays as it is whatever dies around it: computed from other parameters, or shared
+            with another module.
     """
 
     module: nn.Module
@@ -66,6 +68,7 @@ class Projection(Reader):
     fate: Fate = "prunable"
     reason: str = ""
     synapses: bool = False
+    fixed: bool = False
 
     @property
     def weights(self) -> int:

@@ -96,7 +96,7 @@ class Living:
         return alive.repeat_interleave(reader.features // reader.groups)
 
     def weights(self, wiring: Wiring) -> dict[str, tuple[int, int]]:
-        """Projection -> (living weights, weights) for every projection that can lose any.
+        """Projection -> (living weights, weights) for every projection of which any can die.
 
         A weight is dead where its synapse, its unit or the source of its feature is.
         """
@@ -108,6 +108,8 @@ class Living:
                 and not any(source in self.units for source in projection.feeds)
                 and projection.fate != "follows"
             ):
+                continue
+            if projection.fixed:
                 continue
             features, units = self.features(projection), useful[name]
             if name in self.synapses:
@@ -188,11 +190,12 @@ def _even(leave: Bool[Tensor, "_"], groups: int, out: Bool[Tensor, "_"]) -> bool
 
 
 def _hold_widths(leaving: dict[str, Bool[Tensor, "_"]], round_to: int) -> bool:
-    """Keep units until every width is a multiple; whether that changed anything."""
+    """Keep units until every width is a multiple, and not nothing; whether that changed anything."""
     changed = False
     for leave in leaving.values():
         number = int(leave.sum())
-        excess = min(-(len(leave) - number) % round_to, number)
+        left = len(leave) - number
+        excess = min(round_to - left if left == 0 else -left % round_to, number)
         if excess:
             leave[leave.nonzero().flatten()[-excess:]] = False
             changed = True

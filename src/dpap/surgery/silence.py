@@ -10,7 +10,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring, neuron_kind
-from dpap.anatomy.projections import between
+from dpap.anatomy.projections import between, weight_of
 from dpap.anatomy.wiring import Attachment, unit_tensors
 from dpap.surgery.living import Living
 from dpap.surgery.optimizer import forget_curvature, silence_moments
@@ -25,12 +25,12 @@ def dead_tensors(wiring: Wiring, living: Living) -> list[tuple[Tensor, Bool[Tens
     """
     found: list[tuple[Tensor, Tensor]] = []
     useful = living.useful(wiring)
+    heard = Living(useful, {}, {})
     for name, projection in wiring.projections.items():
-        weight = projection.module._parameters.get("weight")
-        if weight is None:
+        if projection.fixed:
             continue
-        units = useful[name]
-        dead = ~between(projection.module, units, living.features(projection)).to(weight.device)
+        weight, units = weight_of(projection.module), useful[name]
+        dead = ~between(projection.module, units, heard.features(projection)).to(weight.device)
         if name in living.synapses:
             dead = dead | ~living.synapses[name].to(weight.device)
         if dead.any():
@@ -42,7 +42,7 @@ def dead_tensors(wiring: Wiring, living: Living) -> list[tuple[Tensor, Bool[Tens
         if neuron_kind(attachment.module) is not None:
             # silent for want of input; a threshold of zero would let it fire
             continue
-        dead = ~living.features(attachment)
+        dead = ~heard.features(attachment)
         if dead.any():
             for tensor, axis in unit_parts(attachment):
                 along = [1] * tensor.ndim
