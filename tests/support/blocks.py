@@ -453,8 +453,11 @@ class SpikingBlocks(nn.Module):
         current = self.stem(images)
         stream = self.first(current.expand(4, *current.shape))
         branch = self.third(self.outer(self.second(self.inner(stream))))
-        joined = {"add": stream + branch, "and": stream * branch, "cat": torch.cat([stream, branch], 2)}
-        return self.head(self.fourth(self.flat(joined[self.join]))).mean(0)
+        if self.join == "cat":
+            joined = torch.cat([stream, branch], 2)
+        else:
+            joined = stream + branch if self.join == "add" else stream * branch
+        return self.head(self.fourth(self.flat(joined))).mean(0)
 
 
 class Drawn(NamedTuple):
