@@ -33,6 +33,7 @@ CANDIDATES = [
     "ours, channels last",
     "ours, channels last, compiled",
     "ours, channels last, bfloat16",
+    "ours, channels last, bfloat16, compiled",
     "ours, channels last, 60% pruned",
 ]
 Step = Callable[[], Tensor]

@@ -58,8 +58,10 @@ def charge(
     v = torch.empty_like(current[0], dtype=dtype)
     spikes = sequence_like(v, steps, current.dtype)
     membrane = sequence_like(v, steps if keep else 1, dtype)
+    # a comparison into another precision is slow, a copy into it is not
+    wide = torch.empty_like(v) if dtype != current.dtype else None
     for t in range(steps):
-        x, h, s = current[t].to(dtype), membrane[t % len(membrane)], spikes[t]
+        x, h, s = current[t].to(dtype), membrane[t % len(membrane)], spikes[t] if wide is None else wide
         if t == 0:
             torch.mul(x, gain, out=h)
         elif rate is None:
@@ -67,6 +69,8 @@ def charge(
         else:
             torch.lerp(v, x, gain, out=h)
         _fired(h, threshold, s)
+        if wide is not None:
+            spikes[t].copy_(wide)
         if t + 1 == steps:
             break
         if hard:
