@@ -3,7 +3,7 @@ import torch
 from jaxtyping import TypeCheckError
 from torch import nn
 
-from dpap.spiking import FoldTime
+from dpap.spiking import LIF, FoldTime, over_time
 
 
 def test_equals_the_layers_step_by_step():
@@ -17,3 +17,25 @@ def test_equals_the_layers_step_by_step():
 def test_needs_time_batch_and_features():
     with pytest.raises((ValueError, TypeCheckError)):
         FoldTime(nn.Identity())(torch.zeros(4, 5))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("detach_reset", [False, True])
+def test_a_constant_current_has_the_gradient_of_a_repeated_one(compiled: bool, detach_reset: bool):
+    neuron = LIF(detach_reset=detach_reset)
+    neuron.compile_steps = compiled
+    constant = (3 * torch.randn(4, 5, dtype=torch.float64)).requires_grad_()
+    upstream = torch.randn(6, 4, 5, dtype=torch.float64)
+    told = [
+        torch.autograd.grad(neuron(current), constant, upstream)[0]
+        for current in (constant.repeat(6, 1, 1), over_time(constant, 6), constant.expand(6, 4, 5))
+    ]
+    torch.testing.assert_close(told[1], told[0])
+    torch.testing.assert_close(told[2], told[0])
+
+
+def test_over_time_adds_up_what_differs():
+    constant = torch.randn(4, 5, requires_grad=True)
+    weight = torch.randn(3, 4, 5)
+    (over_time(constant, 3) * weight).sum().backward()
+    torch.testing.assert_close(constant.grad, weight.sum(0))

@@ -22,7 +22,7 @@ from dpap.models.notation import (
 )
 from dpap.models.pooling import AvgPool
 from dpap.models.resnet import RESNETS, ResidualBlock, SEWStage, resnet_layers
-from dpap.spiking import IF, LIF, PLIF, SURROGATES, SpikingNeuron
+from dpap.spiking import IF, LIF, PLIF, SURROGATES, SpikingNeuron, over_time
 
 _GAINS = {"relu": sqrt(2), "lif": 4.0, "plif": 4.0, "if": 2.0}
 
@@ -66,7 +66,7 @@ class SpikingNetwork(nn.Sequential):
         for layer in self:
             if isinstance(layer, SpikingNeuron | SEWStage):
                 # no other name holds the current, so that it is freed before the next layer runs
-                x = x.expand(steps, *x.shape) if constant else x.unflatten(0, (steps, batch))
+                x = over_time(x, steps) if constant else x.unflatten(0, (steps, batch))
                 x = layer(x).flatten(0, 1)
                 constant = False
             else:

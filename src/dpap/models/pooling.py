@@ -33,6 +33,7 @@ class _AvgPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, maps: Tensor, k: int) -> Tensor:
         ctx.k, ctx.shape = k, maps.shape
+        ctx.channels_last = maps.is_contiguous(memory_format=torch.channels_last) and not maps.is_contiguous()
         height, width = maps.shape[-2] // k, maps.shape[-1] // k
         cropped = maps[..., : height * k, : width * k]
         rows = reduce(torch.add, cropped.unflatten(-2, (height, k)).unbind(-2))
@@ -45,8 +46,8 @@ class _AvgPool(torch.autograd.Function):
         h, w = upstream.shape[-2:]
         share = upstream / k**2
         whole = height == h * k and width == w * k
-        if whole and share.is_contiguous(memory_format=torch.channels_last) and not share.is_contiguous():
-            return F.interpolate(share, scale_factor=k), None
+        if whole and ctx.channels_last:
+            return F.interpolate(share.contiguous(memory_format=torch.channels_last), scale_factor=k), None
         d_maps = upstream.new_empty(ctx.shape) if whole else upstream.new_zeros(ctx.shape)
         squares = d_maps[..., : h * k, : w * k].unflatten(-2, (h, k))
         first = squares[..., 0, :]

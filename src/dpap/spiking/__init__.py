@@ -1,6 +1,6 @@
 """Spiking neurons over [T, B, ...] and their surrogate gradients."""
 
-from dpap.spiking.fold import FoldTime
+from dpap.spiking.fold import FoldTime, over_time
 from dpap.spiking.neurons import IF, LIF, PLIF, SpikingNeuron
 from dpap.spiking.surrogate import SURROGATES, ArcTan, Sigmoid, Surrogate, Triangle
 
@@ -15,4 +15,5 @@ __all__ = [
     "SpikingNeuron",
     "Surrogate",
     "Triangle",
+    "over_time",
 ]

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dpap.spiking.fused import charge
-from dpap.spiking.layout import arranged
+from dpap.spiking.layout import arranged, is_constant, shared
 from dpap.spiking.surrogate import Surrogate
 
 
@@ -64,11 +64,15 @@ def backward(
     detach_reset: bool,
     surrogate: Surrogate,
     learns_rate: bool,
+    constant: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of the currents [T, units], and each unit's share of that of the rate (zeros where it is fixed)."""
+    """Gradients of the currents [T, units], of a constant one their sum [units]; and each unit's share of that of
+    the rate (zeros where it is fixed).
+    """
     d_v = torch.zeros_like(membrane[0])
     d_rate = torch.zeros_like(membrane[0])
     d_current: list[Tensor] = []
+    total = torch.zeros_like(membrane[0])
     for t in reversed(range(len(membrane))):
         h, d_s = membrane[t], upstream[t].to(membrane.dtype)
         if not detach_reset:
@@ -78,14 +82,17 @@ def backward(
         )
         d_x = d_h if rate is None else d_h * rate
         d_v = d_h if rate is None else d_h - d_x
-        d_current.append(d_x.to(upstream.dtype))
+        if constant:
+            total = total + d_x
+        else:
+            d_current.append(d_x.to(upstream.dtype))
         if learns_rate:
             rise = h
             if t > 0:
                 earlier = membrane[t - 1]
                 rise = h - torch.where(earlier >= threshold, 0.0 if hard else earlier - threshold, earlier)
             d_rate = d_rate + rise * d_h
-    return torch.stack(d_current[::-1]), d_rate
+    return total if constant else torch.stack(d_current[::-1]), d_rate
 
 
 class _IntegrateAndFire(torch.autograd.Function):
@@ -103,7 +110,8 @@ class _IntegrateAndFire(torch.autograd.Function):
         share = None
         if rate is not None:
             share = torch.as_tensor(rate, dtype=dtype, device=current.device).detach()
-        if current.stride(0) == 0 and len(current) > 1:
+        ctx.constant = is_constant(current)
+        if ctx.constant:
             # each timestep reads the same: inductor would write each out in terms of all before it
             spikes, membrane = charge(current, None if rate is None else float(rate), threshold, hard, True)
             spikes, membrane = _rows(spikes, current[0]), _rows(membrane, current[0])
@@ -123,12 +131,16 @@ class _IntegrateAndFire(torch.autograd.Function):
         shape, strides = ctx.layout
         step = torch.empty_strided(shape[1:], strides[1:], device="meta")
         d_current, d_rates = _compiled(backward)(
-            membrane, _rows(upstream, step), share, *ctx.rule, ctx.learns_rate
+            membrane, _rows(upstream, step), share, *ctx.rule, ctx.learns_rate, ctx.constant
         )
         d_rate = None
         if ctx.learns_rate and share is not None:
             d_rate = (d_rates.sum(dtype=torch.float64) / share).to(share.dtype)
-        return d_current.as_strided(shape, strides), d_rate, None, None, None, None
+        if ctx.constant:
+            d_current = shared(d_current.as_strided(shape[1:], strides[1:]), shape[0]).to(upstream.dtype)
+        else:
+            d_current = d_current.as_strided(shape, strides)
+        return d_current, d_rate, None, None, None, None
 
 
 def _rows(sequence: Tensor, step: Tensor) -> Tensor:

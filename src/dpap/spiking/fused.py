@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dpap.spiking import kernel
-from dpap.spiking.layout import sequence_like
+from dpap.spiking.layout import is_constant, sequence_like, shared
 from dpap.spiking.surrogate import Surrogate
 
 
@@ -30,7 +30,8 @@ def integrate_and_fire(
     constant. Only h is kept for that. Main memory of a float32 unit sees 12 bytes a timestep each way:
     x in, h and s out; h and ds in, dx out. What lies between stays in cache where a timestep fits in it (32
     bytes of traffic forwards, 52 backwards with arctan), and on a GPU with Triton in registers. States of
-    half-precision currents are float32.
+    half-precision currents are float32. On a CPU a current that is constant over time, `x.expand(T, ...)`, is read
+    once, and its gradient written once: in equal shares to all timesteps, whose sum is that of x.
     """
     if kernel.serves(current, surrogate):
         return kernel.integrate_and_fire(current, rate, threshold, hard, detach_reset, surrogate)
@@ -98,6 +99,7 @@ class _IntegrateAndFire(torch.autograd.Function):
         ctx.learns_rate = ctx.needs_input_grad[1]
         ctx.rule = threshold, hard, detach_reset, surrogate
         ctx.current = current.dtype
+        ctx.constant = is_constant(current)
         return spikes
 
     @staticmethod
@@ -107,15 +109,17 @@ class _IntegrateAndFire(torch.autograd.Function):
         threshold, hard, detach_reset, surrogate = ctx.rule
         gain, leak = (1.0, 1.0) if ctx.rate is None else (ctx.rate, 1 - ctx.rate)
         # dx_t = gain dh_t and dv_{t-1} = leak dh_t: dx of the step after carries dv, leak / gain of it
-        d_current = torch.empty_like(membrane)
+        # of a constant current only two timesteps are needed at once, and the sum
+        d_current = torch.empty_like(membrane[:2] if ctx.constant else membrane)
+        total = torch.zeros_like(membrane[0]) if ctx.constant else None
         slope, scratch, spared = (torch.empty_like(membrane[0]) for _ in range(3))
         d_rate = torch.zeros((), dtype=torch.float64, device=membrane.device)
         for t in reversed(range(len(membrane))):
-            h, ds, dx = membrane[t], upstream[t].to(membrane.dtype), d_current[t]
+            h, ds, dx = membrane[t], upstream[t].to(membrane.dtype), d_current[t % len(d_current)]
             if t + 1 == len(membrane):
                 surrogate.chain_(torch.sub(h, threshold, out=dx), ds, scale=gain)
             else:
-                later = d_current[t + 1]
+                later = d_current[(t + 1) % len(d_current)]
                 if not detach_reset and hard:
                     ds = torch.addcmul(ds, later, h, value=-leak / gain, out=scratch)
                 elif not detach_reset:
@@ -125,6 +129,8 @@ class _IntegrateAndFire(torch.autograd.Function):
                     torch.addcmul(direct, later, _spared(h, threshold, out=spared), value=leak, out=dx)
                 else:
                     torch.add(direct, later, alpha=leak, out=dx)
+            if total is not None:
+                total.add_(dx)
             if ctx.learns_rate:
                 # x_t - v_{t-1} = (h_t - v_{t-1}) / rate, and v_{t-1} follows from h_{t-1}
                 rise = h
@@ -139,6 +145,8 @@ class _IntegrateAndFire(torch.autograd.Function):
                     rise = torch.sub(h, v, out=scratch)
                 d_rate += torch.sum(torch.mul(rise, dx, out=slope), dtype=torch.float64)
         d_rate /= gain**2
+        if total is not None:
+            d_current = shared(total, len(membrane))
         return (
             d_current.to(ctx.current) if ctx.needs_input_grad[0] else None,
             d_rate.to(membrane.dtype) if ctx.learns_rate else None,

@@ -25,3 +25,13 @@ def arranged(sequence: Tensor, step: Tensor) -> Tensor:
         (steps, *step.shape), (step.numel(), *strides), dtype=sequence.dtype, device=sequence.device
     )
     return copy.copy_(sequence[:steps]).expand_as(sequence)
+
+
+def is_constant(sequence: Tensor) -> bool:
+    """Whether all of several timesteps are one and the same in memory, as `x.expand(T, ...)` makes them."""
+    return sequence.stride(0) == 0 and len(sequence) > 1
+
+
+def shared(total: Tensor, steps: int) -> Tensor:
+    """Gradient of a constant sequence: each timestep has an equal share of the total, none a memory of its own."""
+    return (total / steps).expand(steps, *total.shape)
