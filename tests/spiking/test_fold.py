@@ -19,11 +19,10 @@ def test_needs_time_batch_and_features():
         FoldTime(nn.Identity())(torch.zeros(4, 5))
 
 
-@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("detach_reset", [False, True])
-def test_a_constant_current_has_the_gradient_of_a_repeated_one(compiled: bool, detach_reset: bool):
-    neuron = LIF(detach_reset=detach_reset)
-    neuron.compile_steps = compiled
+@pytest.mark.parametrize("reset", ["hard", "soft"])
+def test_a_constant_current_has_the_gradient_of_a_repeated_one(reset: str, detach_reset: bool):
+    neuron = LIF(reset=reset, detach_reset=detach_reset)
     constant = (3 * torch.randn(4, 5, dtype=torch.float64)).requires_grad_()
     upstream = torch.randn(6, 4, 5, dtype=torch.float64)
     told = [
