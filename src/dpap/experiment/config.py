@@ -2,6 +2,7 @@
 
 import math
 from argparse import ArgumentError
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -169,10 +170,37 @@ def load_config(path: Path | str) -> ExperimentConfig:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no configuration file {path}")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(ExperimentConfig, None)
+    parser = _plain_parser()
     try:
         parsed = parser.parse_path(path)
     except ArgumentError as error:
         raise UserError(f"configuration {path}: {error}") from error
     return config_from(parser, parsed)
+
+
+def overridden(config: ExperimentConfig, changes: Mapping[str, Any]) -> ExperimentConfig:
+    """The configuration with `changes`, nested as in its YAML file; what they do not name stays.
+
+    Raises:
+        UserError: when a key or a value is not one of the configuration's.
+    """
+    parser = _plain_parser()
+    try:
+        parsed = parser.parse_object(_merged(config.as_dict(), changes))
+    except ArgumentError as error:
+        raise UserError(f"the configuration: {error}") from error
+    return config_from(parser, parsed)
+
+
+def _plain_parser() -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(ExperimentConfig, None)
+    return parser
+
+
+def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(values)
+    for key, change in changes.items():
+        deeper = isinstance(change, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merged(merged[key], change) if deeper else change
+    return merged
