@@ -20,7 +20,8 @@ LEGEND = (
     "To dense: accuracy less that of the dense twin of the same seed, in points. Verdict: a tie where the 95% "
     "t-interval of these differences holds 0. Best, marked \\*: the highest mean accuracy of its target and all that "
     "tie with it, paired in the same way; † died less than was to, and is not ranked. Parameters are stored, "
-    "weights are not zero; costs are per sample. Energy by (14), (15). Training: seconds, as a share of the dense twin's."
+    "weights are not zero; costs are per sample. Energy by (14), (15). Training: seconds, as a share of the dense "
+    "twin's."
 )
 
 
@@ -91,7 +92,7 @@ def _spread(group: Group, value: Callable[[Result], float], digits: int) -> str:
 
 def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as they must be, so that the source is a table too."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    widths = [max(2, *map(len, column)) for column in zip(head, *rows, strict=True)]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     lines = [
         " | ".join(

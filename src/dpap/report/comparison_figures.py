@@ -124,7 +124,7 @@ def convergence(table: Sequence[Group]) -> Figure | None:
             axes.plot(reached, [place] * len(reached), "o", color=INK, markersize=2.6, alpha=0.7)
             words = f"{mean:.1f}" + ("" if len(reached) == seeds else f", {len(reached)} of {seeds} seeds")
         _beside(axes, place, words)
-    axes.set_xlim(0, max(run.epochs for group in table for run in group.results))
+    axes.set_xlim(0, 1.02 * max(run.epochs for group in table for run in group.results))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_xlabel("epoch", size=9.3)
     return figure_of(axes)
@@ -159,6 +159,11 @@ def differences(table: Sequence[Group], target: float | None) -> Figure | None:
         if gain.margin is not None:
             axes.errorbar(100 * gain.mean, place, xerr=100 * gain.margin, color=INK, capsize=3, linewidth=1.1)
         _beside(axes, place, f"{100 * gain.mean:+.2f} {gain.verdict}".replace("-", "−"))
+    values = [0.0, *(100 * value for _, gain in own for value in gain.values)]
+    room = 0.35 * (max(values) - min(values)) or 1.0
+    axes.set_xlim(
+        min(values) - room, max(values) + room
+    )  # an interval of two seeds may be wider: it runs off
     axes.axvline(0, color=MUTED, linewidth=1)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(
