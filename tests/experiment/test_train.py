@@ -64,7 +64,8 @@ CASES = {
     "compacted": {},
     "compacted, sgd": {"training": {"optimizer": "sgd", "learning_rate": 0.05}},
     "silent": {"pruning": {"compact": "manual"}},
-    "released rules": {"pruning": {"rules": "released"}},
+    "drawn at random": {"pruning": {"criterion": "random"}},
+    "released code": {"pruning": {"criterion": "released"}},
     "timesteps": {"pruning": {"timestep_target": 0.3}},
     "ann, dropout, augmented": {
         "network": {"layers": "6C3-BN-MaxPool2-20FC-Dropout0.5-10FC", "neuron": "relu"},

@@ -1,6 +1,6 @@
 """What learns: network, optimizer and pruner, built from a configuration or brought back from a checkpoint."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -70,7 +70,9 @@ def build_learner(config: ExperimentConfig, data: DataBundle, device: torch.devi
     pruner = None
     if config.prune:
         with blame("pruning"):
-            pruner = Pruner(model, example_of(data, device), optimizer, config.pruning)
+            pruner = Pruner(
+                model, example_of(data, device), optimizer, replace(config.pruning, seed=config.seed)
+            )
     return Learner(model, optimizer, pruner, device)
 
 
