@@ -1,7 +1,7 @@
 """What learns: network, optimizer and pruner, built from a configuration or brought back from a checkpoint."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from dpap.surgery import CompactReport
 EXAMPLES = 16  # samples on which the wiring is found and every removal is checked
 
 
+@runtime_checkable
 class Prunes(Protocol):
     """What an experiment needs of whatever prunes its network: `dpap.Pruner`, or a baseline."""
 
