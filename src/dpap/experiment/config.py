@@ -10,6 +10,7 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
+from dpap.baselines import GradientRewiringConfig
 from dpap.config import PruningConfig
 from dpap.data import DataConfig
 from dpap.experiment.errors import UserError, blame
@@ -87,7 +88,11 @@ class ExperimentConfig:
         data: what it learns from.
         network: what learns.
         prune: whether it is pruned while it learns; false is the dense twin of the same run.
+        method: dpap, or a baseline, of which only single weights die, that heeds only target, start_epoch and
+            end_epoch of `pruning`: gradual_magnitude (Zhu & Gupta, arXiv 1710.01878) or gradient_rewiring (Grad R,
+            Chen et al., arXiv 2105.04916).
         pruning: how it is pruned.
+        rewiring: the prior of gradient_rewiring.
         training: how the weights learn.
         seed: of everything random.
         protocol: the epoch whose network is reported and kept. last: the last; validation: the best on the
@@ -100,7 +105,9 @@ class ExperimentConfig:
     data: DataConfig = field(default_factory=DataConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     prune: bool = True
+    method: Literal["dpap", "gradual_magnitude", "gradient_rewiring"] = "dpap"
     pruning: PruningConfig = field(default_factory=PruningConfig)
+    rewiring: GradientRewiringConfig = field(default_factory=GradientRewiringConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     seed: int = 0
     protocol: Literal["last", "validation", "paper"] = "last"

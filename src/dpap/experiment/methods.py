@@ -9,7 +9,9 @@ from dpap.experiment.config import ExperimentConfig, overridden
 from dpap.experiment.errors import UserError, blame
 
 DENSE = "dense"
-RECIPES_OWN = {"target", "end_epoch", "synapses", "timesteps", "timestep_target", "round_to"}
+RECIPES_OWN = {
+    "target", "target_of", "end_epoch", "seed", "synapses", "timesteps", "timestep_target", "round_to"
+}  # fmt: skip
 """Fields of pruning that stay the recipe's under the constants of the released code."""
 
 
@@ -36,6 +38,11 @@ def _criterion(name: str, text: str) -> Method:
 
 def _units(name: str, text: str) -> Method:
     return _pruning(f"{text}, channels and neurons alone", criterion=name, synapses=False)
+
+
+def _baseline(name: str, text: str) -> Method:
+    """Single weights alone."""
+    return Method(text, {"method": name, "pruning": {"timesteps": False, "timestep_target": None}})
 
 
 def _released() -> Method:
@@ -66,16 +73,9 @@ METHODS: dict[str, Method] = {
     "units_magnitude": _units("magnitude", "magnitude"),
     "units_firing_rate": _units("firing_rate", "mean activity"),
     "units_random": _units("random", "random importance"),
-    "gradual_magnitude": Method(
-        "gradual magnitude pruning (Zhu and Gupta, 2017)", {"method": "gradual_magnitude"}
-    ),
-    "gradient_rewiring": Method(
-        "gradient rewiring, Grad R (Chen et al., IJCAI 2021)", {"method": "gradient_rewiring"}
-    ),
+    "gradual_magnitude": _baseline("gradual_magnitude", "gradual magnitude pruning (Zhu and Gupta, 2017)"),
+    "gradient_rewiring": _baseline("gradient_rewiring", "gradient rewiring, Grad R (Chen et al., 2021)"),
 }
-
-ABLATIONS = ("no_trace", "no_spines", "no_decay", "no_protection", "no_timesteps", "hebb", "stdp")
-"""Methods that are DPAP with one of its parts taken out or replaced."""
 
 
 def check_methods(names: Sequence[str]) -> None:

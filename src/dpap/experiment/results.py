@@ -35,6 +35,7 @@ class Result:
         final_epoch: the epoch that is kept.
         best_epoch, best_accuracy: the highest test accuracy of any epoch.
         sparsity, timestep_sparsity: dead share of weights and neuron-timesteps.
+        achieved: share that was pruned of what `target_of` names; None of the dense twin.
         converged: first epoch that reached the best test accuracy of the dense twin, the paper's measure of speed;
             None where no epoch did.
         seconds_to_converge: of training until then.
@@ -65,6 +66,7 @@ class Result:
     best_accuracy: float
     sparsity: float
     timestep_sparsity: float
+    achieved: float | None
     converged: int | None
     seconds_to_converge: float | None
     parameters: int
@@ -143,6 +145,7 @@ def result(
         best_accuracy=summary["best_test_accuracy"],
         sparsity=summary["sparsity"],
         timestep_sparsity=summary["timestep_sparsity"],
+        achieved=summary.get("achieved", summary["sparsity"]) if run.config.prune else None,
         converged=converged,
         seconds_to_converge=None
         if converged is None

@@ -128,12 +128,8 @@ def _pairs(runs: Sequence[Result], others: dict[int, Result]) -> list[float]:
 
 
 def _missed(runs: Sequence[Result]) -> bool:
-    target = runs[0].target
-    return (
-        target is not None
-        and runs[0].target_of == "weights"
-        and statistics.fmean(each.sparsity for each in runs) < target - MISSED
-    )
+    target, achieved = runs[0].target, [each.achieved for each in runs if each.achieved is not None]
+    return target is not None and bool(achieved) and statistics.fmean(achieved) < target - MISSED
 
 
 def _group(runs: list[Result], dense: dict[int, Result], best: bool) -> Group:
