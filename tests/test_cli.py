@@ -72,15 +72,15 @@ def test_a_grid_is_compared_and_flags_reach_every_row(
     grid = tmp_path / "table.yaml"
     grid.write_text(
         "- {recipe: small.yaml, methods: [dpap]}\n"
-        "- {recipe: small.yaml, name: failing, methods: [gradual_magnitude], set: {pruning: {timestep_target: 0.1}}}\n"
-        "- {recipe: small.yaml, name: nan, methods: [dense], set: {training: {learning_rate: 1.0e+30}}}\n"
+        "- {recipe: small.yaml, name: baseline, methods: [gradual_magnitude]}\n"
+        "- {recipe: small.yaml, name: nowhere, methods: [dense], set: {data: {name: mnist, root: nowhere}}}\n"
     )
     out = tmp_path / "out"
     flags = [*QUICK, "--protocol=last", "--seeds=[0]", "--out", str(out), "--quiet"]
     assert main(["compare", "--grid", str(grid), *flags]) == 2
     said = capsys.readouterr()
     assert "1 of 5 runs failed" in said.err
-    assert "nan: dense, seed 0 failed" in said.out
+    assert "nowhere: dense, seed 0 failed" in said.out
     assert "| gradual_magnitude" in said.out
     assert "Protocol last" in said.out
     assert json.loads((out / "small" / "dpap-0.5-seed0" / "summary.json").read_text())["epochs"] == 2

@@ -7,6 +7,7 @@ import pytest
 from dpap.experiment.errors import UserError
 from dpap.experiment.grid import Row, comparable, plan, read_grid
 
+GRIDS = sorted((Path(__file__).parents[2] / "recipes" / "grids").glob("*.yaml"))
 DEFAULTS: dict[str, Any] = {"methods": ["dpap"], "targets": [], "seeds": [0]}
 
 
@@ -116,3 +117,8 @@ def test_the_epoch_is_chosen_on_held_out_data_unless_another_protocol_is_asked_f
     assert comparable(tiny(data={"validation": 0.3}), False).data.validation == 0.3
     assert comparable(tiny(), True) == tiny()
     assert comparable(tiny(protocol="paper"), False) == tiny(protocol="paper")
+
+
+@pytest.mark.parametrize("path", GRIDS, ids=[path.stem for path in GRIDS])
+def test_grids_that_come_along_can_be_run(path: Path, tmp_path: Path) -> None:
+    assert plan(read_grid(path, **DEFAULTS), tmp_path)

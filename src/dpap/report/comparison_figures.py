@@ -105,15 +105,19 @@ def accuracy_by_pruning(table: Sequence[Group]) -> Figure | None:
 @styled
 def convergence(table: Sequence[Group]) -> Figure | None:
     """Epochs until the dense twin's best accuracy is reached, of the seeds that reach it."""
-    rows = []
+    rows, never = [], 0
     for group in table:
         reached = [run.converged for run in group.results if run.converged is not None]
-        rows.append((_title(group), reached, len(group.results), _colour(group)))
-    if not any(reached for _, reached, _, _ in rows) or len(rows) < 2:
+        if reached or group.first.method == _lead(table):
+            rows.append((_title(group), reached, len(group.results), _colour(group)))
+        else:
+            never += 1
+    if len(rows) < 2 or not any(reached for _, reached, _, _ in rows):
         return None
+    others = f"; {never} others: never" if never else "; dots: seeds"
     axes = _bars(
         "Epochs to converge",
-        "until the dense twin’s best accuracy; mean, dots: seeds",
+        f"to the dense twin’s best accuracy, mean{others}",
         [name for name, _, _, _ in rows],
     )
     for place, (_, reached, seeds, colour) in enumerate(rows):
