@@ -48,8 +48,8 @@ class PruningConfig:
         timesteps: whether neuron-timesteps of spiking neurons die.
         timestep_target: share of neuron-timesteps that is dead at `end_epoch`; implies `timesteps`.
         observe_every: observe the activity of every n-th batch; 4 is ours, for the cost.
-        min_units: units of each layer, the strongest, that survive whatever their importance; 2 is ours, the paper
-            lets layers die.
+        min_units: units of each layer, the strongest, that survive whatever their importance; 2 is ours, so
+            that no layer dies whole.
         round_to: layers keep a multiple of so many units, or all: 8 suits GPUs, whose tensor cores take 16-bit
             channels by eights (NVIDIA, "Matrix Multiplication Background"); 1 leaves widths alone.
         compact: "auto" removes the dead physically during training once that is worth it (where the check
