@@ -47,9 +47,11 @@ class PruningConfig:
         synapses: whether single synapses of fully connected layers die too, besides neurons and channels.
         timesteps: whether neuron-timesteps of spiking neurons die.
         timestep_target: share of neuron-timesteps that is dead at `end_epoch`; implies `timesteps`.
+        regrow: share of a layer's living synapses that may die additionally each epoch, for dead ones to return that
+            activity calls for; 0 is the paper's, for whom death is for good, 0.3 that of RigL.
         observe_every: observe the activity of every n-th batch; 4 is ours, for the cost.
-        min_units: units of each layer, the strongest, that survive whatever their importance; 2 is ours, the paper
-            lets layers die.
+        min_units: units of each layer, the strongest, that survive whatever their importance; 2 is ours, so
+            that no layer dies whole.
         round_to: layers keep a multiple of so many units, or all: 8 suits GPUs, whose tensor cores take 16-bit
             channels by eights (NVIDIA, "Matrix Multiplication Background"); 1 leaves widths alone.
         compact: "auto" removes the dead physically during training once that is worth it (where the check
@@ -73,6 +75,7 @@ class PruningConfig:
     synapses: bool = True
     timesteps: bool = False
     timestep_target: float | None = None
+    regrow: float = 0.0
     observe_every: int = 4
     min_units: int = 2
     round_to: int = 1
@@ -93,6 +96,14 @@ class PruningConfig:
                 raise ValueError(f"{name} is the share that is kept, in [0, 1]; got {getattr(self, name)}")
         if not 0 < self.clip <= 1:
             raise ValueError(f"clip is a quantile, in (0, 1]; 1 clips nothing; got {self.clip}")
+        if not 0 <= self.regrow < 1:
+            raise ValueError(
+                f"regrow is the share of synapses that is exchanged, in [0, 1); got {self.regrow}"
+            )
+        if self.regrow and not self.synapses:
+            raise ValueError(
+                "regrow lets single synapses return, which only die with synapses=True; got False"
+            )
         for name in ("target", "timestep_target"):
             share = getattr(self, name)
             if share is not None and not 0 <= share < 1:
