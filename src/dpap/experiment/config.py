@@ -92,7 +92,7 @@ class ExperimentConfig:
             end_epoch of `pruning`: gradual_magnitude (Zhu & Gupta, arXiv 1710.01878) or gradient_rewiring (Grad R,
             Chen et al., arXiv 2105.04916).
         pruning: how it is pruned.
-        rewiring: the prior of gradient_rewiring.
+        rewiring: the prior of gradient_rewiring; its alpha, more than the target, decides how much dies.
         training: how the weights learn.
         seed: of everything random.
         protocol: the epoch whose network is reported and kept. last: the last; validation: the best on the
