@@ -1,5 +1,6 @@
 """A comparison in words and numbers: the tables of comparison.md, the terminal and the report."""
 
+import statistics
 from collections.abc import Callable, Sequence
 
 from dpap.experiment.results import Result
@@ -8,7 +9,7 @@ from dpap.experiment.verdicts import Difference, Group, groups
 
 HEAD = (
     "method", "target", "n", "accuracy %", "to dense", "verdict", "pruned %", "parameters", "weights", "MACs",
-    "syn. ops", "energy", "latency", "training",
+    "syn. ops", "energy", "counted", "latency", "training",
 )  # fmt: skip
 PROTOCOLS = {
     "last": "the last epoch's network",
@@ -20,8 +21,8 @@ LEGEND = (
     "To dense: accuracy less that of the dense twin of the same seed, in points. Verdict: a tie where the 95% "
     "t-interval of these differences holds 0. Best, marked \\*: the highest mean accuracy of its target and all that "
     "tie with it, paired in the same way; † died less than was to, and is not ranked. Parameters are stored, "
-    "weights are not zero; costs are per sample. Energy by (14), (15). Training: seconds, as a share of the dense "
-    "twin's."
+    "weights are not zero; costs are per sample. Energy by (14), (15); counted: of the operations that are done. "
+    "Training: seconds, as a share of the dense twin's."
 )
 
 
@@ -74,9 +75,15 @@ def _cells(group: Group) -> list[str]:
         f"{numbers(lambda run: run.macs):,.0f}",
         f"{numbers(lambda run: run.synaptic_operations):,.0f}",
         quantity(numbers(lambda run: run.energy), "J"),
+        _counted(group),
         quantity(numbers(lambda run: run.latency_seconds), "s"),
         "" if group.time is None else f"{group.time:.0%}",
     ]
+
+
+def _counted(group: Group) -> str:
+    energies = [run.picojoules for run in group.results if run.picojoules is not None]
+    return quantity(statistics.fmean(energies) * 1e-12, "J") if energies else ""
 
 
 def points(gain: Difference) -> str:
