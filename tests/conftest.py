@@ -1,6 +1,7 @@
 """Every shape in an annotation of `dpap` is checked while the tests run."""
 
 import os
+from collections.abc import Iterator
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -8,6 +9,7 @@ from jaxtyping import install_import_hook
 
 install_import_hook("dpap", "beartype.beartype")
 
+import jaxtyping
 import pytest
 import torch
 from hypothesis import Phase, settings
@@ -23,3 +25,11 @@ settings.load_profile("dpap")
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Shapes and types are not checked: the compiler stumbles over the checks, and bad input should reach our own."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -41,23 +41,51 @@ def test_a_run_and_its_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert scores[0] == scores[1]
 
 
-def test_twins_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = [
-        "compare",
-        *QUICK,
-        "--seeds",
-        "[0, 1]",
-        "--targets",
-        "[0.3]",
-        "--out",
-        str(tmp_path / "twins"),
-        "--quiet",
-    ]
+def test_methods_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "all"
+    command = ["compare", *QUICK, "--seeds=[0, 1]", "--targets=[0.3]", "--out", str(out), "--quiet"]
+    assert main([*command, "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("to do") == 4
+    assert not out.exists()
     assert main(command) == 0
     said = capsys.readouterr().out
-    assert "dense" in said
-    assert "dpap-0.3" in said
-    assert len((tmp_path / "twins" / "results.csv").read_text().splitlines()) == 5
+    for part in ("| dense", "| dpap", "Protocol validation", "results.csv", "n seeds"):
+        assert part in said
+    assert len((out / "results.csv").read_text().splitlines()) == 5
+    assert (out / "comparison.md").read_text() in said
+    page = Path(said.partition("figures: ")[2].strip())
+    assert page.is_file()
+    page.unlink()
+    assert main(["report", str(out)]) == 0
+    assert page.is_file()
+    capsys.readouterr()
+    assert main([*command, "--dry-run"]) == 0
+    assert "4 of 4 runs are finished" in capsys.readouterr().out
+    assert main([*command, "--protocol", "last"]) == 2
+    assert "another configuration" in capsys.readouterr().err
+
+
+def test_a_grid_is_compared_and_flags_reach_every_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "small.yaml").write_text("name: small\ntraining: {epochs: 9}\n")
+    grid = tmp_path / "table.yaml"
+    grid.write_text(
+        "- {recipe: small.yaml, methods: [dpap]}\n"
+        "- {recipe: small.yaml, name: baseline, methods: [gradual_magnitude]}\n"
+        "- {recipe: small.yaml, name: nowhere, methods: [dense], set: {data: {name: mnist, root: nowhere}}}\n"
+    )
+    out = tmp_path / "out"
+    flags = [*QUICK, "--protocol=last", "--seeds=[0]", "--out", str(out), "--quiet"]
+    assert main(["compare", "--grid", str(grid), *flags]) == 2
+    said = capsys.readouterr()
+    assert "1 of 5 runs failed" in said.err
+    assert "nowhere: dense, seed 0 failed" in said.out
+    assert "| gradual_magnitude" in said.out
+    assert "Protocol last" in said.out
+    assert json.loads((out / "small" / "dpap-0.5-seed0" / "summary.json").read_text())["epochs"] == 2
+    assert main(["compare", "--grid", str(grid), "--config", str(tmp_path / "small.yaml")]) == 2
+    assert "--grid names its recipes" in capsys.readouterr().err
 
 
 def test_the_demonstration(
@@ -107,6 +135,8 @@ def test_data_sets_are_listed_and_checked(capsys: pytest.CaptureFixture[str]) ->
         (["report", "nowhere"], "nowhere"),
         (["data", "imagenet"], "imagenet"),
         (["compare", "--seeds", "[]"], "seed"),
+        (["compare", "--methods", "[dpap, dance]"], "unknown methods dance"),
+        (["compare", "--grid", "nowhere.yaml"], "nowhere.yaml"),
         (["dance"], "dance"),
         ([], "demo"),
     ],

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from dpap.config import PruningConfig
+from dpap.config import Decay, PruningConfig
 
 
 @pytest.mark.parametrize(
@@ -18,11 +18,35 @@ from dpap.config import PruningConfig
         ({"observe_every": 0}, "at least 1"),
         ({"min_units": 0}, "at least 1"),
         ({"round_to": 0}, "round_to must be at least 1"),
+        ({"trace_decay": 1.5}, r"trace_decay is .* in \[0, 1\]; got 1.5"),
+        ({"gamma": -0.1}, r"gamma is .* in \[0, 1\]; got -0.1"),
+        ({"regrow": 1.0}, r"regrow is .* in \[0, 1\); got 1.0"),
+        ({"regrow": 0.1, "synapses": False}, "synapses=True; got False"),
+        ({"clip": 0.0}, r"clip is a quantile, in \(0, 1\]; 1 clips nothing; got 0.0"),
     ],
 )
 def test_impossible_choices_say_what_is_wrong(choice: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PruningConfig(**choice)
+
+
+def test_a_criterion_that_is_not_there_is_told_of(unchecked: None) -> None:
+    with pytest.raises(ValueError, match=r"one of bcm, .*released; got 'paper'"):
+        PruningConfig(criterion="paper")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("constant", "message"),
+    [
+        ({"eta": 0.0}, "above 0; got 0.0"),
+        ({"eta": float("nan")}, "got nan"),
+        ({"beta": -1.0}, "beta must be at least 0"),
+        ({"protection": -2.0}, "protection must be at least 0; got -2.0"),
+    ],
+)
+def test_impossible_constants_say_what_is_wrong(constant: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Decay(**{"epsilon": 1.0, "eta": 12.0, "beta": 1.0, "protection": 2.0, **constant})
 
 
 def test_a_timestep_target_prunes_timesteps() -> None:

@@ -1,12 +1,16 @@
 """Survival after some epochs is what the equations give when they are written out in plain Python."""
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import dpap
+from dpap.plasticity import CRITERIA
+from dpap.spiking import LIF, FoldTime
 
 CONFIG = dpap.PruningConfig(
     start_epoch=0,
@@ -140,7 +144,7 @@ def test_units_of_a_group_hear_that_group_alone() -> None:
     batches = [torch.randn(5, 2, 7, 7), torch.randn(3, 2, 7, 7)]
     for batch in batches:
         grouped(batch)
-    spines = pruner._life.memories["2"].spines
+    spines = pruner._life.memories["2"].units
     theta, seen, expected = torch.zeros(4), 0, torch.zeros(4)
     for batch in batches:
         pre = torch.relu(grouped[0](batch))
@@ -162,3 +166,97 @@ def test_widths_stay_round_from_epoch_to_epoch() -> None:
         widths = {layer.name: layer.alive for layer in pruner.step().layers}
         assert widths["0"] % 8 == 0 and widths["2"] in (8, 16, 20)
     assert widths["0"] < 32 and pruner.sparsity == pytest.approx(0.7, abs=0.02)
+
+
+class _Spiking(nn.Module):
+    """A convolution, one of two groups, and two fully connected layers over three timesteps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.grouped = nn.Conv2d(2, 8, 3), FoldTime(nn.Conv2d(8, 8, 3, groups=2))
+        self.hidden, self.last = FoldTime(nn.Flatten(), nn.Linear(128, 30)), FoldTime(nn.Linear(30, 4))
+        self.neurons = nn.ModuleList(LIF(threshold=0.2) for _ in range(3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        activity = self.first(images).expand(3, -1, -1, -1, -1)
+        for neuron, layer in zip(self.neurons, (self.grouped, self.hidden, self.last), strict=True):
+            activity = layer(neuron(activity))
+        return activity.mean(0)
+
+
+def _lived(config: dpap.PruningConfig, epochs: int = 3) -> tuple[nn.Module, dpap.Pruner]:
+    torch.manual_seed(3)
+    model = _Spiking()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    images, labels = torch.randn(32, 2, 8, 8), torch.randint(4, (32,))
+    pruner = dpap.Pruner(model, images[:8], optimizer, config)
+    for _ in range(epochs):
+        for batch in range(0, 32, 16):
+            optimizer.zero_grad()
+            outputs = model(images[batch : batch + 16])
+            nn.functional.cross_entropy(outputs, labels[batch : batch + 16]).backward()
+            optimizer.step()
+        pruner.step()
+    return model, pruner
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_by_every_criterion_both_targets_are_met(criterion: Any) -> None:
+    config = dpap.PruningConfig(
+        criterion=criterion, target=0.6, timestep_target=0.3, end_epoch=3, start_epoch=0, compact="auto"
+    )
+    _, pruner = _lived(config)
+    assert pruner.sparsity == pytest.approx(0.6, abs=0.005)
+    assert pruner.timestep_sparsity == pytest.approx(0.3, abs=0.03)
+
+
+UNPROTECTED = dpap.Decay(epsilon=1.0, eta=12.0, beta=1.0, protection=0.0)
+
+
+@pytest.mark.parametrize(
+    "ablated",
+    [
+        {"trace_decay": 1.0},
+        {"trace_decay": 0.0},
+        {"gamma": 0.0},
+        {"conv": UNPROTECTED, "neuron": UNPROTECTED, "synapse": UNPROTECTED},
+    ],
+    ids=["no trace", "last spike only", "no memory of survival", "no protection"],
+)
+def test_parts_of_the_method_can_be_switched_off(ablated: dict[str, Any]) -> None:
+    plain = dpap.PruningConfig(target=0.6, end_epoch=3, start_epoch=0, observe_every=1)
+    _, whole = _lived(plain)
+    _, pruner = _lived(replace(plain, **ablated))
+    assert pruner.sparsity == pytest.approx(0.6, abs=0.005)
+    assert pruner.survival() != whole.survival()
+
+
+@pytest.mark.parametrize("criterion", ["magnitude", "random"])
+def test_what_needs_no_activity_judges_without(criterion: Any) -> None:
+    model = nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 2))
+    config = dpap.PruningConfig(criterion=criterion, target=0.5, end_epoch=1, start_epoch=0)
+    pruner = dpap.Pruner(model, torch.rand(4, 6), None, config)
+    pruner.step()
+    assert pruner.sparsity == pytest.approx(0.5, abs=0.02)
+
+
+def test_by_magnitude_the_smallest_weights_die() -> None:
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 2))
+    before = model[0].weight.detach().abs().clone()
+    config = dpap.PruningConfig(
+        criterion="magnitude", target=0.3, end_epoch=1, start_epoch=0, gamma=0.0, clip=1.0, min_units=30
+    )
+    dpap.Pruner(model, torch.rand(4, 20), None, config).step()
+    dead = model[0].weight == 0
+    strongest = torch.zeros_like(dead)
+    strongest[torch.arange(30), before.argmax(1)] = True
+    assert dead.any() and float(before[dead].max()) <= float(before[~dead & ~strongest].min())
+
+
+def test_random_deaths_are_those_of_the_seed() -> None:
+    def lived(seed: int) -> dict[str, list[float | None]]:
+        config = dpap.PruningConfig(criterion="random", seed=seed, target=0.6, end_epoch=3, start_epoch=0)
+        return _lived(config)[1].survival()
+
+    assert lived(0) == lived(0) != lived(1)

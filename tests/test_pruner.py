@@ -2,11 +2,9 @@
 
 import copy
 import io
-from collections.abc import Iterator
 from functools import cache, partial
 from typing import Any
 
-import jaxtyping
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -105,7 +103,7 @@ def test_without_a_target_death_comes_by_the_survival_function_alone() -> None:
         assert layer.alive >= min(config.min_units, layer.units)
 
 
-def test_the_released_rules_wait_five_epochs_and_take_longer_to_kill() -> None:
+def test_the_released_criterion_waits_five_epochs_and_takes_longer_to_kill() -> None:
     config = dpap.PruningConfig.released()
     _, _, _pruner, reports = _live(SNN, config, 16)
     shares = [report.sparsity for report in reports]
@@ -278,14 +276,6 @@ def test_averages_of_the_weights_follow_and_are_resumed(use_buffers: bool) -> No
     fresh_model.load_state_dict(model.state_dict())
     fresh_average.load_state_dict(average.state_dict())
     assert torch.equal(fresh_average.eval()(images), average(images))
-
-
-@pytest.fixture
-def unchecked() -> Iterator[None]:
-    """Shapes are not checked, for the compiler sees through the checks and stumbles."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.filterwarnings("ignore")  # the compiler's own, of what it traces

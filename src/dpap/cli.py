@@ -16,17 +16,22 @@ from jsonargparse import ArgumentParser, Namespace
 
 from dpap.anatomy import find_wiring
 from dpap.data import DataConfig, check_data, list_datasets, load_data
-from dpap.experiment.compare import as_table, compare
+from dpap.experiment.compare import compare, seconds_left, states
+from dpap.experiment.comparison_table import comparison
 from dpap.experiment.config import ExperimentConfig, add_experiment_flags, config_from
 from dpap.experiment.costs import costs
 from dpap.experiment.demo import demo, demo_table
 from dpap.experiment.errors import UserError, blame
+from dpap.experiment.grid import Planned, Row, comparable, plan, read_grid
 from dpap.experiment.learner import build_model, example_of
 from dpap.experiment.machine import choose_device
+from dpap.experiment.methods import DENSE
 from dpap.experiment.progress import duration, progress_for
+from dpap.experiment.results import EPOCHS, RESULTS
+from dpap.experiment.run_folder import write_text
 from dpap.experiment.tables import quantity, text_table
 from dpap.experiment.train import resume, train
-from dpap.report import write_report
+from dpap.report import write_comparison, write_report
 
 DONE, USER, INTERRUPTED = 0, 2, 130
 Command = Callable[[ArgumentParser, Namespace, str], None]
@@ -111,15 +116,22 @@ def _parser() -> tuple[ArgumentParser, dict[str, tuple[ArgumentParser, Command]]
     made = command(
         "compare",
         _compare,
-        "[--config FILE] [--FIELD VALUE ...] [--targets LIST] [--seeds LIST] [--overwrite] [--quiet]",
-        "Train dense and pruned twins of a recipe over targets and seeds; the same command goes on.",
-        "dpap compare --config recipes/digits_snn.yaml --targets '[0.5, 0.7]' --seeds '[0, 1, 2]'",
+        "[--config FILE | --grid FILE] [--FIELD VALUE ...] [--methods LIST] [--targets LIST] [--seeds LIST]",
+        "Train a recipe by several methods, over targets and seeds, beside dense twins; the same command goes on.",
+        "dpap compare --config recipes/digits_snn.yaml --methods '[dpap, magnitude]' --targets '[0.5, 0.7]'",
     )
     add_experiment_flags(made)
     made.add_argument(
-        "--targets", type=list[float], default=[], help="of the pruned twins; else the recipe's own"
+        "--grid", metavar="FILE", help="YAML list of rows: recipe, methods, targets, seeds, set, name"
     )
-    made.add_argument("--seeds", type=list[int], default=[0, 1, 2], help="one of each twin per seed")
+    made.add_argument(
+        "--methods", type=list[str], default=[DENSE, "dpap"], help="what is compared; a wrong name lists all"
+    )
+    made.add_argument(
+        "--targets", type=list[float], default=[], help="of methods that prune; else the recipe's own"
+    )
+    made.add_argument("--seeds", type=list[int], default=[0, 1, 2], help="each method once per seed")
+    made.add_argument("--dry-run", action="store_true", help="only list the runs and how far they are")
     made.add_argument("--overwrite", action="store_true", help="begin again")
     _quiet_flag(made)
 
@@ -127,10 +139,10 @@ def _parser() -> tuple[ArgumentParser, dict[str, tuple[ArgumentParser, Command]]
         "report",
         _report,
         "RUN",
-        "Write figures and an HTML page from what a run recorded.",
+        "Write figures and an HTML page from what a run, or a comparison, recorded.",
         "dpap report runs/mine",
     )
-    made.add_argument("run", help="run folder")
+    made.add_argument("run", help="folder of a run or of a comparison")
 
     made = command(
         "inspect",
@@ -195,24 +207,68 @@ def _train(parser: ArgumentParser, given: Namespace, command: str) -> None:
 
 
 def _compare(parser: ArgumentParser, given: Namespace, command: str) -> None:
-    config = config_from(parser, given)
+    flags = shlex.split(command)[2:]
+    folder, rows = _rows(parser, given, flags)
+    runs = plan(rows, folder)
+    if given.dry_run:
+        _list_runs(runs, folder)
+        return
     with _go_on_by(command):
-        results = compare(
-            config,
-            given.targets,
-            given.seeds,
-            config.folder,
+        done = compare(
+            runs,
+            folder,
             overwrite=given.overwrite,
             progress=partial(progress_for, given.quiet),
             command=command,
         )
-    print(f"\n{as_table(results)}\n")
-    print(f"mean ± standard deviation over n seeds; every run: {config.folder / 'results.csv'}")
+    missing = [f"{run} failed: {why}" for run, why in done.failed]
+    missing += [f"{run} is being run by another process" for run in done.elsewhere]
+    text = comparison(done.results, missing)
+    write_text(folder / "comparison.md", text)
+    print(f"\n{text}")
+    print(f"every run: {folder / RESULTS}   every epoch: {folder / EPOCHS}")
+    if done.results:
+        print(f"figures: {write_comparison(folder)}")
+    if done.failed:
+        raise UserError(f"{len(done.failed)} of {len(runs)} runs failed; the same command tries them again")
+
+
+def _rows(parser: ArgumentParser, given: Namespace, flags: list[str]) -> tuple[Path, list[Row]]:
+    """The comparison's folder and rows."""
+    protocol_given = any(flag.partition("=")[0] == "--protocol" for flag in flags)
+    if given.grid is None:
+        config = config_from(parser, given)
+        own = comparable(config, protocol_given)
+        return config.folder, [Row(config.name, own, given.methods, given.targets, given.seeds)]
+    if given.config:
+        raise UserError("--grid names its recipes; give no --config with it")
+    rows = read_grid(
+        Path(given.grid),
+        methods=given.methods,
+        targets=given.targets,
+        seeds=given.seeds,
+        protocol_given=protocol_given,
+        settle=lambda config: config_from(parser, parser.parse_args(["--config", config.as_yaml(), *flags])),
+    )
+    return Path(given.out or Path("runs") / Path(given.grid).stem), rows
+
+
+def _list_runs(runs: list[Planned], folder: Path) -> None:
+    told = states(runs, folder)
+    print(text_table(["run", "state", ""], [[str(run), state, more] for run, state, more in told]))
+    seconds, whole = seconds_left(runs)
+    finished = sum(state == "finished" for _, state, _ in told)
+    print(
+        f"\n{finished} of {len(runs)} runs are finished; the others take {'' if whole else 'more than '}",
+        end="",
+    )
+    print(f"{duration(seconds)} by the finished runs of their recipes" if seconds else "a time not known yet")
 
 
 def _report(parser: ArgumentParser, given: Namespace, command: str) -> None:
+    folder = Path(given.run)
     with blame("the report"):
-        print(write_report(Path(given.run)))
+        print(write_comparison(folder) if (folder / RESULTS).is_file() else write_report(folder))
 
 
 def _inspect(parser: ArgumentParser, given: Namespace, command: str) -> None:

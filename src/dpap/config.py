@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from dpap.plasticity import CRITERIA
+
 
 @dataclass(frozen=True)
 class Decay:
@@ -13,13 +15,20 @@ class Decay:
             it is only the offset between kinds: the budget adds one shift to all of them.
         eta: decay rate in epochs (11); larger lets survival change for longer.
         beta: survival at birth (11).
-        protection: C of (10), added where the importance is at least half the decay value.
+        protection: C of (10), added where the importance is at least half the decay value; 0 protects nothing.
     """
 
     epsilon: float
     eta: float
     beta: float
     protection: float
+
+    def __post_init__(self) -> None:
+        if not self.eta > 0:
+            raise ValueError(f"eta is a decay rate in epochs, above 0; got {self.eta}")
+        for name in ("beta", "protection"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0; got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -30,19 +39,25 @@ class PruningConfig:
         target: share of the prunable weights that is dead at `end_epoch`, in [0, 1). None: the paper's
             emergent rule, where epsilon and eta decide how much dies.
         end_epoch: epoch (1 = after the first) by which the target is met. Required with a target.
-        start_epoch: epochs that only observe before the first death.
-        rules: "paper" follows the equations, "released" the authors' code formula for formula.
+        start_epoch: epochs that only observe before the first death; 1 is ours, the least on which to judge.
+        criterion: what is important. "bcm" follows the paper's equations, "bcm_without_spines", "hebb" and "stdp"
+            replace a part of them, "released" is the authors' code formula for formula; "firing_rate", "magnitude"
+            and "random" are what any of them should be better than.
+        seed: of what is drawn: the importances of "random".
         synapses: whether single synapses of fully connected layers die too, besides neurons and channels.
         timesteps: whether neuron-timesteps of spiking neurons die.
         timestep_target: share of neuron-timesteps that is dead at `end_epoch`; implies `timesteps`.
-        observe_every: observe the activity of every n-th batch.
-        min_units: units of each layer, the strongest, that survive whatever their importance.
+        regrow: share of a layer's living synapses that may die additionally each epoch, for dead ones to return that
+            activity calls for; 0 is the paper's, for whom death is for good, 0.3 that of RigL.
+        observe_every: observe the activity of every n-th batch; 4 is ours, for the cost.
+        min_units: units of each layer, the strongest, that survive whatever their importance; 2 is ours, so
+            that no layer dies whole.
         round_to: layers keep a multiple of so many units, or all: 8 suits GPUs, whose tensor cores take 16-bit
             channels by eights (NVIDIA, "Matrix Multiplication Background"); 1 leaves widths alone.
         compact: "auto" removes the dead physically during training once that is worth it (where the check
             refuses it warns, once, and they stay as zeros), "manual" leaves it to `Pruner.compact()`.
-        trace_decay: tau of equation (1).
-        gamma: forgetting of survival (11).
+        trace_decay: tau of equation (1), the paper's; 1 counts activity without forgetting any.
+        gamma: what remains of survival after an epoch (11), the paper's; 0 lets each epoch decide alone.
         clip: quantile of a layer's importances from which on all count as 1 in (9); 1.0 is plain min-max.
         conv, neuron, synapse, timestep: constants of conv channels, fully connected neurons, their
             synapses, and neuron-timesteps. Protection is the paper's C (5 conv, 2 fc); epsilon, eta and `clip` are
@@ -53,10 +68,14 @@ class PruningConfig:
     target: float | None = None
     end_epoch: int | None = None
     start_epoch: int = 1
-    rules: Literal["paper", "released"] = "paper"
+    criterion: Literal[
+        "bcm", "bcm_without_spines", "hebb", "stdp", "firing_rate", "magnitude", "random", "released"
+    ] = "bcm"
+    seed: int = 0
     synapses: bool = True
     timesteps: bool = False
     timestep_target: float | None = None
+    regrow: float = 0.0
     observe_every: int = 4
     min_units: int = 2
     round_to: int = 1
@@ -70,6 +89,21 @@ class PruningConfig:
     timestep: Decay = field(default_factory=lambda: Decay(epsilon=0.65, eta=12.0, beta=1.0, protection=2.0))
 
     def __post_init__(self) -> None:
+        if self.criterion not in CRITERIA:
+            raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}; got {self.criterion!r}")
+        for name in ("trace_decay", "gamma"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is the share that is kept, in [0, 1]; got {getattr(self, name)}")
+        if not 0 < self.clip <= 1:
+            raise ValueError(f"clip is a quantile, in (0, 1]; 1 clips nothing; got {self.clip}")
+        if not 0 <= self.regrow < 1:
+            raise ValueError(
+                f"regrow is the share of synapses that is exchanged, in [0, 1); got {self.regrow}"
+            )
+        if self.regrow and not self.synapses:
+            raise ValueError(
+                "regrow lets single synapses return, which only die with synapses=True; got False"
+            )
         for name in ("target", "timestep_target"):
             share = getattr(self, name)
             if share is not None and not 0 <= share < 1:
@@ -89,14 +123,20 @@ class PruningConfig:
 
     @classmethod
     def released(cls) -> "PruningConfig":
-        """The rules and constants of the authors' released code, with its 5 epochs before the first death.
+        """The criterion and constants of the authors' released code, with its 5 epochs before the first death.
 
         Exact as long as nothing is compacted, for what is removed leaves the normalisation.
         """
         fc = Decay(epsilon=1.5, eta=13.0, beta=10.0, protection=2.0)
         conv = Decay(epsilon=0.65, eta=12.0, beta=10.0, protection=5.0)
         return cls(
-            rules="released", start_epoch=5, observe_every=1, min_units=1, conv=conv, neuron=fc, synapse=fc
+            criterion="released",
+            start_epoch=5,
+            observe_every=1,
+            min_units=1,
+            conv=conv,
+            neuron=fc,
+            synapse=fc,
         )
 
     @property

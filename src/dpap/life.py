@@ -9,11 +9,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dpap.anatomy import NeuronSite, Projection, Wiring
-from dpap.anatomy.projections import weight_of
+from dpap.anatomy.projections import incoming, weight_of
 from dpap.anatomy.recording import Recording
 from dpap.budget import Critical, after_deaths, dead_timesteps, dead_weights, scheduled_share, solve
 from dpap.config import PruningConfig
-from dpap.plasticity import RULES, Memory, RuleSet, running_traces
+from dpap.plasticity import CRITERIA, Criterion, Evidence, Memory
+from dpap.regrowth import exchange
 from dpap.surgery import Living
 from dpap.surgery.slicing import Kept
 from dpap.vitality import Vitality, constants, critical_shift, grown, importances
@@ -24,18 +25,19 @@ class Life:
 
     Args:
         wiring: of the network.
-        config: what dies, and by which rules.
+        config: what dies, and by which criterion.
 
     Attributes:
         living: who is alive.
         memories: what each projection whose units may die remembers of its activity.
         vitality: survival of each.
-        observed: projections whose activity was observed in this epoch; nothing dies in the others.
+        observed: projections whose activity was observed in this epoch.
     """
 
     def __init__(self, wiring: Wiring, config: PruningConfig) -> None:
         self.wiring = wiring
         self.config = config
+        self.criterion = CRITERIA[config.criterion]
         self.living = Living.at_birth(wiring, synapses=config.synapses, timesteps=config.prunes_timesteps)
         self.memories = {name: self._blank_memory(name) for name in self.living.units}
         self.vitality = {
@@ -46,7 +48,6 @@ class Life:
 
     def observe(self, recording: Recording) -> None:
         """Remember the activity of one presentation."""
-        rules, decay = RULES[self.config.rules], self.config.trace_decay
         for name, memory in self.memories.items():
             projection = self.wiring.projections[name]
             pre = recording.inputs.get(name)
@@ -54,14 +55,20 @@ class Life:
             if pre is None or post is None or pre.shape[1] != post.shape[1]:
                 continue
             post = _of_units(post, projection, self.wiring.neuron_of(projection))
-            pre, post = pre.to(memory.spines.dtype), post.to(memory.spines.dtype)
+            pre, post = pre.to(memory.units.dtype), post.to(memory.units.dtype)
             if len(pre) == 1:
                 pre = pre.expand(len(post), -1, -1)
             if projection.groups == 1:
-                _observe(rules, memory, pre, post, decay)
+                self.criterion.observe(memory, pre, post, self.config.trace_decay)
             else:
-                _observe_groups(rules, memory, pre, post, decay)
+                _observe_groups(self.criterion, memory, pre, post, self.config.trace_decay)
             self.observed.add(name)
+
+    @property
+    def judged(self) -> set[str]:
+        """Projections of which something may die at the end of this epoch."""
+        by_activity = self.criterion.observes or self.config.prunes_timesteps
+        return self.observed if by_activity else set(self.memories)
 
     def age(self, epoch: int, due: float | None, born: int) -> dict[str, float]:
         """Move survival by one epoch, and let die what it says.
@@ -75,10 +82,11 @@ class Life:
             The decay value used, by kind.
         """
         config = self.config
+        judged = self.judged
         importance = {
-            name: importances(memory, config, self._alive_parts(name))
-            for name, memory in self.memories.items()
-            if name in self.observed
+            name: importances(self._evidence(name, epoch), config, self._alive_parts(name))
+            for name in self.memories
+            if name in judged
         }
         vitality = {name: self.vitality[name] for name in importance}
         whole, times = Critical(round_to=config.round_to), Critical()
@@ -108,7 +116,7 @@ class Life:
             time_shift, living = solve(living, times, dead_timesteps, goal, exact=exact)
         elif config.prunes_timesteps:
             living = after_deaths(living, times, 0.0)
-        self.living = living
+        before, self.living = self.living, living
         for name, vital in vitality.items():
             for part, survival in list(vital.parts()):
                 decay = constants(config, vital.kind if part == "units" else part)
@@ -117,6 +125,8 @@ class Life:
                     moved = grown(survival, importance[name][part], decay, by, epoch, config)
                     # the spared start the next epoch at the edge of death, not below it
                     setattr(vital, part, moved.clamp(min=0))
+        if config.regrow:
+            self._regrow(before, whole, epoch)
         used = {"conv": config.conv, "neuron": config.neuron, "synapse": config.synapse}
         epsilon = {kind: decay.epsilon + shift for kind, decay in used.items()}
         if config.prunes_timesteps:
@@ -126,13 +136,13 @@ class Life:
     def begin_epoch(self) -> None:
         """Prepare the memories for another epoch."""
         for memory in self.memories.values():
-            RULES[self.config.rules].begin_epoch(memory)
+            self.criterion.begin_epoch(memory)
         self.observed.clear()
 
     def keep(self, kept: Kept) -> None:
         """Forget what was removed."""
         for name, memory in self.memories.items():
-            device = memory.spines.device
+            device = memory.units.device
             units, features = (
                 part[name].to(device) if name in part else None for part in (kept.units, kept.features)
             )
@@ -156,17 +166,32 @@ class Life:
         for name, memory in self.memories.items():
             memory.load_state_dict(state["memories"][name])
             for part, value in state["vitality"][name].items():
-                setattr(self.vitality[name], part, value.to(memory.spines.device, copy=True))
+                setattr(self.vitality[name], part, value.to(memory.units.device, copy=True))
         for kind, alive in self.living.tensors():
             for name, current in alive.items():
                 alive[name] = state["living"][kind][name].to(current.device, copy=True)
+
+    def _regrow(self, before: Living, critical: Critical, epoch: int) -> None:
+        """Let synapses that were dead before this epoch live in the place of some that are left."""
+        useful = self.living.useful(self.wiring)
+        for name, lasting in critical.synapses.items():
+            alive = self.living.synapses[name]
+            features = self.living.features(self.wiring.projections[name])
+            place = (useful[name][:, None] & features).to(alive.device)
+            call = self.criterion.synapse_importance(self._evidence(name, epoch))
+            absent = ~before.synapses[name] & place
+            after = exchange(alive & place, absent, lasting, call, self.config.regrow)
+            survival = self.vitality[name].synapses
+            if survival is not None:
+                survival[after & absent] = self.config.synapse.beta
+            self.living.synapses[name] = torch.where(place, after, alive)
 
     def _blank_memory(self, name: str) -> Memory:
         projection = self.wiring.projections[name]
         synapses = name in self.living.synapses
         weight = weight_of(projection.module)
         timesteps = self.living.timesteps.get(name)
-        return RULES[self.config.rules].blank(
+        return self.criterion.blank(
             projection.units,
             projection.features if synapses else 1,
             synapses=synapses,
@@ -174,6 +199,10 @@ class Life:
             dtype=torch.float64 if weight.dtype == torch.float64 else torch.float32,
             device=weight.device,
         )
+
+    def _evidence(self, name: str, epoch: int) -> Evidence:
+        weight = partial(incoming, self.wiring.projections[name].module)
+        return Evidence(self.memories[name], weight, name, epoch, self.config.seed)
 
     def _alive_parts(self, name: str) -> dict[str, Tensor]:
         """What of a projection lives and can be compared: dead features take their synapses along."""
@@ -204,31 +233,15 @@ def _of_units(activity: Tensor, projection: Projection, neuron: NeuronSite | Non
     return nn.functional.pad(activity, (0, 1))[:, :, table.to(activity.device)].sum(3, dtype=precision)
 
 
-def _observe(
-    rules: RuleSet,
-    memory: Memory,
-    pre: Float[Tensor, "_ batch feature"],
-    post: Float[Tensor, "time batch unit"],
-    decay: float,
-) -> None:
-    """Add what was presented to a projection's memory."""
-    if memory.synapses is None:
-        pre = pre.sum(2, keepdim=True)
-    over_time: tuple[Tensor | None, Tensor | None] = (None, None)
-    if memory.timesteps is not None:
-        over_time = (running_traces(pre.sum(2, keepdim=True), decay)[:, :, 0], post)
-    rules.observe(memory, rules.trace(pre, decay), rules.trace(post, decay), *over_time)
-
-
 def _observe_groups(
-    rules: RuleSet,
+    criterion: Criterion,
     memory: Memory,
-    pre: Float[Tensor, "_ batch group"],
+    pre: Float[Tensor, "time batch group"],
     post: Float[Tensor, "time batch unit"],
     decay: float,
 ) -> None:
-    """The same where every group of units hears its own group of features only."""
+    """Add what was presented to a memory where every group of units hears its own group of features only."""
     parts = memory.parts(pre.shape[2])
     for part, heard, its in zip(parts, pre.split(1, 2), post.chunk(len(parts), 2), strict=True):
-        _observe(rules, part, heard, its, decay)
+        criterion.observe(part, heard, its, decay)
     memory.rejoin(parts)

@@ -111,7 +111,7 @@ class Pruner:
         """
         epoch, config = self.epoch, self.config
         self._recorder.end_presentation()
-        if not self._life.observed:
+        if not self._life.judged:
             raise RuntimeError(
                 "no training forward of the network was observed since the last step: call step() once an epoch, "
                 "after training, with the network in training mode (model.train()) and gradients on"

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dpap.config import Decay, PruningConfig
-from dpap.plasticity import RULES, Memory
+from dpap.plasticity import CRITERIA, Evidence, Memory
 from dpap.plasticity.survival import critical_epsilon, growth, survive
 
 
@@ -37,7 +37,7 @@ class Vitality:
 
         return cls(
             kind,
-            torch.full_like(memory.spines, constants(config, kind).beta),
+            torch.full_like(memory.units, constants(config, kind).beta),
             born(memory.synapses, config.synapse),
             born(memory.timesteps, config.timestep),
         )
@@ -70,17 +70,18 @@ def constants(config: PruningConfig, kind: str) -> Decay:
 
 
 def importances(
-    memory: Memory, config: PruningConfig, alive: dict[str, Bool[Tensor, "..."]]
+    evidence: Evidence, config: PruningConfig, alive: dict[str, Bool[Tensor, "..."]]
 ) -> dict[str, Float[Tensor, "..."]]:
-    """Normalised importance of each part of `alive` ("units", "synapses", "timesteps") by the rules in force."""
-    rules = RULES[config.rules]
+    """Normalised importance of each part of `alive` ("units", "synapses", "timesteps") by the criterion in force."""
+    criterion = CRITERIA[config.criterion]
     measure = {
-        "units": rules.unit_importance,
-        "synapses": rules.synapse_importance,
-        "timesteps": rules.timestep_importance,
+        "units": criterion.unit_importance,
+        "synapses": criterion.synapse_importance,
+        "timesteps": criterion.timestep_importance,
     }
     return {
-        part: rules.normalise(measure[part](memory), living, config.clip) for part, living in alive.items()
+        part: criterion.normalise(measure[part](evidence), living, config.clip)
+        for part, living in alive.items()
     }
 
 
@@ -92,7 +93,7 @@ def critical_shift(
     config: PruningConfig,
 ) -> Float[Tensor, "..."]:
     """Shift of the decay value above which each dies this epoch, from (9)-(11)."""
-    strength = RULES[config.rules].decay(epoch, decay.eta)
+    strength = CRITERIA[config.criterion].decay(epoch, decay.eta)
     return critical_epsilon(importance, survival, config.gamma, strength) - decay.epsilon
 
 
@@ -105,6 +106,6 @@ def grown(
     config: PruningConfig,
 ) -> Float[Tensor, "..."]:
     """Survival after this epoch, (9)-(11), with the decay value moved by `shift`."""
-    rules = RULES[config.rules]
-    change = growth(importance, decay.epsilon + shift, decay.protection, rules.strict)
-    return survive(survival, change, config.gamma, rules.decay(epoch, decay.eta))
+    criterion = CRITERIA[config.criterion]
+    change = growth(importance, decay.epsilon + shift, decay.protection, criterion.strict)
+    return survive(survival, change, config.gamma, criterion.decay(epoch, decay.eta))

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dpap.anatomy.projections import projection_kind, select, size_of
+from dpap.anatomy.projections import incoming, projection_kind, select, size_of
 
 
 @pytest.mark.parametrize(
@@ -76,3 +76,19 @@ def test_what_is_selected_computes_the_units_that_remain(
     for mean in means:
         left = select(mean, layer, shape, kept_units, kept_features).shape
         assert all(size in (1, whole) for size, whole in zip(left, small.weight.shape, strict=True))
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_unit_reads_with_its_row_of_incoming_weights(name: str) -> None:
+    layer = copy.deepcopy(LAYERS[name])
+    kind = projection_kind(layer)
+    assert kind is not None
+    layer.weight.data.zero_()
+    first = layer.weight.data if kind.unit_axis == 0 else layer.weight.data.transpose(0, 1)
+    # unit 1 is the second of the first group; of transposed layers the second axis counts within each group
+    first[1] = 1
+    rows = incoming(layer).sum(1) > 0
+    image = torch.ones(1, 6, *[5] * (-kind.activity_axis - 1))
+    heard = (layer(image) - layer(torch.zeros_like(image))).abs().flatten(2 if image.ndim > 2 else 1)
+    heard = heard.sum(2)[0] > 0 if heard.ndim > 2 else heard[0] > 0
+    assert rows.tolist() == heard.tolist() and rows[1] and not rows[0]

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 import dpap.experiment.train as module
+from dpap.baselines import GradientRewiringConfig
 from dpap.data import Split
 from dpap.experiment.checkpoint import read_checkpoint
 from dpap.experiment.config import ExperimentConfig, load_config
@@ -64,13 +65,20 @@ CASES = {
     "compacted": {},
     "compacted, sgd": {"training": {"optimizer": "sgd", "learning_rate": 0.05}},
     "silent": {"pruning": {"compact": "manual"}},
-    "released rules": {"pruning": {"rules": "released"}},
+    "drawn at random": {"pruning": {"criterion": "random"}},
+    "released code": {"pruning": {"criterion": "released"}},
     "timesteps": {"pruning": {"timestep_target": 0.3}},
     "ann, dropout, augmented": {
         "network": {"layers": "6C3-BN-MaxPool2-20FC-Dropout0.5-10FC", "neuron": "relu"},
         "data": {"augment": True},
     },
     "bfloat16, channels last": {"training": {"precision": "bfloat16", "channels_last": True}},
+    "gradual magnitude": {"method": "gradual_magnitude"},
+    "gradient rewiring": {
+        "method": "gradient_rewiring",
+        "rewiring": GradientRewiringConfig(alpha=1.0),
+        "training": {"weight_decay": 0.01, "channels_last": True},
+    },
     "kept by validation": {"data": {"validation": 0.2}, "protocol": "validation"},
 }
 
@@ -196,6 +204,31 @@ def test_the_model_file_holds_the_kept_network(tiny: Any) -> None:
     assert summary["final_test_accuracy"] == pytest.approx(kept["test_accuracy"], abs=0.02)
     model = load(RunFolder(config.folder).model, build_network(config.network, (1, 8, 8)))
     assert sum(p.numel() for p in model.parameters()) == summary["after"]["parameters"]
+
+
+@pytest.mark.parametrize("method", ["gradual_magnitude", "gradient_rewiring"])
+def test_a_baseline_ends_in_a_network_with_zeros(method: str, tiny: Any) -> None:
+    config = tiny(
+        method=method,
+        rewiring=GradientRewiringConfig(alpha=1.0),
+        protocol="validation",
+        data={"validation": 0.2},
+    )
+    summary = train(config)
+    before, after = summary["before"], summary["after"]
+    kept = read_lines(RunFolder(config.folder).metrics)[summary["final_epoch"] - 1]
+    assert summary["sparsity"] == kept["sparsity"] > 0.2
+    assert after["parameters"] == before["parameters"]
+    assert after["weights"] == round(before["weights"] * (1 - summary["sparsity"]))
+    assert after["weights"] == sum(layer["weights_alive"] for layer in kept["layers"])
+
+
+@pytest.mark.parametrize("method", ["gradual_magnitude", "gradient_rewiring"])
+def test_a_baseline_without_a_target_says_what_it_needs(method: str, tiny: Any) -> None:
+    config = tiny(method=method, pruning={"target": None, "end_epoch": None})
+    with pytest.raises(UserError, match=r"pruning: Grad.* prunes to a target.*set pruning\.target"):
+        train(config)
+    assert not RunFolder(config.folder).holds_a_run()
 
 
 def test_a_finished_run_is_left_alone(tiny: Any) -> None:

@@ -1,4 +1,4 @@
-"""The rule set `released` reproduces the released code; see tests/golden/README.md."""
+"""The criterion `released` reproduces the released code; see tests/golden/README.md."""
 
 from pathlib import Path
 
@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from dpap.plasticity import RULES, growth, normalise, population_activity, survive
+from dpap.plasticity import CRITERIA, Evidence, growth, normalise, population_activity, survive
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-RELEASED = RULES["released"]
+RELEASED = CRITERIA["released"]
 GAMMA = 0.999
 
 
@@ -47,23 +47,25 @@ def spikes(driven, index: int) -> torch.Tensor:
     return torch.from_numpy(bits).double()
 
 
-def traces(driven, index: int) -> list[list[torch.Tensor]]:
-    return [
-        [RELEASED.trace(population_activity(batch), 0.5) for batch in epoch]
-        for epoch in spikes(driven, index)
-    ]
+def counts(driven, index: int) -> list[list[torch.Tensor]]:
+    return [[population_activity(batch) for batch in epoch] for epoch in spikes(driven, index)]
+
+
+def evidence(memory) -> Evidence:
+    return Evidence(memory, lambda: torch.zeros(0, 0), "", 0, 0)
 
 
 @pytest.mark.parametrize("index", [5, 6, 7, 8, 9])
 def test_traces(driven, index):
     theirs = driven[f"{'fcsum' if index > 7 else 'csum'}_{index}"]
-    assert near(torch.stack(traces(driven, index)[0]), theirs)
+    ours = [RELEASED.trace(batch, 0.5) for batch in counts(driven, index)[0]]
+    assert near(torch.stack(ours), theirs)
 
 
 @pytest.mark.parametrize(("before", "layer"), [(5, 6), (6, 7), (8, 9)])
 def test_forty_driven_epochs(driven, before, layer):
-    pre, post = traces(driven, before), traces(driven, layer)
-    units, features = post[0][0].shape[1], pre[0][0].shape[1]
+    pre, post = counts(driven, before), counts(driven, layer)
+    units, features = post[0][0].shape[2], pre[0][0].shape[2]
     memory = RELEASED.blank(units, features, synapses=True, dtype=torch.float64)
     rows_only = RELEASED.blank(units, features, synapses=False, dtype=torch.float64)
     fully_connected = layer == 9
@@ -76,13 +78,13 @@ def test_forty_driven_epochs(driven, before, layer):
         for kept in (memory, rows_only):
             RELEASED.begin_epoch(kept)
             for arriving, leaving in zip(pre[epoch], post[epoch], strict=True):
-                RELEASED.observe(kept, arriving, leaving)
-        importance = RELEASED.unit_importance(memory)
-        assert torch.equal(importance, RELEASED.unit_importance(rows_only))
+                RELEASED.observe(kept, arriving, leaving, 0.5)
+        importance = RELEASED.unit_importance(evidence(memory))
+        assert torch.equal(importance, RELEASED.unit_importance(evidence(rows_only)))
         assert near(importance, driven[f"spines_{layer}"][epoch])
         if epoch > 4:
             neurons.step(importance, epoch)
-            synapses.step(RELEASED.synapse_importance(memory), epoch)
+            synapses.step(RELEASED.synapse_importance(evidence(memory)), epoch)
             assert near(neurons.change, driven[f"n_delta_{layer}"][epoch])
             assert near(neurons.survival, driven[f"reduce_{layer}"][epoch])
         alive = synapses.alive & neurons.alive[:, None] if fully_connected else neurons.alive
@@ -115,7 +117,7 @@ def test_decay():
         for at, epoch in enumerate(arrays["epoch"].tolist()):
             for kind, eta in (("conv", 12.0), ("fc", 13.0)):
                 assert RELEASED.decay(epoch, eta) == pytest.approx(arrays[f"code_{kind}"][at], rel=1e-14)
-                assert RULES["paper"].decay(epoch, eta) == pytest.approx(
+                assert CRITERIA["bcm"].decay(epoch, eta) == pytest.approx(
                     arrays[f"paper_{kind}"][at], rel=1e-14
                 )
 

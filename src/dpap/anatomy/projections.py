@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 
@@ -64,6 +64,17 @@ def weight_of(module: nn.Module) -> Tensor:
             f"a projection has a weight tensor; {type(module).__name__} has {type(weight).__name__}"
         )
     return weight
+
+
+def incoming(module: nn.Module) -> Float[Tensor, "unit incoming"]:
+    """The weight of a projection with one row for each unit: its weights from every feature that it reads."""
+    kind = projection_kind(module)
+    if kind is None:
+        raise TypeError(f"expected a Linear or convolution layer; got {type(module).__name__}")
+    weight = weight_of(module).detach()
+    if kind.unit_axis == 1:
+        weight = weight.unflatten(0, (groups_of(module), -1)).transpose(1, 2).flatten(0, 1)
+    return weight.flatten(1)
 
 
 def size_of(module: nn.Module) -> tuple[int, int]:

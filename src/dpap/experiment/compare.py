@@ -1,215 +1,174 @@
-"""A recipe's dense twin and its pruned twins over targets and seeds, each pair from the same initial weights."""
+"""The runs of a comparison, one after the other; whoever calls again goes on where it stopped."""
 
-import csv
-import io
+import math
 import os
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
+import yaml
+
+from dpap.experiment.claim import claim, claimed, locks
 from dpap.experiment.config import ExperimentConfig, load_config
-from dpap.experiment.errors import UserError, blame
-from dpap.experiment.progress import Quiet
-from dpap.experiment.run_folder import Record, RunFolder, read_lines, write_text
-from dpap.experiment.tables import text_table
+from dpap.experiment.errors import UserError
+from dpap.experiment.grid import Planned
+from dpap.experiment.progress import Quiet, duration
+from dpap.experiment.results import Result, write_results
+from dpap.experiment.run_folder import RunFolder, read_lines, write_text
 from dpap.experiment.train import resume, train
+
+State = Literal["finished", "started", "failed", "to do", "being run"]
 
 
 @dataclass(frozen=True)
-class Result:
-    """One run, a line of results.csv; costs are per sample, all timesteps.
+class Comparison:
+    """What came out.
 
     Attributes:
-        method: "dense", "dpap" (no target) or "dpap-0.6" (target 0.6).
-        target: share of the weights that was to die; None where none was set.
-        seed: of the run.
-        accuracy: on the test split, of the kept network.
-        sparsity, timestep_sparsity: dead share of weights and neuron-timesteps.
-        converged: first epoch that reached the best test accuracy of the dense twin, the paper's measure of speed;
-            None where no epoch did.
-        parameters, weights, macs, synaptic_operations, energy, latency_seconds: of the kept network.
-        first_seconds, last_seconds: of training in an epoch, median of the first two and of the last five.
-        seconds: of training in all.
-        model_bytes: size of the model file.
-        run: its folder, within the comparison's.
+        results: of the finished runs, in the order of the plan.
+        failed: runs that could not be finished, and why.
+        elsewhere: runs that other processes are working on.
     """
 
-    method: str
-    target: float | None
-    seed: int
-    accuracy: float
-    sparsity: float
-    timestep_sparsity: float
-    converged: int | None
-    parameters: int
-    weights: int
-    macs: int
-    synaptic_operations: float
-    energy: float
-    latency_seconds: float
-    first_seconds: float
-    last_seconds: float
-    seconds: float
-    model_bytes: int
-    run: str
+    results: list[Result]
+    failed: list[tuple[Planned, str]]
+    elsewhere: list[Planned]
 
 
 def compare(
-    config: ExperimentConfig,
-    targets: Sequence[float],
-    seeds: Sequence[int],
+    runs: Sequence[Planned],
     folder: Path,
     *,
     overwrite: bool = False,
     progress: Callable[[], Quiet] = Quiet,
     command: str = "",
-) -> list[Result]:
-    """Run the twins that are not finished yet, and write results.csv after each.
+) -> Comparison:
+    """Run what is not finished yet; results.csv and epochs.csv are written after each run.
+
+    A run that fails is written down and left, and tried again when the comparison is called again. Processes that are
+    given the same runs and folder share the work.
 
     Args:
-        config: the recipe; its own target counts where `targets` is empty.
-        targets: of the pruned twins, one each.
-        seeds: one dense and one pruned twin per target for each.
-        folder: holds one run folder a twin; call again with it to go on.
+        runs: from `plan`.
+        folder: that was given to `plan`.
         overwrite: begin again with runs that are there.
         progress: makes what is told of each run.
         command: written into each run.
 
     Raises:
-        UserError: when a run in the folder has another configuration.
+        UserError: when a run in the folder has another configuration; nothing is run then.
     """
-    if not seeds:
-        raise UserError("compare needs at least one seed; got none")
-    methods = dict(_methods(config, targets))
-    results: list[Result] = []
-    for seed in seeds:
-        dense: Record | None = None
-        for method, made in methods.items():
-            name = f"{method}-seed{seed}"
-            run = replace(made, name=name, seed=seed, out=str(folder / name))
-            telling = progress()
-            telling.say(f"{name}:")
-            summary = _finished(run, overwrite, telling, command)
-            path = RunFolder(folder / name)
-            if dense is None:
-                dense = summary
+    if not overwrite:
+        for run in runs:
+            _refuse_another(run)
+    failed: list[tuple[Planned, str]] = []
+    waiting = list(runs)
+    for _ in range(2):  # once more for what another process was at: it may have been stopped meanwhile
+        elsewhere: list[Planned] = []
+        for run in waiting:
+            path = RunFolder(run.config.folder)
+            if path.summary.exists() and not overwrite:
+                continue
+            with claim(_lock(run, folder)) as ours:
+                if not ours:
+                    elsewhere.append(run)
+                    continue
+                telling = progress()
+                telling.say(f"run {runs.index(run) + 1} of {len(runs)}, {run} ({_left(runs, overwrite)})")
+                try:
+                    _finish(run, overwrite, telling, command)
+                except UserError as error:
+                    failed.append((run, str(error)))
+                    path.path.mkdir(parents=True, exist_ok=True)
+                    write_text(path.failure, f"{error}\n")
+                    telling.say(f"failed: {error}")
+            write_results(runs, folder)
+        waiting = elsewhere
+        if not waiting:
+            break
+    return Comparison(write_results(runs, folder), failed, waiting)
+
+
+def states(runs: Sequence[Planned], folder: Path) -> list[tuple[Planned, State, str]]:
+    """How far each run is, with its epochs or its failure in words."""
+    told: list[tuple[Planned, State, str]] = []
+    for run in runs:
+        path = RunFolder(run.config.folder)
+        epochs = f"{len(read_lines(path.metrics))} of {run.config.training.epochs} epochs"
+        if path.summary.exists():
+            told.append((run, "finished", epochs))
+        elif claimed(_lock(run, folder)):
+            told.append((run, "being run", epochs))
+        elif path.failure.exists():
+            told.append((run, "failed", path.failure.read_text(encoding="utf-8").strip()))
+        else:
+            told.append((run, "started" if path.holds_a_run() else "to do", epochs))
+    return told
+
+
+def seconds_left(runs: Sequence[Planned]) -> tuple[float, bool]:
+    """Seconds that the unfinished runs will take, by the finished runs of their recipes; and whether that is all.
+
+    Recipes without a finished run count nothing.
+    """
+    took: dict[str, list[float]] = {}
+    for run in runs:
+        path = RunFolder(run.config.folder)
+        if path.summary.exists():
+            took.setdefault(run.recipe, []).append(_seconds(path))
+    left, whole = 0.0, True
+    for run in runs:
+        path = RunFolder(run.config.folder)
+        if not path.summary.exists():
+            if run.recipe in took:
+                left += max(0.0, statistics.fmean(took[run.recipe]) - _seconds(path))
             else:
-                write_text(path.twin, os.path.relpath(folder / f"dense-seed{seed}", path.path) + "\n")
-            target = made.pruning.target if made.prune else None
-            epochs = read_lines(path.metrics)
-            results.append(result(method, target, seed, summary, dense, epochs, path))
-            write_text(folder / "results.csv", as_csv(results))
-    return results
+                whole = False
+    return left, whole
 
 
-def _methods(config: ExperimentConfig, targets: Sequence[float]) -> list[tuple[str, ExperimentConfig]]:
-    methods = [("dense", replace(config, prune=False))]
-    if not targets:
-        own = config.pruning.target
-        methods.append(("dpap" if own is None else f"dpap-{own:g}", replace(config, prune=True)))
-    for target in targets:
-        with blame("targets"):
-            end = config.pruning.end_epoch or config.training.epochs
-            pruning = replace(config.pruning, target=target, end_epoch=end)
-        methods.append((f"dpap-{target:g}", replace(config, prune=True, pruning=pruning)))
-    return methods
+def _left(runs: Sequence[Planned], overwrite: bool) -> str:
+    finished = sum(RunFolder(run.config.folder).summary.exists() for run in runs)
+    seconds, whole = seconds_left(runs)
+    if overwrite or not (finished and seconds):
+        return f"{finished} finished"
+    return f"{finished} finished, {'about' if whole else 'more than'} {duration(seconds)} left"
 
 
-def _finished(config: ExperimentConfig, overwrite: bool, progress: Quiet, command: str) -> Record:
-    folder = RunFolder(config.folder)
-    if overwrite or not folder.holds_a_run():
-        return train(config, overwrite=overwrite, progress=progress, command=command)
-    stored = replace(load_config(folder.config), out=config.out)
-    if stored != config:
+def _seconds(path: RunFolder) -> float:
+    parts = ("seconds", "prune_seconds", "evaluate_seconds")
+    return math.fsum(record[part] for record in read_lines(path.metrics) for part in parts)
+
+
+def _finish(run: Planned, overwrite: bool, progress: Quiet, command: str) -> None:
+    path = RunFolder(run.config.folder)
+    if overwrite or not path.holds_a_run():
+        train(run.config, overwrite=overwrite, progress=progress, command=command)
+    else:
+        resume(path.path, progress=progress)
+    path.failure.unlink(missing_ok=True)
+    if path.path != run.dense:
+        write_text(path.twin, os.path.relpath(run.dense, path.path) + "\n")
+
+
+def _refuse_another(run: Planned) -> None:
+    path = RunFolder(run.config.folder)
+    if path.holds_a_run() and _stored(path, run.config) != run.config:
         raise UserError(
-            f"{folder.path} holds a run with another configuration; compare in another folder (--out) or "
+            f"{path.path} holds a run with another configuration; compare in another folder (--out) or "
             "begin again (--overwrite)"
         )
-    return resume(folder.path, progress=progress)
 
 
-def result(
-    method: str,
-    target: float | None,
-    seed: int,
-    summary: Record,
-    dense: Record,
-    epochs: Sequence[Record],
-    folder: RunFolder,
-) -> Result:
-    """A finished run beside its dense twin."""
-    goal, after = dense["best_test_accuracy"], summary["after"]
-    return Result(
-        method=method,
-        target=target,
-        seed=seed,
-        accuracy=summary["final_test_accuracy"],
-        sparsity=summary["sparsity"],
-        timestep_sparsity=summary["timestep_sparsity"],
-        converged=next((each["epoch"] for each in epochs if each["test_accuracy"] >= goal), None),
-        parameters=after["parameters"],
-        weights=after["weights"],
-        macs=after["macs"],
-        synaptic_operations=after["synaptic_operations"],
-        energy=after["energy"],
-        latency_seconds=after["latency_seconds"],
-        first_seconds=statistics.median(each["seconds"] for each in epochs[:2]),
-        last_seconds=statistics.median(each["seconds"] for each in epochs[-5:]),
-        seconds=summary["seconds_training"],
-        model_bytes=summary["model_bytes"],
-        run=folder.path.name,
-    )
+def _stored(path: RunFolder, config: ExperimentConfig) -> ExperimentConfig:
+    """The configuration of a run folder, as if the folder had not been moved."""
+    values = yaml.safe_load(path.config.read_text(encoding="utf-8"))
+    if isinstance(values, dict) and {**values, "out": config.out} == config.as_dict():
+        return config  # as almost always, and far quicker than to check every key
+    return replace(load_config(path.config), out=config.out)
 
 
-def as_csv(results: Sequence[Result]) -> str:
-    """One line a run, one column a quantity; what is None is empty."""
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, [field.name for field in fields(Result)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(each) for each in results)
-    return buffer.getvalue()
-
-
-def as_table(results: Sequence[Result]) -> str:
-    """Mean and standard deviation over the seeds; differences are to the dense twin of the same seed."""
-    dense = {each.seed: each for each in results if each.method == "dense"}
-    rows = []
-    for method in dict.fromkeys(each.method for each in results):
-        own = [each for each in results if each.method == method]
-        gains = [100 * (each.accuracy - dense[each.seed].accuracy) for each in own]
-        rows.append(
-            [
-                method,
-                str(len(own)),
-                spread([100 * each.accuracy for each in own], 2),
-                "" if method == "dense" else spread(gains, 2, sign=True),
-                spread([100 * each.sparsity for each in own], 1),
-                spread([100 * each.timestep_sparsity for each in own], 1),
-                *(
-                    f"{statistics.fmean(getattr(each, name) for each in own):,.0f}"
-                    for name in ("parameters", "macs", "synaptic_operations")
-                ),
-                spread([each.seconds for each in own], 1),
-            ]
-        )
-    head = [
-        "method",
-        "n",
-        "accuracy %",
-        "to dense",
-        "pruned %",
-        "timesteps %",
-        "parameters",
-        "MACs",
-        "syn. ops",
-        "s",
-    ]
-    return text_table(head, rows)
-
-
-def spread(values: Sequence[float], digits: int, sign: bool = False) -> str:
-    """Mean ± sample standard deviation; the mean alone of a single value."""
-    plus = "+" if sign else ""
-    mean = f"{statistics.fmean(values):{plus}.{digits}f}"
-    return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+def _lock(run: Planned, folder: Path) -> Path:
+    return locks(folder) / run.config.folder.relative_to(folder).as_posix().replace("/", "--")

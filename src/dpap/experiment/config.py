@@ -2,6 +2,7 @@
 
 import math
 from argparse import ArgumentError
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from typing import Any, Literal
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
+from dpap.baselines import GradientRewiringConfig
 from dpap.config import PruningConfig
 from dpap.data import DataConfig
 from dpap.experiment.errors import UserError, blame
@@ -86,7 +88,11 @@ class ExperimentConfig:
         data: what it learns from.
         network: what learns.
         prune: whether it is pruned while it learns; false is the dense twin of the same run.
+        method: dpap, or a baseline, of which only single weights die, that heeds only target, start_epoch and
+            end_epoch of `pruning`: gradual_magnitude (Zhu & Gupta, arXiv 1710.01878) or gradient_rewiring (Grad R,
+            Chen et al., arXiv 2105.04916).
         pruning: how it is pruned.
+        rewiring: the prior of gradient_rewiring; its alpha, more than the target, decides how much dies.
         training: how the weights learn.
         seed: of everything random.
         protocol: the epoch whose network is reported and kept. last: the last; validation: the best on the
@@ -99,7 +105,9 @@ class ExperimentConfig:
     data: DataConfig = field(default_factory=DataConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     prune: bool = True
+    method: Literal["dpap", "gradual_magnitude", "gradient_rewiring"] = "dpap"
     pruning: PruningConfig = field(default_factory=PruningConfig)
+    rewiring: GradientRewiringConfig = field(default_factory=GradientRewiringConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     seed: int = 0
     protocol: Literal["last", "validation", "paper"] = "last"
@@ -169,10 +177,37 @@ def load_config(path: Path | str) -> ExperimentConfig:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no configuration file {path}")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(ExperimentConfig, None)
+    parser = _plain_parser()
     try:
         parsed = parser.parse_path(path)
     except ArgumentError as error:
         raise UserError(f"configuration {path}: {error}") from error
     return config_from(parser, parsed)
+
+
+def overridden(config: ExperimentConfig, changes: Mapping[str, Any]) -> ExperimentConfig:
+    """The configuration with `changes`, nested as in its YAML file; what they do not name stays.
+
+    Raises:
+        UserError: when a key or a value is not one of the configuration's.
+    """
+    parser = _plain_parser()
+    try:
+        parsed = parser.parse_object(_merged(config.as_dict(), changes))
+    except ArgumentError as error:
+        raise UserError(f"the configuration: {error}") from error
+    return config_from(parser, parsed)
+
+
+def _plain_parser() -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(ExperimentConfig, None)
+    return parser
+
+
+def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(values)
+    for key, change in changes.items():
+        deeper = isinstance(change, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merged(merged[key], change) if deeper else change
+    return merged

@@ -4,9 +4,12 @@ from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from dpap.experiment.compare import Result, compare
+from dpap.experiment.compare import compare
 from dpap.experiment.config import ExperimentConfig, load_config
+from dpap.experiment.errors import UserError
+from dpap.experiment.grid import Row, plan
 from dpap.experiment.progress import Quiet
+from dpap.experiment.results import Result
 from dpap.experiment.tables import quantity, text_table
 
 
@@ -23,10 +26,20 @@ def demo(
     progress: Callable[[], Quiet] = Quiet,
     command: str = "",
 ) -> tuple[Result, Result]:
-    """Train both twins of the recipe into `folder`; returns (dense, pruned)."""
-    dense, pruned = compare(
-        demo_config(), [], [seed], folder, overwrite=overwrite, progress=progress, command=command
-    )
+    """Train both twins of the recipe into `folder`; returns (dense, pruned).
+
+    Raises:
+        UserError: when one of them failed, or is being trained by another process.
+    """
+    runs = plan([Row("digits_snn", demo_config(), ["dpap"], [], [seed])], folder)
+    done = compare(runs, folder, overwrite=overwrite, progress=progress, command=command)
+    for run, why in done.failed:
+        raise UserError(f"{run}: {why}")
+    if done.elsewhere:
+        raise UserError(
+            f"another process is at work in {folder}; wait for it, or take another folder (--out)"
+        )
+    dense, pruned = done.results
     return dense, pruned
 
 

@@ -1,20 +1,49 @@
 """What learns: network, optimizer and pruner, built from a configuration or brought back from a checkpoint."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from dpap.anatomy import Wiring
+from dpap.baselines import GradientRewiring, GradualMagnitude
 from dpap.data import DataBundle
 from dpap.experiment.config import ExperimentConfig, TrainingConfig
 from dpap.experiment.errors import blame
 from dpap.models import build_network
 from dpap.pruner import Pruner
+from dpap.reports import PruneReport
 from dpap.spiking import SpikingNeuron
+from dpap.surgery import CompactReport
 
 EXAMPLES = 16  # samples on which the wiring is found and every removal is checked
+
+
+@runtime_checkable
+class Prunes(Protocol):
+    """What an experiment needs of whatever prunes its network: `dpap.Pruner`, or a baseline."""
+
+    wiring: Wiring
+
+    def step(self) -> PruneReport:
+        """End an epoch."""
+
+    def survival(self) -> dict[str, list[float | None]]:
+        """Survival of every unit at birth, by projection; None once it is dead."""
+
+    def compact(self) -> CompactReport:
+        """Remove what can leave."""
+
+    def detach(self) -> None:
+        """Take every hook out."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state."""
 
 
 @dataclass
@@ -30,7 +59,7 @@ class Learner:
 
     model: nn.Module
     optimizer: Optimizer
-    pruner: Pruner | None
+    pruner: Prunes | None
     device: torch.device
 
     def arrange(self, training: TrainingConfig) -> None:
@@ -70,8 +99,19 @@ def build_learner(config: ExperimentConfig, data: DataBundle, device: torch.devi
     pruner = None
     if config.prune:
         with blame("pruning"):
-            pruner = Pruner(model, example_of(data, device), optimizer, config.pruning)
+            pruner = _build_pruner(config, model, example_of(data, device), optimizer)
     return Learner(model, optimizer, pruner, device)
+
+
+def _build_pruner(
+    config: ExperimentConfig, model: nn.Module, example: Tensor, optimizer: Optimizer
+) -> Prunes:
+    """The method that the configuration names."""
+    if config.method == "gradual_magnitude":
+        return GradualMagnitude(model, example, optimizer, config.pruning)
+    if config.method == "gradient_rewiring":
+        return GradientRewiring(model, example, optimizer, config.pruning, config.rewiring)
+    return Pruner(model, example, optimizer, replace(config.pruning, seed=config.seed))
 
 
 def build_model(config: ExperimentConfig, data: DataBundle, device: torch.device) -> nn.Module:

@@ -69,6 +69,11 @@ class RunFolder:
         """Relative path of the dense twin's folder, where there is one."""
         return self.path / "twin"
 
+    @property
+    def failure(self) -> Path:
+        """Why the run could not go on when it was last tried in a comparison."""
+        return self.path / "failure.txt"
+
     def holds_a_run(self) -> bool:
         """Whether a run was started here."""
         return self.config.exists()
@@ -107,6 +112,7 @@ class RunFolder:
             self.model,
             self.summary,
             self.twin,
+            self.failure,
         ):
             each.unlink(missing_ok=True)
         shutil.rmtree(self.path / "report", ignore_errors=True)

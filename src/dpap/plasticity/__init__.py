@@ -1,11 +1,11 @@
 """The equations of developmental plasticity-inspired adaptive pruning, as functions of tensors.
 
 B. Han, F. Zhao, Y. Zeng, G. Shen, IEEE TPAMI 47(1), 2025, doi 10.1109/TPAMI.2024.3467268. Equation numbers
-are those of that paper. `RULES` holds the two rule sets that put the equations together.
+are those of that paper. `CRITERIA` holds what puts them together, and what they are compared with.
 """
 
+from dpap.plasticity.criteria import CRITERIA, Criterion, Evidence
 from dpap.plasticity.memory import Memory
-from dpap.plasticity.rules import RULES, RuleSet
 from dpap.plasticity.spines import spines
 from dpap.plasticity.survival import (
     critical_epsilon,
@@ -20,9 +20,10 @@ from dpap.plasticity.timesteps import timestep_importance
 from dpap.plasticity.traces import population_activity, running_traces, trace
 
 __all__ = [
-    "RULES",
+    "CRITERIA",
+    "Criterion",
+    "Evidence",
     "Memory",
-    "RuleSet",
     "bcm",
     "critical_epsilon",
     "exponential_decay",

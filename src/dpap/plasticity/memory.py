@@ -13,17 +13,17 @@ class Memory:
     """Sums over the observed activity of one projection, from its features (pre) to its units (post).
 
     Attributes:
-        threshold: theta of (4) per unit; the released rules keep one per batch slot and unit.
-        spines: what neuronal importance is made of: D of (7), or sum_j BCM_ij for the released rules.
-        activity: summed trace of each unit.
-        synapses: summed BCM (6); None where single synapses do not die.
-        timesteps: summed importance of neuron-timesteps (8); None where they do not die.
+        threshold: theta of (4) per unit, where there is one; the released code keeps one per batch slot and unit.
+        units: what the importance of units is made of, such as D of (7).
+        activity: summed trace of each unit, where there is one.
+        synapses: the same of synapses, such as summed BCM (6); None where single synapses do not die.
+        timesteps: the same of neuron-timesteps, such as (8); None where they do not die.
         samples: samples observed since the start of learning.
         batches: batches observed since the start of learning.
     """
 
     threshold: Float[Tensor, "*slot unit"]
-    spines: Float[Tensor, " unit"]
+    units: Float[Tensor, " unit"]
     activity: Float[Tensor, " unit"]
     synapses: Float[Tensor, "unit feature"] | None = None
     timesteps: Float[Tensor, "time unit"] | None = None
@@ -36,7 +36,7 @@ class Memory:
         """Forget all but the given units and features, by position; None keeps all of them."""
         if units is not None:
             self.threshold = self.threshold.index_select(-1, units)
-            self.spines = self.spines.index_select(0, units)
+            self.units = self.units.index_select(0, units)
             self.activity = self.activity.index_select(0, units)
             if self.synapses is not None:
                 self.synapses = self.synapses.index_select(0, units)
@@ -56,10 +56,10 @@ class Memory:
                 "a memory of synapses is that of a fully connected projection, which has no parts"
             )
         return [
-            Memory(threshold, spines, activity, None, timesteps, self.samples, self.batches)
-            for threshold, spines, activity, timesteps in zip(
+            Memory(threshold, units, activity, None, timesteps, self.samples, self.batches)
+            for threshold, units, activity, timesteps in zip(
                 self.threshold.chunk(number, -1),
-                self.spines.chunk(number),
+                self.units.chunk(number),
                 self.activity.chunk(number),
                 cut(self.timesteps),
                 strict=True,
@@ -73,7 +73,7 @@ class Memory:
 
     def forget(self) -> None:
         """Set the sums to zero; threshold and counts stay."""
-        for tensor in (self.spines, self.activity, self.synapses, self.timesteps):
+        for tensor in (self.units, self.activity, self.synapses, self.timesteps):
             if tensor is not None:
                 tensor.zero_()
 

@@ -58,7 +58,7 @@ def accuracies(run: Run) -> Figure | None:
     if not labels:
         return None
     epoch_axis(axes, _all_epochs(run))
-    _look_closer(axes)
+    look_closer(axes)
     percent_axis(axes)
     end_labels(axes, labels)
     return figure_of(axes)
@@ -178,7 +178,7 @@ def _all_epochs(run: Run) -> list[int]:
     return [e.epoch for e in (*run.epochs, *(run.twin.epochs if run.twin else ()))]
 
 
-def _look_closer(axes: Axes) -> None:
+def look_closer(axes: Axes) -> None:
     """Leaves the first steep fifth of learning below the edge when it would flatten all that follows."""
     lines = [np.asarray(line.get_ydata(), dtype=float) for line in axes.lines]
     values = np.concatenate(lines)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -53,14 +53,14 @@ def write_report(run: Path) -> Path:
     folder.mkdir(exist_ok=True)
     plates: dict[str, list[Plate]] = {section: [] for section in SECTIONS}
     for section, name, figure, caption in _drawn(records):
-        _replace(folder / f"{name}.png", as_png(figure))
+        replace_file(folder / f"{name}.png", as_png(figure))
         plates[section].append(Plate(f"{name}.png", Markup(as_svg(figure)), caption))
     page = folder / "index.html"
-    _replace(page, _render(records, plates).encode("utf-8"))
+    replace_file(page, _render(records, plates).encode("utf-8"))
     return page
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
     """Writes under a temporary name, then renames: nobody reads half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_bytes(content)
@@ -91,12 +91,17 @@ def _drawn(run: Run) -> Iterator[tuple[str, str, Figure, str]]:
             yield section, file, figure, caption
 
 
-def _render(run: Run, plates: dict[str, list[Plate]]) -> str:
+def template(name: str) -> Template:
+    """A template beside this file."""
     environment = Environment(
         loader=PackageLoader("dpap", "report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    return environment.get_template("page.html.j2").render(
+    return environment.get_template(name)
+
+
+def _render(run: Run, plates: dict[str, list[Plate]]) -> str:
+    return template("page.html.j2").render(
         run=run,
         words=words,
         palette=PALETTE,

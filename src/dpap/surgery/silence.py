@@ -58,16 +58,18 @@ def unit_parts(attachment: Attachment) -> Iterator[tuple[Tensor, int]]:
             yield getattr(attachment.module, name), axis
 
 
-@torch.no_grad()
-def impose(
-    model: nn.Module, wiring: Wiring, living: Living, optimizers: Sequence[Optimizer]
-) -> list[tuple[Tensor, Bool[Tensor, "..."]]]:
-    """Clear values, gradients and moments of the dead, and let no neuron fire at its dead timesteps.
+Dead = Sequence[tuple[Tensor, Bool[Tensor, "..."]]]
+"""Parameters and buffers, each with which of its entries are dead."""
 
-    Returns:
-        What `dead_tensors` does.
-    """
-    found = dead_tensors(wiring, living)
+
+@torch.no_grad()
+def impose(model: nn.Module, wiring: Wiring, living: Living, optimizers: Sequence[Optimizer]) -> None:
+    """Clear values, gradients and moments of the dead, and let no neuron fire at its dead timesteps."""
+    _clear_all(dead_tensors(wiring, living), optimizers)
+    _impose_timesteps(model, wiring, living)
+
+
+def _clear_all(found: Dead, optimizers: Sequence[Optimizer]) -> None:
     if any(bool(tensor[dead].any()) for tensor, dead in found):
         for optimizer in optimizers:
             forget_curvature(optimizer)
@@ -77,8 +79,6 @@ def impose(
         for optimizer in optimizers:
             if isinstance(tensor, Parameter):
                 silence_moments(optimizer, tensor, dead)
-    _impose_timesteps(model, wiring, living)
-    return found
 
 
 def _impose_timesteps(model: nn.Module, wiring: Wiring, living: Living) -> None:
@@ -122,7 +122,14 @@ class Silence:
 
     def impose(self, living: Living) -> None:
         """From now on exactly what `living` says is silent; clears it at once."""
-        self._dead = impose(self.model, self.wiring, living, self.optimizers)
+        self.hold(dead_tensors(self.wiring, living))
+        _impose_timesteps(self.model, self.wiring, living)
+
+    @torch.no_grad()
+    def hold(self, dead: Dead) -> None:
+        """From now on exactly these entries are silent; clears them at once."""
+        _clear_all(dead, self.optimizers)
+        self._dead = list(dead)
         for handle in self._watched:
             handle.remove()
         self._watched = [

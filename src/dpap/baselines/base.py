@@ -1,0 +1,190 @@
+"""What all baselines share: which weights count, and what a training loop sees of a pruner."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dpap.anatomy import Projection, Wiring, find_wiring
+from dpap.anatomy.nested import Inputs
+from dpap.anatomy.projections import weight_of
+from dpap.config import PruningConfig
+from dpap.given import as_inputs, as_optimizers, unwrapped
+from dpap.reports import LayerReport, PruneReport
+from dpap.surgery import CompactReport, Living
+from dpap.surgery.rehearsal import rehearse
+
+Weights = dict[str, Tensor]
+"""Something of every weight that counts, by projection."""
+
+
+class Baseline(ABC):
+    """Prunes single weights while a network learns; `step()` once an epoch, as with `dpap.Pruner`.
+
+    The weights that count are those that count for `dpap.Pruner`, the output layer's included, so that a share of
+    them means the same. Biases and normalisation stay. Nothing leaves the network: zeros between living units do not
+    make it smaller.
+
+    Args:
+        model: any network whose forward runs on `example_inputs`.
+        example_inputs: what its forward takes: a tensor, a tuple of positional or a dict of keyword arguments, on the
+            network's device.
+        optimizer: the optimizer, or several, of its parameters.
+        config: `target`, `start_epoch` and `end_epoch` count, as each method says; the rest is of `dpap.Pruner`.
+
+    Attributes:
+        wiring: what is connected to what; print it.
+
+    Raises:
+        ValueError: where nothing can be pruned, there is no target, or neuron-timesteps should die.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: Tensor | Inputs,
+        optimizer: Optimizer | Sequence[Optimizer] | None,
+        config: PruningConfig,
+    ) -> None:
+        if not config.target or config.end_epoch is None:
+            raise ValueError(
+                f"{type(self).__name__} prunes to a target, a share of the weights in (0, 1); got "
+                f"{config.target}: set pruning.target, and pruning.end_epoch by which it is met"
+            )
+        if config.prunes_timesteps:
+            raise ValueError(
+                f"{type(self).__name__} prunes weights alone; got timesteps={config.timesteps}, "
+                f"timestep_target={config.timestep_target}: leave them out, or prune with dpap"
+            )
+        self.model = unwrapped(model)
+        self.config = config
+        self.epoch = 0
+        self._target, self._end = config.target, config.end_epoch
+        self._optimizers = as_optimizers(optimizer)
+        example = as_inputs(example_inputs, self.model)
+        self.wiring: Wiring = find_wiring(self.model, example)
+        rehearse(self.model, self.wiring, example)  # for it decides, too, what counts
+        newborn = Living.at_birth(self.wiring, synapses=False, timesteps=False)
+        counted = newborn.weights(self.wiring) if newborn.units else {}
+        if not counted:
+            raise ValueError(f"nothing in this network can be pruned:\n{self.wiring}")
+        self.weights: Weights = {name: weight_of(self.wiring.projections[name].module) for name in counted}
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the prunable weights that is zero."""
+        alive = sum(int(living.sum()) for living in self.living().values())
+        return 1 - alive / sum(weight.numel() for weight in self.weights.values())
+
+    @property
+    def timestep_sparsity(self) -> float:
+        """0.0, for timesteps do not die."""
+        return 0.0
+
+    def survival(self) -> dict[str, list[float | None]]:
+        """Nothing: units have no survival here."""
+        return {}
+
+    @torch.no_grad()
+    def step(self) -> PruneReport:
+        """End an epoch."""
+        epoch, before = self.epoch, self._units_alive()
+        due = self._end_epoch()
+        self.epoch += 1
+        return PruneReport(
+            epoch=epoch,
+            epsilon={},
+            sparsity=self.sparsity,
+            timestep_sparsity=0.0,
+            target=due,
+            layers=tuple(self._layer_reports(before)),
+            compacted=None,
+        )
+
+    def compact(self) -> CompactReport:
+        """Removes nothing."""
+        parameters = sum(parameter.numel() for parameter in self.model.parameters())
+        return CompactReport(parameters, parameters, 0.0, 0.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on, as plain tensors and numbers."""
+        return {
+            "epoch": self.epoch,
+            "config": self.config.as_dict(),
+            **{kind: {name: of.clone() for name, of in each.items()} for kind, each in self._state().items()},
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state. Load the network's and the optimizer's state after this.
+
+        Raises:
+            ValueError: where the state is of another network or method.
+        """
+        for kind, own in self._state().items():
+            shapes, theirs = (
+                {name: tuple(of.shape) for name, of in each.items()} for each in (own, state.get(kind, {}))
+            )
+            if shapes != theirs:
+                raise ValueError(
+                    f"this state holds {kind} of {theirs}; {type(self).__name__} of this network has {shapes}: "
+                    "load it with the method and the network that it was saved with"
+                )
+        for kind, own in self._state().items():
+            for name, of in own.items():
+                of.copy_(state[kind][name])
+        self.epoch = int(state["epoch"])
+        self._impose()
+
+    @abstractmethod
+    def living(self) -> dict[str, Bool[Tensor, "..."]]:
+        """Which weights live, in each weight's shape."""
+
+    @abstractmethod
+    def detach(self) -> None:
+        """Take every hook out of the network and its optimizers; weights keep their values."""
+
+    @abstractmethod
+    def _end_epoch(self) -> float:
+        """Prune after an epoch; returns the share that is due to be dead."""
+
+    @abstractmethod
+    def _state(self) -> dict[str, Weights]:
+        """The tensors themselves that the method remembers, by kind."""
+
+    @abstractmethod
+    def _impose(self) -> None:
+        """Let the network's weights follow what is remembered."""
+
+    def _units_alive(self) -> dict[str, int]:
+        """Units with any living weight."""
+        return {
+            name: int(_units_with(living, self.wiring.projections[name]).sum())
+            for name, living in self.living().items()
+        }
+
+    def _layer_reports(self, before: dict[str, int]) -> list[LayerReport]:
+        units = self._units_alive()
+        return [
+            LayerReport(
+                name=name,
+                kind=self.wiring.projections[name].kind.name,
+                units=self.wiring.projections[name].units,
+                alive=units[name],
+                died=before[name] - units[name],
+                weights=living.numel(),
+                weights_alive=int(living.sum()),
+                timesteps_alive=1.0,
+            )
+            for name, living in self.living().items()
+        ]
+
+
+def _units_with(living: Bool[Tensor, "..."], projection: Projection) -> Bool[Tensor, "_"]:
+    """Which units have a living weight; the first axis of a weight counts through all groups, the second within one."""
+    blocks = living.reshape(projection.groups, len(living) // projection.groups, living.shape[1], -1)
+    return blocks.any(3).any(2 - projection.kind.unit_axis).flatten()

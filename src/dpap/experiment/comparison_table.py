@@ -1,0 +1,111 @@
+"""A comparison in words and numbers: the tables of comparison.md, the terminal and the report."""
+
+import statistics
+from collections.abc import Callable, Sequence
+
+from dpap.experiment.results import Result
+from dpap.experiment.tables import quantity
+from dpap.experiment.verdicts import Difference, Group, groups
+
+HEAD = (
+    "method", "target", "n", "accuracy %", "to dense", "verdict", "pruned %", "parameters", "weights", "MACs",
+    "syn. ops", "energy", "counted", "latency", "training",
+)  # fmt: skip
+PROTOCOLS = {
+    "last": "the last epoch's network",
+    "validation": "the network of the epoch that was best on held-out training data",
+    "paper": "the network of the epoch that was best on the test data, as the paper's tables do, which flatters",
+}
+LEGEND = (
+    "Means ± standard deviations over n seeds; one seed, the same initial weights and batches for every method. "
+    "To dense: accuracy less that of the dense twin of the same seed, in points. Verdict: a tie where the 95% "
+    "t-interval of these differences holds 0. Best, marked \\*: the highest mean accuracy of its target and all that "
+    "tie with it, paired in the same way; † died less than was to, and is not ranked. Parameters are stored, "
+    "weights are not zero; costs are per sample. Energy by (14), (15); counted: of the operations that are done. "
+    "Training: seconds, as a share of the dense twin's."
+)
+
+
+def comparison(results: Sequence[Result], unfinished: Sequence[str] = ()) -> str:
+    """A Markdown document with one table a recipe.
+
+    Args:
+        results: of the finished runs.
+        unfinished: one line for each run that is missing.
+    """
+    parts = ["# Comparison"]
+    for recipe, table in groups(results).items():
+        parts += [f"## {recipe}", description(table), _markdown(HEAD, cells(table))]
+    parts.append(LEGEND if results else "No run is finished yet.")
+    if unfinished:
+        parts += ["## Not finished", "\n".join(f"- {line}" for line in unfinished)]
+    return "\n\n".join(parts) + "\n"
+
+
+def description(table: Sequence[Group]) -> str:
+    """What all runs of a recipe share, and the protocol by which its accuracies were taken."""
+    first = table[0].first
+    protocols = dict.fromkeys(each.protocol for group in table for each in group.results)
+    of = dict.fromkeys(each.target_of for group in table for each in group.results if each.target is not None)
+    targets = f" Targets are shares of the {' and '.join(of).replace('_', ' ')}." if of else ""
+    taken = "; ".join(f"{name}: test accuracy of {PROTOCOLS[name]}" for name in protocols)
+    return f"`{first.network}` on {first.data}, {first.epochs} epochs. Protocol {taken}.{targets}"
+
+
+def cells(table: Sequence[Group]) -> list[list[str]]:
+    """The lines of a recipe's table below HEAD."""
+    return [_cells(group) for group in table]
+
+
+def _cells(group: Group) -> list[str]:
+    first, numbers = group.first, group.mean
+    pruned = _spread(group, lambda run: 100 * run.sparsity, 1) + (" †" if group.missed else "")
+    if any(run.timestep_sparsity for run in group.results):
+        pruned += f"; timesteps {100 * numbers(lambda run: run.timestep_sparsity):.1f}"
+    return [
+        first.method + (" \\*" if group.best else ""),
+        "" if first.target is None else f"{first.target:g}",
+        str(len(group.results)),
+        _spread(group, lambda run: 100 * run.accuracy, 2),
+        "" if group.to_dense is None else points(group.to_dense),
+        "" if group.to_dense is None else group.to_dense.verdict,
+        pruned,
+        f"{numbers(lambda run: run.parameters):,.0f}",
+        f"{numbers(lambda run: run.weights):,.0f}",
+        f"{numbers(lambda run: run.macs):,.0f}",
+        f"{numbers(lambda run: run.synaptic_operations):,.0f}",
+        quantity(numbers(lambda run: run.energy), "J"),
+        _counted(group),
+        quantity(numbers(lambda run: run.latency_seconds), "s"),
+        "" if group.time is None else f"{group.time:.0%}",
+    ]
+
+
+def _counted(group: Group) -> str:
+    energies = [run.picojoules for run in group.results if run.picojoules is not None]
+    return quantity(statistics.fmean(energies) * 1e-12, "J") if energies else ""
+
+
+def points(gain: Difference) -> str:
+    """A difference of accuracies in percentage points: +0.52 ± 0.11."""
+    mean = f"{100 * gain.mean:+.2f}"
+    return mean if gain.deviation is None else f"{mean} ± {100 * gain.deviation:.2f}"
+
+
+def _spread(group: Group, value: Callable[[Result], float], digits: int) -> str:
+    mean, deviation = f"{group.mean(value):.{digits}f}", group.deviation(value)
+    return mean if deviation is None else f"{mean} ± {deviation:.{digits}f}"
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns as wide as they must be, so that the source is a table too."""
+    widths = [max(2, *map(len, column)) for column in zip(head, *rows, strict=True)]
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = [
+        " | ".join(
+            cell.ljust(width) if place == 0 else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in (head, rule, *rows)
+    ]
+    return "\n".join(f"| {line} |" for line in lines)

@@ -1,0 +1,178 @@
+"""From the rows of a grid file, or one recipe, to the runs of a comparison."""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dpap.experiment.config import ExperimentConfig, load_config, overridden
+from dpap.experiment.errors import UserError, blame
+from dpap.experiment.methods import DENSE, check_methods, configured
+
+HELD_OUT = 0.1  # share of the training data on which comparisons choose the epoch
+KEYS = {"recipe", "name", "methods", "targets", "seeds", "set"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A recipe and what is varied.
+
+    Attributes:
+        recipe: its name in tables and figures.
+        config: the recipe.
+        methods: of METHODS; the dense twin is run whether named or not.
+        targets: of every method that prunes; without any, the recipe's own.
+        seeds: each method and target once for each.
+        folder: below the comparison's; holds the run folders.
+    """
+
+    recipe: str
+    config: ExperimentConfig
+    methods: Sequence[str]
+    targets: Sequence[float]
+    seeds: Sequence[int]
+    folder: Path = field(default_factory=Path)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of a comparison.
+
+    Attributes:
+        recipe: of its row.
+        method: of METHODS.
+        target: share of the weights that is to die; None of the dense twin, and where no target is set.
+        seed: of everything random.
+        config: all of it; its folder is that of the run.
+        dense: folder of its dense twin.
+    """
+
+    recipe: str
+    method: str
+    target: float | None
+    seed: int
+    config: ExperimentConfig
+    dense: Path
+
+    def __str__(self) -> str:
+        target = "" if self.target is None else f" {self.target:g}"
+        return f"{self.recipe}: {self.method}{target}, seed {self.seed}"
+
+
+def plan(rows: Sequence[Row], folder: Path) -> list[Planned]:
+    """All runs, the dense twin of a recipe and seed before those that are compared with it.
+
+    Raises:
+        UserError: when a name is unknown, a value out of range, or two runs of one name differ.
+    """
+    runs: dict[Path, Planned] = {}
+    for row in rows:
+        if not row.seeds:
+            raise UserError(f"{row.recipe}: compare needs at least one seed; got none")
+        check_methods(row.methods)
+        made: list[tuple[str, ExperimentConfig]] = [(DENSE, configured(row.config, DENSE, None))]
+        targets: Sequence[float | None] = row.targets or [None]
+        for target, method in itertools.product(targets, row.methods):
+            if method != DENSE:
+                with blame("targets"):
+                    made.append((method, configured(row.config, method, target)))
+        for seed, (method, config) in itertools.product(row.seeds, made):
+            died = config.pruning.target
+            name = f"{method}{'' if died is None else f'-{died:g}'}-seed{seed}"
+            place = folder / row.folder
+            with blame(f"{row.recipe}"):
+                run = replace(config, name=name, seed=seed, out=str(place / name))
+            planned = Planned(row.recipe, method, died, seed, run, place / f"{DENSE}-seed{seed}")
+            if runs.setdefault(run.folder, planned).config != run:
+                raise UserError(
+                    f"{planned} is planned twice, with two configurations; give one of the rows another `name`"
+                )
+    return list(runs.values())
+
+
+def comparable(config: ExperimentConfig, protocol_given: bool) -> ExperimentConfig:
+    """The recipe with its epoch chosen on held-out data, unless a protocol was asked for or is its own.
+
+    The last epoch of a recipe becomes the best on a validation split, a tenth of the training data where the recipe
+    holds none out.
+    """
+    if protocol_given or config.protocol != "last":
+        return config
+    data = config.data if config.data.validation else replace(config.data, validation=HELD_OUT)
+    return replace(config, data=data, protocol="validation")
+
+
+def read_grid(
+    path: Path,
+    *,
+    methods: Sequence[str],
+    targets: Sequence[float],
+    seeds: Sequence[int],
+    protocol_given: bool = False,
+    settle: Callable[[ExperimentConfig], ExperimentConfig] = lambda config: config,
+) -> list[Row]:
+    """The rows of a YAML file: a list of mappings with the keys of KEYS.
+
+    `recipe` is a configuration file, relative to the grid's; `set` holds what is changed of it; `name` tells two
+    rows of one recipe apart.
+
+    Args:
+        path: of the file.
+        methods, targets, seeds: of rows that name none.
+        protocol_given: whether the command line chooses the protocol; `set: {protocol: ...}` chooses a row's.
+        settle: is given each row's configuration; what it returns is run.
+
+    Raises:
+        UserError: when the file or a row is not as described.
+    """
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"grid {path}: {error}") from error
+    if not isinstance(entries, list) or not entries:
+        raise UserError(
+            f"grid {path}: expected a list of rows (- recipe: FILE, methods: [...]); got {entries!r}"
+        )
+    rows = []
+    for number, entry in enumerate(entries, 1):
+        where = f"grid {path}, row {number}"
+        if not isinstance(entry, dict) or "recipe" not in entry or not entry.keys() <= KEYS:
+            raise UserError(f"{where}: expected `recipe` and any of {', '.join(sorted(KEYS))}; got {entry!r}")
+        changes = entry.get("set") or {}
+        if not isinstance(changes, Mapping):
+            raise UserError(f"{where}: `set` holds keys of a configuration; got {changes!r}")
+        try:
+            recipe = load_config(path.parent / str(entry["recipe"]))
+            config = settle(overridden(recipe, changes) if changes else recipe)
+            config = comparable(config, protocol_given or "protocol" in changes)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+        name = str(entry.get("name", recipe.name))
+        if not name or "/" in name:
+            raise UserError(f"{where}: `name` must be a word that can name a folder; got {name!r}")
+        rows.append(
+            Row(
+                recipe=name,
+                config=config,
+                methods=_listed(entry, "methods", str, methods, where),
+                targets=_listed(entry, "targets", float, targets, where),
+                seeds=_listed(entry, "seeds", int, seeds, where),
+                folder=Path(name),
+            )
+        )
+    return rows
+
+
+def _listed(
+    entry: Mapping[str, Any], key: str, kind: type, default: Sequence[Any], where: str
+) -> Sequence[Any]:
+    values = entry.get(key, default)
+    fits = (int, float) if kind is float else (kind,)
+    if not isinstance(values, (list, tuple)) or not all(
+        isinstance(each, fits) and not isinstance(each, bool) for each in values
+    ):
+        raise UserError(f"{where}: `{key}` is a list of {kind.__name__}; got {values!r}")
+    return [kind(each) for each in values]

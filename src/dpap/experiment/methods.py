@@ -1,0 +1,109 @@
+"""What `dpap compare` can set side by side: each method is a name for what it changes in a recipe."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dpap.config import PruningConfig
+from dpap.experiment.config import ExperimentConfig, overridden
+from dpap.experiment.errors import UserError, blame
+
+DENSE = "dense"
+RECIPES_OWN = {
+    "target", "target_of", "end_epoch", "seed", "synapses", "timesteps", "timestep_target", "round_to"
+}  # fmt: skip
+"""Fields of pruning that stay the recipe's under the constants of the released code."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to prune, or not to.
+
+    Attributes:
+        text: what it is, in a line.
+        changes: of the recipe's ExperimentConfig, nested as in its YAML file.
+    """
+
+    text: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _pruning(text: str, **changes: Any) -> Method:
+    return Method(text, {"pruning": changes})
+
+
+def _criterion(name: str, text: str) -> Method:
+    return _pruning(text, criterion=name)
+
+
+def _units(name: str, text: str) -> Method:
+    return _pruning(f"{text}, channels and neurons alone", criterion=name, synapses=False, regrow=0.0)
+
+
+def _baseline(name: str, text: str) -> Method:
+    """Single weights alone."""
+    return Method(text, {"method": name, "pruning": {"timesteps": False, "timestep_target": None}})
+
+
+def _released() -> Method:
+    """The constants of the released code; nothing is compacted, for what is removed leaves its normalisation."""
+    constants = PruningConfig.released().as_dict()
+    changes = {name: value for name, value in constants.items() if name not in RECIPES_OWN}
+    return _pruning("DPAP by the formulas and constants of the authors' released code", **changes)
+
+
+METHODS: dict[str, Method] = {
+    DENSE: Method("nothing is pruned", {"prune": False}),
+    "dpap": Method("the recipe as it is: BCM plasticity, dendritic spines, gradual decay"),
+    "hebb": _criterion("hebb", "DPAP with Hebb's rule in the place of BCM"),
+    "stdp": _criterion("stdp", "DPAP with spike-timing-dependent plasticity in the place of BCM"),
+    "firing_rate": _criterion("firing_rate", "DPAP with the mean activity as importance"),
+    "magnitude": _criterion("magnitude", "DPAP with the magnitude of the weights as importance"),
+    "random": _criterion("random", "DPAP with a random importance"),
+    "released": _released(),
+    "no_trace": _pruning("DPAP whose traces forget nothing", trace_decay=1.0),
+    "no_spines": _criterion("bcm_without_spines", "DPAP without dendritic spines"),
+    "no_decay": _pruning("DPAP whose survival function has no memory", gamma=0.0),
+    "no_protection": _pruning(
+        "DPAP that protects nothing",
+        **{kind: {"protection": 0.0} for kind in ("conv", "neuron", "synapse", "timestep")},
+    ),
+    "no_timesteps": _pruning("DPAP that spares the timesteps", timesteps=False, timestep_target=None),
+    "regrow": _pruning("DPAP whose dead synapses may return, three tenths of a layer's at once", regrow=0.3),
+    "units_dpap": _pruning("DPAP, channels and neurons alone", synapses=False, regrow=0.0),
+    "units_magnitude": _units("magnitude", "magnitude"),
+    "units_firing_rate": _units("firing_rate", "mean activity"),
+    "units_random": _units("random", "random importance"),
+    "gradual_magnitude": _baseline("gradual_magnitude", "gradual magnitude pruning (Zhu and Gupta, 2017)"),
+    "gradient_rewiring": _baseline("gradient_rewiring", "gradient rewiring, Grad R (Chen et al., 2021)"),
+}
+
+
+def check_methods(names: Sequence[str]) -> None:
+    """Raises UserError that lists the known where a name is unknown, or when there is none."""
+    unknown = [name for name in names if name not in METHODS]
+    if unknown or not names:
+        known = "\n".join(f"  {name:18} {method.text}" for name, method in METHODS.items())
+        wrong = f"unknown methods {', '.join(unknown)}" if unknown else "compare needs at least one method"
+        raise UserError(f"{wrong}; known are\n{known}")
+
+
+def configured(config: ExperimentConfig, method: str, target: float | None) -> ExperimentConfig:
+    """The recipe as `method` runs it.
+
+    Args:
+        config: the recipe.
+        method: one of METHODS.
+        target: in the place of the recipe's; None leaves it. Without an end_epoch in the recipe it is met at the end.
+
+    Raises:
+        UserError: when the method does not go with the recipe.
+    """
+    if method == DENSE:  # one twin for all prunings of a recipe
+        return replace(config, prune=False, pruning=PruningConfig())
+    with blame(f"method {method}"):
+        changed = overridden(config, {"prune": True, **METHODS[method].changes})
+        if target is None:
+            return changed
+        end = changed.pruning.end_epoch or config.training.epochs
+        return replace(changed, pruning=replace(changed.pruning, target=target, end_epoch=end))

@@ -1,0 +1,233 @@
+"""What a comparison found, run by run and epoch by epoch: read from the run folders, kept as CSV."""
+
+import csv
+import io
+import math
+import statistics
+import types
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from dpap.experiment.claim import claim, locks
+from dpap.experiment.errors import UserError
+from dpap.experiment.grid import Planned
+from dpap.experiment.run_folder import Record, RunFolder, read_json, read_lines, write_text
+
+RESULTS, EPOCHS = "results.csv", "epochs.csv"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One run, a line of results.csv; costs are of the kept network, per sample, all timesteps.
+
+    Attributes:
+        recipe: its row in the grid.
+        network, data: of the recipe.
+        method: of METHODS.
+        target: share that was to die; None where none was set.
+        target_of: what that share is of: the weights, if nothing else.
+        seed: of the run; runs of one recipe and seed begin with the same weights and see the same batches.
+        protocol: how the kept epoch was chosen.
+        epochs: of training.
+        accuracy: on the test split, of the kept network.
+        final_epoch: the epoch that is kept.
+        best_epoch, best_accuracy: the highest test accuracy of any epoch.
+        sparsity, timestep_sparsity: dead share of weights and neuron-timesteps.
+        achieved: share that was pruned of what `target_of` names; None of the dense twin.
+        converged: first epoch that reached the best test accuracy of the dense twin, the paper's measure of speed;
+            None where no epoch did.
+        seconds_to_converge: of training until then.
+        parameters: stored.
+        weights: those that are not zero.
+        macs, synaptic_operations: per sample.
+        energy: joules, by (14) and (15).
+        picojoules: by the operations that are really done, where a run records them.
+        latency_seconds: of a batch of one.
+        first_seconds, last_seconds: of training in an epoch, median of the first two and of the last five.
+        seconds: of training in all.
+        model_bytes: size of the model file.
+        run: its folder, within the comparison's.
+    """
+
+    recipe: str
+    network: str
+    data: str
+    method: str
+    target: float | None
+    target_of: str
+    seed: int
+    protocol: str
+    epochs: int
+    accuracy: float
+    final_epoch: int
+    best_epoch: int
+    best_accuracy: float
+    sparsity: float
+    timestep_sparsity: float
+    achieved: float | None
+    converged: int | None
+    seconds_to_converge: float | None
+    parameters: int
+    weights: int
+    macs: int
+    synaptic_operations: float
+    energy: float
+    picojoules: float | None
+    latency_seconds: float
+    first_seconds: float
+    last_seconds: float
+    seconds: float
+    model_bytes: int
+    run: str
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One epoch of one run, a line of epochs.csv.
+
+    Attributes:
+        recipe, method, target, seed: as in Result.
+        epoch: from 1.
+        accuracy, validation_accuracy: on the test and the validation split.
+        sparsity, timestep_sparsity: dead share.
+        weights_alive: of all weight layers.
+        seconds: of training.
+    """
+
+    recipe: str
+    method: str
+    target: float | None
+    seed: int
+    epoch: int
+    accuracy: float
+    validation_accuracy: float | None
+    sparsity: float
+    timestep_sparsity: float
+    weights_alive: int
+    seconds: float
+
+
+def collect(runs: Sequence[Planned], folder: Path) -> tuple[list[Result], list[EpochResult]]:
+    """Results and epochs of the runs that are finished, in the order of `runs`."""
+    results: list[Result] = []
+    epochs: list[EpochResult] = []
+    for run in runs:
+        path = RunFolder(run.config.folder)
+        if path.summary.exists():
+            summary, records, twin = read_json(path.summary), read_lines(path.metrics), RunFolder(run.dense)
+            dense = read_json(twin.summary) if twin.summary.exists() else None
+            results.append(result(run, summary, dense, records, folder))
+            epochs += [_epoch(run, record, summary) for record in records]
+    return results, epochs
+
+
+def result(
+    run: Planned, summary: Record, dense: Record | None, epochs: Sequence[Record], folder: Path
+) -> Result:
+    """A finished run beside its dense twin, None while that is not finished."""
+    goal, after = dense["best_test_accuracy"] if dense is not None else math.inf, summary["after"]
+    converged = next((each["epoch"] for each in epochs if each["test_accuracy"] >= goal), None)
+    return Result(
+        recipe=run.recipe,
+        network=run.config.network.layers,
+        data=run.config.data.name,
+        method=run.method,
+        target=run.target,
+        target_of=getattr(run.config.pruning, "target_of", "weights"),
+        seed=run.seed,
+        protocol=summary["protocol"],
+        epochs=summary["epochs"],
+        accuracy=summary["final_test_accuracy"],
+        final_epoch=summary["final_epoch"],
+        best_epoch=summary["best_epoch"],
+        best_accuracy=summary["best_test_accuracy"],
+        sparsity=summary["sparsity"],
+        timestep_sparsity=summary["timestep_sparsity"],
+        achieved=summary.get("achieved", summary["sparsity"]) if run.config.prune else None,
+        converged=converged,
+        seconds_to_converge=None
+        if converged is None
+        else math.fsum(each["seconds"] for each in epochs if each["epoch"] <= converged),
+        parameters=after["parameters"],
+        weights=after["weights"],
+        macs=after["macs"],
+        synaptic_operations=after["synaptic_operations"],
+        energy=after["energy"],
+        picojoules=after.get("picojoules"),
+        latency_seconds=after["latency_seconds"],
+        first_seconds=statistics.median(each["seconds"] for each in epochs[:2]),
+        last_seconds=statistics.median(each["seconds"] for each in epochs[-5:]),
+        seconds=summary["seconds_training"],
+        model_bytes=summary["model_bytes"],
+        run=run.config.folder.relative_to(folder).as_posix(),
+    )
+
+
+def _epoch(run: Planned, record: Record, summary: Record) -> EpochResult:
+    layers = record["layers"]
+    return EpochResult(
+        recipe=run.recipe,
+        method=run.method,
+        target=run.target,
+        seed=run.seed,
+        epoch=record["epoch"],
+        accuracy=record["test_accuracy"],
+        validation_accuracy=record["validation_accuracy"],
+        sparsity=record["sparsity"],
+        timestep_sparsity=record["timestep_sparsity"],
+        weights_alive=sum(each["weights_alive"] for each in layers)
+        if layers
+        else sum(each["weights"] for each in summary["before"]["layers"]),
+        seconds=record["seconds"],
+    )
+
+
+def write_results(runs: Sequence[Planned], folder: Path) -> list[Result]:
+    """Write results.csv and epochs.csv of the finished runs; returns the results."""
+    with claim(locks(folder) / "results", wait=True):
+        results, epochs = collect(runs, folder)
+        write_text(folder / RESULTS, as_csv(Result, results))
+        write_text(folder / EPOCHS, as_csv(EpochResult, epochs))
+    return results
+
+
+Line = TypeVar("Line", Result, EpochResult)
+
+
+def as_csv(kind: type[Line], lines: Sequence[Line]) -> str:
+    """One line a record, one column a quantity; what is None is empty."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, [field.name for field in fields(kind)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(each) for each in lines)
+    return buffer.getvalue()
+
+
+def read_csv(kind: type[Line], path: Path) -> list[Line]:
+    """The records of a file that `as_csv` made.
+
+    Raises:
+        UserError: when it is none.
+    """
+    types_of = get_type_hints(kind)
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            return [
+                kind(**{field.name: _value(row[field.name], types_of[field.name]) for field in fields(kind)})
+                for row in reader
+            ]
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path} is not the table that dpap compare writes ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _value(text: str, kind: Any) -> Any:
+    if get_origin(kind) in (Union, types.UnionType):
+        if text == "":
+            return None
+        kind = next(each for each in get_args(kind) if each is not types.NoneType)
+    return kind(text)

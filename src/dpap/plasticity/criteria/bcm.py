@@ -1,0 +1,50 @@
+"""The paper's criterion: dendritic spines (7) for units, BCM plasticity (6) for synapses."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from dpap.plasticity.criteria.base import Criterion
+from dpap.plasticity.memory import Memory
+from dpap.plasticity.spines import spines
+from dpap.plasticity.synapses import potentiation, sliding_threshold
+from dpap.plasticity.traces import trace
+
+
+class Bcm(Criterion):
+    """The equations: sums of one epoch, theta per neuron, used before its update."""
+
+    def trace(self, counts: Float[Tensor, "time batch unit"], decay: float) -> Float[Tensor, "batch unit"]:
+        """Final activity trace of a batch."""
+        return trace(counts, decay)
+
+    def _add(
+        self,
+        memory: Memory,
+        pre: Float[Tensor, "time batch feature"],
+        post: Float[Tensor, "time batch unit"],
+        decay: float,
+    ) -> None:
+        arrived, emitted = self.trace(pre, decay), self.trace(post, decay)
+        threshold = self._threshold(memory, len(emitted))
+        memory.units += self._of_units(arrived.sum(1), emitted, threshold)
+        memory.activity += emitted.sum(0)
+        if memory.synapses is not None:
+            memory.synapses.addmm_(potentiation(emitted, threshold).T, arrived)
+        self._slide(memory, emitted)
+
+    def _threshold(self, memory: Memory, batch: int) -> Float[Tensor, "*slot unit"]:
+        """Theta as a batch of this size sees it."""
+        return memory.threshold
+
+    def _of_units(
+        self,
+        pre_total: Float[Tensor, " batch"],
+        post: Float[Tensor, "batch unit"],
+        threshold: Float[Tensor, "*slot unit"],
+    ) -> Float[Tensor, " unit"]:
+        """What the traces of one batch add to the importance of units."""
+        return spines(pre_total, post, threshold)
+
+    def _slide(self, memory: Memory, post: Float[Tensor, "batch unit"]) -> None:
+        """Move theta on by one batch."""
+        memory.threshold = sliding_threshold(memory.threshold, memory.samples, post)

@@ -1,0 +1,32 @@
+"""A baseline: what has large weights is important."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from dpap.plasticity.criteria.base import Criterion, Evidence, synapses_of
+from dpap.plasticity.memory import Memory
+
+
+class Magnitude(Criterion):
+    """|w| of a synapse, and of a unit the mean |w| of its incoming weights.
+
+    The mean ranks as the L1 norm of Li et al. (2017), arXiv 1608.08710, since all units of a layer have as many.
+    Timesteps have no weights: they are judged by (8), from activity.
+    """
+
+    observes = False
+
+    def _add(
+        self,
+        memory: Memory,
+        pre: Float[Tensor, "time batch feature"],
+        post: Float[Tensor, "time batch unit"],
+        decay: float,
+    ) -> None:
+        return
+
+    def unit_importance(self, evidence: Evidence) -> Float[Tensor, " unit"]:
+        return evidence.weight().abs().mean(1).to(evidence.memory.units.dtype)
+
+    def synapse_importance(self, evidence: Evidence) -> Float[Tensor, "unit feature"]:
+        return evidence.weight().abs().to(synapses_of(evidence.memory).dtype)

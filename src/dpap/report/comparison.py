@@ -1,0 +1,82 @@
+"""The report of a comparison: tables and figures on one HTML page, the figures as PNG files beside it."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from dpap.experiment.comparison_table import HEAD, LEGEND, cells, description
+from dpap.experiment.results import EPOCHS, RESULTS, EpochResult, Result, read_csv
+from dpap.experiment.verdicts import Group, groups
+from dpap.report import comparison_figures as figures
+from dpap.report.page import Plate, replace_file, template
+from dpap.report.style import PALETTE, as_png, as_svg
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One recipe on the page."""
+
+    name: str
+    description: Markup
+    table: list[list[str]]
+    plates: list[Plate]
+
+
+def write_comparison(folder: Path) -> Path:
+    """Writes FOLDER/report/index.html and its figures from results.csv and epochs.csv; returns the page's path.
+
+    Raises:
+        UserError: a table is not there, or not one that `dpap compare` writes.
+    """
+    results = read_csv(Result, folder / RESULTS)
+    epochs = read_csv(EpochResult, folder / EPOCHS)
+    report = folder / "report"
+    report.mkdir(exist_ok=True)
+    chapters = []
+    for recipe, table in groups(results).items():
+        plates = []
+        for name, figure, caption in _drawn(table, [each for each in epochs if each.recipe == recipe]):
+            file = f"{re.sub(r'[^A-Za-z0-9_]+', '-', recipe)}-{name}.png"
+            replace_file(report / file, as_png(figure))
+            plates.append(Plate(file, Markup(as_svg(figure)), caption))
+        chapters.append(Chapter(recipe, _code(description(table)), _plain(cells(table)), plates))
+    page = report / "index.html"
+    text = template("comparison.html.j2").render(
+        name=folder.resolve().name,
+        head=HEAD,
+        chapters=chapters,
+        legend=LEGEND.replace("\\*", "*"),
+        palette=PALETTE,
+        runs=len(results),
+    )
+    replace_file(page, text.encode("utf-8"))
+    return page
+
+
+def _drawn(table: list[Group], epochs: list[EpochResult]) -> Iterator[tuple[str, Figure, str]]:
+    """(file name, figure, caption) of every figure that a recipe's results allow."""
+    candidates: list[tuple[str, Figure | None, str]] = [
+        ("accuracy", figures.accuracies(table, epochs), "As the paper’s Fig. 2d to 2h."),
+        ("pruning", figures.accuracy_by_pruning(table), "As the paper’s Fig. 2i to 2m."),
+        ("convergence", figures.convergence(table), "As the paper’s Fig. 2b."),
+        ("weights", figures.weights_alive(table, epochs), "As the paper’s Fig. 3f."),
+    ]
+    for target in dict.fromkeys(group.first.target for group in table if group.to_dense is not None):
+        name = "differences" if target is None else f"differences-{target:g}"
+        candidates.append((name, figures.differences(table, target), "As the paper’s Fig. 3g."))
+    for name, figure, caption in candidates:
+        if figure is not None:
+            yield name, figure, caption
+
+
+def _code(text: str) -> Markup:
+    """Markdown's `code` as HTML."""
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(Markup.escape(text))))
+
+
+def _plain(table: list[list[str]]) -> list[list[str]]:
+    return [[cell.replace("\\*", "*") for cell in line] for line in table]

@@ -1,0 +1,272 @@
+"""Methods side by side, over their seeds; each figure is a function of one recipe's results alone."""
+
+import itertools
+import statistics
+from collections.abc import Callable, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from dpap.experiment.methods import DENSE
+from dpap.experiment.results import EpochResult
+from dpap.experiment.verdicts import Group
+from dpap.report.figures import look_closer
+from dpap.report.style import (
+    BLUE,
+    GRID,
+    INK,
+    MUTED,
+    SERIES,
+    end_labels,
+    epoch_axis,
+    figure_of,
+    panel,
+    percent_axis,
+    styled,
+)
+from dpap.report.words import accuracy, count
+
+Label = tuple[float, str, str]
+LINES = 5
+"""Lines over the epochs; more cannot be told apart."""
+STYLES = list(itertools.product(("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (6, 1, 1, 1))), SERIES))
+MARKERS = "osD^vP"
+
+
+@styled
+def accuracies(table: Sequence[Group], epochs: Sequence[EpochResult]) -> Figure | None:
+    """Test accuracy over the epochs of the dense twins and of the leading method, target by target."""
+    axes = panel(
+        "Accuracy while learning", f"{_lead(table)} and dense, test data; {_seeds(table)}", right=1.65
+    )
+    labels = _lines(axes, table, epochs, lambda epoch: epoch.accuracy, accuracy)
+    if not labels:
+        return None
+    look_closer(axes)
+    percent_axis(axes)
+    end_labels(axes, labels)
+    return figure_of(axes)
+
+
+@styled
+def weights_alive(table: Sequence[Group], epochs: Sequence[EpochResult]) -> Figure | None:
+    """Weights that live, over the epochs, of the leading method at each target."""
+    axes = panel("Weights alive", f"{_lead(table)} and dense; {_seeds(table)}", left=0.7, right=1.55)
+    labels = _lines(axes, table, epochs, lambda epoch: float(epoch.weights_alive), count)
+    if len(labels) < 2:
+        return None
+    axes.set_ylim(0, 1.06 * axes.get_ylim()[1])
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    end_labels(axes, labels)
+    return figure_of(axes)
+
+
+@styled
+def accuracy_by_pruning(table: Sequence[Group]) -> Figure | None:
+    """Accuracy of each method against the share of weights that it pruned."""
+    methods = list(dict.fromkeys(group.first.method for group in table if group.first.method != DENSE))
+    if not methods:
+        return None
+    subtitle = f"test data, {_protocol(table)}; {_seeds(table)}"
+    height = max(3.2, 1.3 + 0.2 * len(methods))
+    axes = panel("Accuracy against pruning", subtitle, height, right=1.7, below=0.55)
+    labels: list[Label] = []
+    for group in table:
+        if group.first.method == DENSE:
+            mean, deviation = _accuracy(group)
+            axes.axhline(mean, color=MUTED, linewidth=1.3, linestyle=(0, (3, 1.5)), gid="dense")
+            axes.axhspan(mean - deviation, mean + deviation, color=MUTED, alpha=0.1, linewidth=0)
+            labels.append((mean, f"dense {accuracy(mean)}", MUTED))
+    for index, method in enumerate(methods):
+        line, colour = STYLES[index % len(STYLES)]
+        own = sorted(
+            (group for group in table if group.first.method == method),
+            key=lambda group: group.mean(lambda run: run.sparsity),
+        )
+        means, deviations = zip(*map(_accuracy, own), strict=True)
+        axes.errorbar(
+            [group.mean(lambda run: run.sparsity) for group in own], means, deviations, color=colour,
+            linestyle=line, linewidth=1.6, elinewidth=1.0, capsize=2.5, markersize=4.5,
+            marker=MARKERS[index % len(MARKERS)], label=method,
+        )  # fmt: skip
+        labels.append((means[-1], _name(method), colour))
+    low, high = axes.get_xlim()
+    axes.set_xlim(low - 0.02, high + 0.02)
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
+    axes.set_xlabel("weights pruned", size=9.3)
+    percent_axis(axes)
+    end_labels(axes, labels)
+    return figure_of(axes)
+
+
+@styled
+def convergence(table: Sequence[Group]) -> Figure | None:
+    """Epochs until the dense twin's best accuracy is reached, of the seeds that reach it."""
+    rows, never = [], 0
+    for group in table:
+        reached = [run.converged for run in group.results if run.converged is not None]
+        if reached or group.first.method == _lead(table):
+            rows.append((_title(group), reached, len(group.results), _colour(group)))
+        else:
+            never += 1
+    if len(rows) < 2 or not any(reached for _, reached, _, _ in rows):
+        return None
+    others = f"; {never} others: never" if never else "; dots: seeds"
+    axes = _bars(
+        "Epochs to converge",
+        f"to the dense twin’s best accuracy, mean{others}",
+        [name for name, _, _, _ in rows],
+    )
+    for place, (_, reached, seeds, colour) in enumerate(rows):
+        words = "not reached"
+        if reached:
+            mean = statistics.fmean(reached)
+            axes.barh(place, mean, height=0.62, color=colour, alpha=0.85)
+            axes.plot(reached, [place] * len(reached), "o", color=INK, markersize=2.6, alpha=0.7)
+            words = f"{mean:.1f}" + ("" if len(reached) == seeds else f", {len(reached)} of {seeds} seeds")
+        _beside(axes, place, words)
+    axes.set_xlim(0, 1.02 * max(run.epochs for group in table for run in group.results))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.set_xlabel("epoch", size=9.3)
+    return figure_of(axes)
+
+
+@styled
+def differences(table: Sequence[Group], target: float | None) -> Figure | None:
+    """Accuracy of every method at one target less that of its dense twin, with the 95% interval of the mean."""
+    own = [
+        (group, group.to_dense)
+        for group in table
+        if group.to_dense is not None and group.first.target == target
+    ]
+    if not own:
+        return None
+    at = "" if target is None else f", target {100 * target:g}%"
+    axes = _bars(
+        f"Beside the dense twin{at}",
+        "points of accuracy, paired; bars: 95% interval, dots: seeds",
+        [_name(group.first.method) for group, _ in own],
+    )
+    for place, (group, gain) in enumerate(own):
+        axes.barh(place, 100 * gain.mean, height=0.62, color=_colour(group), alpha=0.85)
+        axes.plot(
+            [100 * v for v in gain.values],
+            [place] * len(gain.values),
+            "o",
+            color=INK,
+            markersize=2.6,
+            alpha=0.7,
+        )
+        if gain.margin is not None:
+            axes.errorbar(100 * gain.mean, place, xerr=100 * gain.margin, color=INK, capsize=3, linewidth=1.1)
+        _beside(axes, place, f"{100 * gain.mean:+.2f} {gain.verdict}".replace("-", "−"))
+    values = [0.0, *(100 * value for _, gain in own for value in gain.values)]
+    room = 0.35 * (max(values) - min(values)) or 1.0
+    axes.set_xlim(
+        min(values) - room, max(values) + room
+    )  # an interval of two seeds may be wider: it runs off
+    axes.axvline(0, color=MUTED, linewidth=1)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{value:+g}".replace("-", "−") if value else "0")
+    )
+    axes.set_xlabel("points", size=9.3)
+    return figure_of(axes)
+
+
+def _lines(
+    axes: Axes,
+    table: Sequence[Group],
+    epochs: Sequence[EpochResult],
+    value: Callable[[EpochResult], float],
+    write: Callable[[float], str],
+) -> list[Label]:
+    """Draws mean and range over the seeds of the dense twins and the leading method; returns the end labels."""
+    lead = _lead(table)
+    shown = [group for group in table if group.first.method in (DENSE, lead)][: LINES + 1]
+    labels: list[Label] = []
+    for index, group in enumerate(shown):
+        first, seeds = group.first, {run.seed for run in group.results}
+        own: dict[int, list[float]] = {}
+        for each in epochs:
+            if (each.method, each.target) == (first.method, first.target) and each.seed in seeds:
+                own.setdefault(each.epoch, []).append(value(each))
+        if not own:
+            continue
+        colour = MUTED if first.method == DENSE else SERIES[(index - 1) % len(SERIES)]
+        x = sorted(own)
+        means = [statistics.fmean(own[epoch]) for epoch in x]
+        axes.plot(
+            x, means, color=colour, linewidth=1.9, marker="o" if len(x) == 1 else None, markersize=4,
+            gid=_title(group),
+        )  # fmt: skip
+        axes.fill_between(
+            x, [min(own[epoch]) for epoch in x], [max(own[epoch]) for epoch in x],
+            color=colour, alpha=0.15, linewidth=0,
+        )  # fmt: skip
+        labels.append((means[-1], f"{_title(group)}  {write(means[-1])}", colour))
+    if labels:
+        epoch_axis(axes, [each.epoch for each in epochs])
+    return labels
+
+
+def _bars(title: str, subtitle: str, names: Sequence[str]) -> Axes:
+    """Axes with one row a name, the first on top."""
+    left = 0.25 + 0.078 * max(map(len, names))
+    axes = panel(title, subtitle, 1.35 + 0.24 * len(names), left=left, right=1.15)
+    axes.grid(visible=False)
+    axes.grid(axis="x", color=GRID, linewidth=0.8)
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(axis="y", labelcolor=INK)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    return axes
+
+
+def _beside(axes: Axes, place: int, words: str) -> None:
+    axes.text(
+        1.02, place, words, transform=axes.get_yaxis_transform(), size=8.5, color=MUTED, va="center_baseline"
+    )
+
+
+def _lead(table: Sequence[Group]) -> str:
+    """The method that is drawn over the epochs: DPAP, or what comes first."""
+    methods = [group.first.method for group in table if group.first.method != DENSE]
+    return next((name for name in ("dpap", "units_dpap") if name in methods), methods[0] if methods else "")
+
+
+def _accuracy(group: Group) -> tuple[float, float]:
+    """Mean and standard deviation, 0 of a single seed."""
+    return group.mean(lambda run: run.accuracy), group.deviation(lambda run: run.accuracy) or 0.0
+
+
+def _protocol(table: Sequence[Group]) -> str:
+    return "protocol " + ", ".join(dict.fromkeys(run.protocol for group in table for run in group.results))
+
+
+def _seeds(table: Sequence[Group]) -> str:
+    counts = sorted({len(group.results) for group in table})
+    return f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}"
+
+
+def _colour(group: Group) -> str:
+    return BLUE if group.first.method.endswith("dpap") else MUTED
+
+
+def _name(method: str) -> str:
+    return method.replace("_", " ")
+
+
+def _title(group: Group) -> str:
+    target = group.first.target
+    return _name(group.first.method) + ("" if target is None else f" {100 * target:g}%")
+
+
+def _short(value: float) -> str:
+    """588000 -> 588k."""
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"

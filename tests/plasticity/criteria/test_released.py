@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+from dpap.plasticity import CRITERIA, normalise
+from support.evidence import evidence, rand
+
+RELEASED = CRITERIA["released"]
+
+
+def blank(**kinds):
+    return RELEASED.blank(3, 4, **{"synapses": True, "dtype": torch.float64, **kinds})
+
+
+def test_nothing_is_ever_forgotten():
+    memory = blank()
+    RELEASED.observe(memory, rand(1, 2, 4), rand(1, 2, 3), 0.5)
+    before = memory.state_dict()
+    RELEASED.begin_epoch(memory)
+    assert all(
+        torch.equal(torch.as_tensor(value), torch.as_tensor(before[name]))
+        for name, value in memory.state_dict().items()
+    )
+
+
+def test_batches_of_changing_size():
+    memory = blank()
+    first, short, long = rand(2, 3), rand(1, 3, seed=1), rand(3, 3, seed=2)
+    RELEASED.observe(memory, rand(1, 2, 4), first[None], 0.5)
+    RELEASED.observe(memory, rand(1, 1, 4), short[None], 0.5)
+    expected = torch.stack([(first[0] + short[0]) / 2, first[1]])
+    assert torch.allclose(memory.threshold, expected, rtol=1e-12)
+    RELEASED.observe(memory, rand(1, 3, 4), long[None], 0.5)
+    expected = (torch.cat([expected, expected.mean(0, keepdim=True)]) * 2 + long) / 3
+    assert torch.allclose(memory.threshold, expected, rtol=1e-12)
+
+
+def test_importance_does_not_need_the_matrix():
+    whole, rows = blank(), blank(synapses=False)
+    for seed in range(3):
+        for memory in (whole, rows):
+            RELEASED.observe(memory, rand(1, 2, 4, seed=seed), rand(1, 2, 3, seed=seed + 9), 0.5)
+    everyone = torch.ones(3, dtype=torch.bool)
+    expected = normalise(whole.synapses.sum(1), everyone) * normalise(whole.activity, everyone)
+    assert torch.allclose(RELEASED.unit_importance(evidence(rows)), expected, rtol=1e-10)
+
+
+def test_how_it_departs_from_the_equations():
+    counts = torch.ones(4, 1, 1)
+    assert CRITERIA["bcm"].trace(counts, 0.5).item() == 1.875
+    assert RELEASED.trace(counts, 0.5).item() == 1.875 / 4
+    importance, alive = torch.tensor([0.0, 1.0, 2.0, 9.0]), torch.tensor([False, True, True, True])
+    assert RELEASED.normalise(importance, alive).tolist() == pytest.approx([0, 1 / 3.75, 2 / 3.75, 1])
+    assert RELEASED.strict
+    assert RELEASED.decay(6, 12.0) == 1

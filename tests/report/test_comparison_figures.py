@@ -1,0 +1,75 @@
+from collections.abc import Sequence
+
+import pytest
+from matplotlib.figure import Figure
+
+from dpap.experiment.methods import METHODS
+from dpap.experiment.results import EpochResult
+from dpap.experiment.verdicts import groups
+from dpap.report import comparison_figures as figures
+from dpap.report.style import as_png
+from support.comparison import made
+
+RESULTS = [
+    made("dense", 0, 0.90, converged=4, epochs=5),
+    made("dense", 1, 0.92, converged=2, epochs=5),
+    made("dpap", 0, 0.91, 0.5, converged=2, epochs=5),
+    made("dpap", 1, 0.91, 0.5, epochs=5),
+    made("hebb", 0, 0.80, 0.5, epochs=5),
+    made("hebb", 1, 0.86, 0.5, epochs=5),
+]
+TABLE = groups(RESULTS)["digits"]
+EPOCHS = [
+    EpochResult("digits", each.method, each.target, each.seed, epoch, 0.1 * epoch + 0.1 * each.seed, None, 0.0, 0.0,
+                900 - 100 * epoch, 1.0)
+    for each in RESULTS
+    for epoch in (1, 2, 3)
+]  # fmt: skip
+
+
+def texts(figure: Figure | None) -> list[str]:
+    assert figure is not None
+    found = [text.get_text() for axes in figure.axes for text in axes.texts]
+    as_png(figure)
+    return found
+
+
+def line(figure: Figure | None, name: str) -> Sequence[float]:
+    assert figure is not None
+    return next(list(each.get_ydata()) for each in figure.axes[0].lines if each.get_gid() == name)
+
+
+def test_the_lines_are_means_over_the_seeds() -> None:
+    figure = figures.accuracies(TABLE, EPOCHS)
+    assert line(figure, "dpap 50%") == pytest.approx([0.15, 0.25, 0.35])
+    assert any("dense" in text for text in texts(figure))
+    assert not any("hebb" in text for text in texts(figure))  # the leading method alone
+    assert line(figures.weights_alive(TABLE, EPOCHS), "dpap 50%") == pytest.approx([800, 700, 600])
+
+
+def test_epochs_to_converge_say_how_many_seeds_did() -> None:
+    said = texts(figures.convergence(TABLE))
+    assert said == ["3.0", "2.0, 1 of 2 seeds"]
+
+
+def test_differences_carry_their_verdict() -> None:
+    said = texts(figures.differences(TABLE, 0.5))
+    assert said == ["+0.00 tie", "−8.00 tie"]
+    assert figures.differences(TABLE, 0.9) is None
+
+
+def test_a_line_for_every_method_of_them_all() -> None:
+    results = [
+        made(method, 0, 0.9 - 0.01 * place, None if method == "dense" else target)
+        for place, method in enumerate(METHODS)
+        for target in ((0.5,) if method == "dense" else (0.5, 0.9))
+    ]
+    said = texts(figures.accuracy_by_pruning(groups(results)["digits"]))
+    assert {text.split(" ")[0] for text in said} >= {name.split("_")[0] for name in METHODS}
+
+
+def test_what_is_not_there_is_not_drawn() -> None:
+    dense = groups(RESULTS[:2])["digits"]
+    assert figures.accuracy_by_pruning(dense) is None
+    assert figures.convergence(dense) is None
+    assert figures.accuracies(dense, []) is None
