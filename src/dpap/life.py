@@ -1,7 +1,7 @@
 """One network's life: what lives in it, what is remembered of its activity, and how it ages by an epoch."""
 
 import math
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dpap.anatomy import NeuronSite, Projection, Wiring
 from dpap.anatomy.projections import weight_of
 from dpap.anatomy.recording import Recording
-from dpap.budget import Critical, after_deaths, dead_timesteps, dead_weights, scheduled_share, solve
+from dpap.budget import TOLERANCE, Critical, after_deaths, dead_timesteps, scheduled_share, solve
 from dpap.config import PruningConfig
 from dpap.plasticity import RULES, Memory, RuleSet, running_traces
 from dpap.surgery import Living
@@ -36,7 +36,9 @@ class Life:
     def __init__(self, wiring: Wiring, config: PruningConfig) -> None:
         self.wiring = wiring
         self.config = config
-        self.living = Living.at_birth(wiring, synapses=config.synapses, timesteps=config.prunes_timesteps)
+        self.living = Living.at_birth(
+            wiring, synapses=config.prunes_synapses, timesteps=config.prunes_timesteps
+        )
         self.memories = {name: self._blank_memory(name) for name in self.living.units}
         self.vitality = {
             name: Vitality.at_birth(wiring.projections[name].kind.name, memory, config)
@@ -63,13 +65,13 @@ class Life:
                 _observe_groups(rules, memory, pre, post, decay)
             self.observed.add(name)
 
-    def age(self, epoch: int, due: float | None, born: int) -> dict[str, float]:
+    def age(self, epoch: int, due: float | None, share: Callable[[Living], float]) -> dict[str, float]:
         """Move survival by one epoch, and let die what it says.
 
         Args:
             epoch: epochs learned before this one.
-            due: share of the weights that should be dead after it, or None where survival alone decides.
-            born: prunable weights at the start of learning.
+            due: share that should be pruned after it, or None where survival alone decides.
+            share: the share that counts, of who lives.
 
         Returns:
             The decay value used, by kind.
@@ -98,7 +100,6 @@ class Life:
         whole.spare_strongest(self.living, survivals, config.min_units)
         exact = config.end_epoch is not None and epoch + 1 >= config.end_epoch
         if due is not None:
-            share = partial(dead_weights, self.wiring, born=born)
             shift, living = solve(self.living, whole, share, due, exact=exact)
         else:
             living = after_deaths(self.living, whole, 0.0)
@@ -106,6 +107,10 @@ class Life:
             # last, for the share is one of the neurons that are left
             goal = scheduled_share(config.timestep_target, epoch + 1, config.start_epoch, config.end_epoch)
             time_shift, living = solve(living, times, dead_timesteps, goal, exact=exact)
+            if due is not None and share(living) - due > TOLERANCE:
+                # silent timesteps count too: fewer others have to die
+                awake = Living(self.living.units, self.living.synapses, living.timesteps)
+                shift, living = solve(awake, whole, share, due, exact=exact)
         elif config.prunes_timesteps:
             living = after_deaths(living, times, 0.0)
         self.living = living
