@@ -18,6 +18,9 @@ from dpap.surgery import Living
 from dpap.surgery.slicing import Kept
 from dpap.vitality import Vitality, constants, critical_shift, grown, importances
 
+ROUNDS = 8
+"""How often two targets that depend on each other are solved for in turn, at most."""
+
 
 class Life:
     """Everything that can die in a network.
@@ -101,16 +104,22 @@ class Life:
         exact = config.end_epoch is not None and epoch + 1 >= config.end_epoch
         if due is not None:
             shift, living = solve(self.living, whole, share, due, exact=exact)
+            met = share(living)
         else:
             living = after_deaths(self.living, whole, 0.0)
         if config.timestep_target is not None and config.end_epoch is not None:
             # last, for the share is one of the neurons that are left
             goal = scheduled_share(config.timestep_target, epoch + 1, config.start_epoch, config.end_epoch)
             time_shift, living = solve(living, times, dead_timesteps, goal, exact=exact)
-            if due is not None and share(living) - due > TOLERANCE:
-                # silent timesteps count too: fewer others have to die
-                awake = Living(self.living.units, self.living.synapses, living.timesteps)
-                shift, living = solve(awake, whole, share, due, exact=exact)
+            for _ in range(ROUNDS):
+                if due is None or abs(share(living) - met) <= TOLERANCE:
+                    break
+                # silent timesteps count in this share: fewer others have to die, and then not the same timesteps
+                silenced = Living(self.living.units, self.living.synapses, living.timesteps)
+                shift, living = solve(silenced, whole, share, due, exact=exact)
+                met = share(living)
+                awake = Living(living.units, living.synapses, self.living.timesteps)
+                time_shift, living = solve(awake, times, dead_timesteps, goal, exact=exact)
         elif config.prunes_timesteps:
             living = after_deaths(living, times, 0.0)
         self.living = living

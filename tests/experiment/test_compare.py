@@ -68,6 +68,7 @@ def made(method: str, seed: int, accuracy: float) -> Result:
         weights=900,
         macs=5000,
         synaptic_operations=100.0,
+        picojoules=90.0,
         energy=1e-9,
         latency_seconds=1e-3,
         first_seconds=1.0,

@@ -28,7 +28,7 @@ class Result:
         sparsity, timestep_sparsity: dead share of weights and neuron-timesteps.
         converged: first epoch that reached the best test accuracy of the dense twin, the paper's measure of speed;
             None where no epoch did.
-        parameters, weights, macs, synaptic_operations, energy, latency_seconds: of the kept network.
+        parameters, weights, macs, synaptic_operations, picojoules, energy, latency_seconds: of the kept network.
         first_seconds, last_seconds: of training in an epoch, median of the first two and of the last five.
         seconds: of training in all.
         model_bytes: size of the model file.
@@ -46,6 +46,7 @@ class Result:
     weights: int
     macs: int
     synaptic_operations: float
+    picojoules: float
     energy: float
     latency_seconds: float
     first_seconds: float
@@ -152,6 +153,7 @@ def result(
         weights=after["weights"],
         macs=after["macs"],
         synaptic_operations=after["synaptic_operations"],
+        picojoules=after["picojoules"],
         energy=after["energy"],
         latency_seconds=after["latency_seconds"],
         first_seconds=statistics.median(each["seconds"] for each in epochs[:2]),
