@@ -30,6 +30,8 @@ STEP = 3
 """Multiplications of a training step, in forwards: one forwards, twice as many backwards."""
 REMOVAL = 4
 """Cost of a removal, in forwards: it is checked by two of the example inputs in double precision."""
+COUNTED = 2
+"""Of so many recorded presentations, one has its operations counted, where the target is a share of them."""
 
 
 class Pruner:
@@ -85,7 +87,7 @@ class Pruner:
         )
         self._counter: Counter | None = None
         if self.config.target is not None and self.config.target_of in OBSERVED:
-            self._counter = Counter(self.wiring, lambda: self._recorder.recording)
+            self._counter = Counter(self.wiring, lambda: self._recorder.recording and self._counts())
         self._samples = 0
         recompile()
 
@@ -248,7 +250,12 @@ class Pruner:
 
     def _observe(self, recording: Recording) -> None:
         self._life.observe(recording)
-        self._samples += recording.batch
+        if self._counts():
+            self._samples += recording.batch
+
+    def _counts(self) -> bool:
+        """Whether the operations of the presentation that is recorded now are counted."""
+        return (self._recorder.presentations - 1) % (COUNTED * self._recorder.every) == 0
 
     def _check_reach(self) -> None:
         """Warn where no deaths can bring about the target."""
