@@ -112,7 +112,7 @@ def _count(model: nn.Module, heard: dict[str, list[Tensor]]) -> dict[str, Synapt
 @pytest.mark.parametrize("network", ["snn", "deep snn", "ann", "residual"])
 def test_operations_and_energy_are_those_of_what_was_observed(network: str) -> None:
     """Deaths are counted again by masking the layers and presenting what they heard before."""
-    for currency in ("synaptic_operations", "energy"):
+    for currency in ("synaptic_operations", "energy") if network == "snn" else ("energy",):
         model, optimizer, pruner = _start(
             NETWORKS[network], target=0.6, target_of=currency, start_epoch=0, end_epoch=1, observe_every=1
         )
@@ -152,9 +152,9 @@ def test_no_share_falls_when_more_die(network: str) -> None:
     _learn(model, optimizer)
     pruner.step()
     books, generator = pruner._books, torch.Generator().manual_seed(0)
-    for _ in range(3):
+    for _ in range(2):
         living, before = pruner._life.living, dict.fromkeys(CURRENCIES, 0.0)
-        for share in (0.05, 0.3, 0.3, 0.6, 0.9):
+        for share in (0.05, 0.3, 0.6, 0.9):
             living = _random_deaths(living, generator, share)
             shares = {currency: books.share(currency, living) for currency in CURRENCIES}
             assert all(before[currency] - 1e-12 <= shares[currency] <= 1 for currency in CURRENCIES)

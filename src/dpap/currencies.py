@@ -270,7 +270,8 @@ def _reading(living: Living, projection: Projection, units: Bool[Tensor, "_"]) -
         units = torch.ones_like(units)
     synapses = living.synapses.get(projection.name)
     if synapses is not None:
-        return (synapses & units[:, None].to(synapses.device)).sum(0).cpu().double()
+        # a product in single precision is faster than a sum of truths, and as exact up to 2^24 units
+        return (units.to(synapses.device, torch.float32) @ synapses.float()).cpu().double()
     groups = projection.groups
     return units.view(groups, -1).sum(1).double().repeat_interleave(projection.features // groups)
 
