@@ -187,6 +187,18 @@ def test_targets_of_operations_and_of_timesteps_are_met_together() -> None:
     assert report.timestep_sparsity == pytest.approx(0.4, abs=0.01)
 
 
+@pytest.mark.parametrize("currency", ["weights", "energy"])
+def test_no_layer_is_cut_off_however_much_dies(currency: TargetOf) -> None:
+    network = NetworkConfig(layers="6C3-BN-AvgPool2-20FC-20FC-10FC", timesteps=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model, optimizer, pruner = _start(network, target=0.999, target_of=currency, compact="auto")
+        for _ in range(3):
+            _learn(model, optimizer)
+            report = pruner.step()
+    assert all(layer.alive >= 2 and layer.weights_alive >= 2 for layer in report.layers)
+
+
 @pytest.mark.parametrize("currency", ["energy", "parameters"])
 def test_an_interrupted_run_goes_on_to_the_same_bits(currency: TargetOf) -> None:
     chosen = {"target": 0.6, "target_of": currency, "end_epoch": 4, "compact": "auto"}

@@ -101,6 +101,7 @@ class Life:
             times.break_ties(epoch)
         times.spare_strongest(self.living, survivals, config.min_units)
         whole.spare_strongest(self.living, survivals, config.min_units)
+        whole.spare_paths(self.wiring, self.living)
         exact = config.end_epoch is not None and epoch + 1 >= config.end_epoch
         if due is not None:
             shift, living = solve(self.living, whole, share, due, exact=exact)
