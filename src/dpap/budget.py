@@ -78,6 +78,22 @@ class Critical:
             best = critical.masked_fill(~living.timesteps[name], -math.inf).argmax(0)
             critical[best, torch.arange(critical.shape[1], device=critical.device)] = math.inf
 
+    def spare_paths(self, wiring: Wiring, living: Living) -> None:
+        """Spare the strongest synapse of every spared unit that comes from a spared one, so that no layer hears only
+        the dead however much dies.
+        """
+        spared = Living({name: alive.clone() for name, alive in living.units.items()}, {}, {})
+        for name, critical in self.units.items():
+            spared.units[name] &= critical == math.inf
+        for name, critical in self.synapses.items():
+            units = spared.units[name].nonzero().flatten()
+            heard = living.synapses[name][units] & spared.features(wiring.projections[name]).to(
+                critical.device
+            )
+            units, heard = units[heard.any(1)], heard[heard.any(1)]
+            strongest = critical[units].masked_fill(~heard, -math.inf).argmax(1)
+            critical[units, strongest] = math.inf
+
     def spare(self, name: str, units: Int64[Tensor, "_"], living: Living) -> None:
         """Let units of a projection survive any shift, with their strongest synapse."""
         self.units[name][units] = math.inf

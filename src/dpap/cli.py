@@ -19,7 +19,7 @@ from dpap.data import DataConfig, check_data, list_datasets, load_data
 from dpap.experiment.compare import compare, seconds_left, states
 from dpap.experiment.comparison_table import comparison
 from dpap.experiment.config import ExperimentConfig, add_experiment_flags, config_from
-from dpap.experiment.costs import costs
+from dpap.experiment.costs import PICO, costs
 from dpap.experiment.demo import demo, demo_table
 from dpap.experiment.errors import UserError, blame
 from dpap.experiment.grid import Planned, Row, comparable, plan, read_grid
@@ -293,6 +293,10 @@ def _inspect(parser: ArgumentParser, given: Namespace, command: str) -> None:
     print(
         f"a sample takes {cost['macs']:,} MACs, {cost['synaptic_operations']:,.0f} synaptic operations untrained, "
         f"{quantity(cost['energy'], 'J')} by (14), {quantity(cost['latency_seconds'], 's')} on {device}"
+    )
+    print(
+        f"counted, the operations take {quantity(cost['picojoules'] * PICO, 'J')}: {cost['accumulates']:,.0f} "
+        f"additions, {cost['multiplies']:,.0f} multiplications with addition"
     )
 
 

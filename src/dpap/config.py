@@ -1,9 +1,12 @@
 """What a user can choose about pruning; every constant says where it comes from."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from dpap.plasticity import CRITERIA
+
+TargetOf = Literal["weights", "parameters", "macs", "synaptic_operations", "energy"]
+"""What a target is a share of."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,12 @@ class PruningConfig:
     """How a network is pruned while it learns.
 
     Attributes:
-        target: share of the prunable weights that is dead at `end_epoch`, in [0, 1). None: the paper's
+        target: share that is pruned at `end_epoch`, in [0, 1), of what `target_of` names. None: the paper's
             emergent rule, where epsilon and eta decide how much dies.
+        target_of: "weights": of the prunable weights, those that are dead. "parameters", "macs": of all parameters,
+            or of the multiplications of an inference, what `Pruner.compact()` takes away; only whole units do, so
+            with such a target no single synapse dies. "synaptic_operations", "energy": of the operations that
+            activity causes at weights, as it is observed, or of their energy (45 nm), what the dead save.
         end_epoch: epoch (1 = after the first) by which the target is met. Required with a target.
         start_epoch: epochs that only observe before the first death; 1 is ours, the least on which to judge.
         criterion: what is important. "bcm" follows the paper's equations, "bcm_without_spines", "hebb" and "stdp"
@@ -66,6 +73,7 @@ class PruningConfig:
     """
 
     target: float | None = None
+    target_of: TargetOf = "weights"
     end_epoch: int | None = None
     start_epoch: int = 1
     criterion: Literal[
@@ -108,6 +116,10 @@ class PruningConfig:
             share = getattr(self, name)
             if share is not None and not 0 <= share < 1:
                 raise ValueError(f"{name} is the share that dies, in [0, 1); got {share}")
+        if self.target_of not in get_args(TargetOf):
+            raise ValueError(
+                f"target_of must be one of {', '.join(get_args(TargetOf))}; got {self.target_of!r}"
+            )
         if (self.target is not None or self.timestep_target is not None) and self.end_epoch is None:
             raise ValueError("a target needs end_epoch, the epoch by which it is met; got None")
         if self.start_epoch < 0:
@@ -143,6 +155,11 @@ class PruningConfig:
     def prunes_timesteps(self) -> bool:
         """Whether neuron-timesteps die."""
         return self.timesteps or self.timestep_target is not None
+
+    @property
+    def prunes_synapses(self) -> bool:
+        """Whether single synapses die: not for the sake of what only whole units can give."""
+        return self.synapses and (self.target is None or self.target_of not in ("parameters", "macs"))
 
     def as_dict(self) -> dict[str, Any]:
         """The configuration as plain values, to write down and compare."""

@@ -1,6 +1,7 @@
 """One network's life: what lives in it, what is remembered of its activity, and how it ages by an epoch."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,13 +12,16 @@ from torch import Tensor, nn
 from dpap.anatomy import NeuronSite, Projection, Wiring
 from dpap.anatomy.projections import incoming, weight_of
 from dpap.anatomy.recording import Recording
-from dpap.budget import Critical, after_deaths, dead_timesteps, dead_weights, scheduled_share, solve
+from dpap.budget import TOLERANCE, Critical, after_deaths, dead_timesteps, scheduled_share, solve
 from dpap.config import PruningConfig
 from dpap.plasticity import CRITERIA, Criterion, Evidence, Memory
 from dpap.regrowth import exchange
 from dpap.surgery import Living
 from dpap.surgery.slicing import Kept
 from dpap.vitality import Vitality, constants, critical_shift, grown, importances
+
+ROUNDS = 8
+"""How often two targets that depend on each other are solved for in turn, at most."""
 
 
 class Life:
@@ -38,7 +42,9 @@ class Life:
         self.wiring = wiring
         self.config = config
         self.criterion = CRITERIA[config.criterion]
-        self.living = Living.at_birth(wiring, synapses=config.synapses, timesteps=config.prunes_timesteps)
+        self.living = Living.at_birth(
+            wiring, synapses=config.prunes_synapses, timesteps=config.prunes_timesteps
+        )
         self.memories = {name: self._blank_memory(name) for name in self.living.units}
         self.vitality = {
             name: Vitality.at_birth(wiring.projections[name].kind.name, memory, config)
@@ -70,13 +76,13 @@ class Life:
         by_activity = self.criterion.observes or self.config.prunes_timesteps
         return self.observed if by_activity else set(self.memories)
 
-    def age(self, epoch: int, due: float | None, born: int) -> dict[str, float]:
+    def age(self, epoch: int, due: float | None, share: Callable[[Living], float]) -> dict[str, float]:
         """Move survival by one epoch, and let die what it says.
 
         Args:
             epoch: epochs learned before this one.
-            due: share of the weights that should be dead after it, or None where survival alone decides.
-            born: prunable weights at the start of learning.
+            due: share that should be pruned after it, or None where survival alone decides.
+            share: the share that counts, of who lives.
 
         Returns:
             The decay value used, by kind.
@@ -104,16 +110,26 @@ class Life:
             times.break_ties(epoch)
         times.spare_strongest(self.living, survivals, config.min_units)
         whole.spare_strongest(self.living, survivals, config.min_units)
+        whole.spare_paths(self.wiring, self.living)
         exact = config.end_epoch is not None and epoch + 1 >= config.end_epoch
         if due is not None:
-            share = partial(dead_weights, self.wiring, born=born)
             shift, living = solve(self.living, whole, share, due, exact=exact)
+            met = share(living)
         else:
             living = after_deaths(self.living, whole, 0.0)
         if config.timestep_target is not None and config.end_epoch is not None:
             # last, for the share is one of the neurons that are left
             goal = scheduled_share(config.timestep_target, epoch + 1, config.start_epoch, config.end_epoch)
             time_shift, living = solve(living, times, dead_timesteps, goal, exact=exact)
+            for _ in range(ROUNDS):
+                if due is None or abs(share(living) - met) <= TOLERANCE:
+                    break
+                # silent timesteps count in this share: fewer others have to die, and then not the same timesteps
+                silenced = Living(self.living.units, self.living.synapses, living.timesteps)
+                shift, living = solve(silenced, whole, share, due, exact=exact)
+                met = share(living)
+                awake = Living(living.units, living.synapses, self.living.timesteps)
+                time_shift, living = solve(awake, times, dead_timesteps, goal, exact=exact)
         elif config.prunes_timesteps:
             living = after_deaths(living, times, 0.0)
         before, self.living = self.living, living

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,10 +10,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring, find_wiring
+from dpap.anatomy.arrivals import Counter
 from dpap.anatomy.nested import Inputs
-from dpap.anatomy.recording import Recorder
-from dpap.budget import dead_timesteps, dead_weights, scheduled_share
+from dpap.anatomy.recording import Recorder, Recording
+from dpap.budget import TOLERANCE, dead_timesteps, scheduled_share
 from dpap.config import PruningConfig
+from dpap.currencies import OBSERVED, Books
 from dpap.given import as_copies, as_inputs, as_optimizers, unwrapped
 from dpap.life import Life
 from dpap.reports import LayerReport, PruneReport
@@ -27,6 +30,8 @@ STEP = 3
 """Multiplications of a training step, in forwards: one forwards, twice as many backwards."""
 REMOVAL = 4
 """Cost of a removal, in forwards: it is checked by two of the example inputs in double precision."""
+COUNTED = 2
+"""Of so many recorded presentations, one has its operations counted, where the target is a share of them."""
 
 
 class Pruner:
@@ -70,19 +75,31 @@ class Pruner:
         self._life = Life(self.wiring, self.config)
         if not self._life.living.units:
             raise ValueError(f"nothing in this network can be pruned:\n{self.wiring}")
+        self._books = Books.at_birth(self.model, self.wiring, self._life.living, self.config.round_to)
+        if self.config.target_of not in (*OBSERVED, "weights"):
+            self._check_reach()
         self._born = {name: weights for name, (_, weights) in self._life.living.weights(self.wiring).items()}
         self._units_born = {name: projection.units for name, projection in self.wiring.projections.items()}
         self._origin = {name: torch.arange(units) for name, units in self._units_born.items()}
         self._silence = Silence(self.model, self.wiring, self._optimizers)
         self._recorder = Recorder(
-            self.model, self.wiring, self.config.observe_every, self._life.observe, self._optimizers
+            self.model, self.wiring, self.config.observe_every, self._observe, self._optimizers
         )
+        self._counter: Counter | None = None
+        if self.config.target is not None and self.config.target_of in OBSERVED:
+            self._counter = Counter(self.wiring, lambda: self._recorder.recording and self._counts())
+        self._samples = 0
         recompile()
 
     @property
     def sparsity(self) -> float:
         """Share of the prunable weights that is dead."""
-        return dead_weights(self.wiring, self._life.living, self._weights_born)
+        return self._books.share("weights", self._life.living)
+
+    @property
+    def achieved(self) -> float:
+        """Share that is pruned of what `PruningConfig.target_of` names; 0.0 where nothing of it was observed yet."""
+        return self._books.share(self.config.target_of, self._life.living)
 
     @property
     def timestep_sparsity(self) -> float:
@@ -121,10 +138,15 @@ class Pruner:
         due = None
         if target is not None and config.end_epoch is not None:
             due = scheduled_share(target, epoch + 1, config.start_epoch, config.end_epoch)
+        if self._counter is not None:
+            self._books.see(self._counter.take(), self._samples, self._life.living)
+            self._samples = 0
         epsilon: dict[str, float] = {}
         over = config.end_epoch is not None and epoch >= config.end_epoch
         if epoch >= config.start_epoch and not over:
-            epsilon = self._life.age(epoch, due, self._weights_born)
+            if self._counter is not None and epoch == config.start_epoch:
+                self._check_reach()
+            epsilon = self._life.age(epoch, due, partial(self._books.share, config.target_of))
             self._impose()
         compacted = self._compact_if_worth_it() if config.compact == "auto" else None
         self._life.begin_epoch()
@@ -135,6 +157,8 @@ class Pruner:
             epsilon=epsilon,
             sparsity=self.sparsity,
             timestep_sparsity=self.timestep_sparsity,
+            target_of=config.target_of,
+            achieved=self.achieved,
             target=due,
             layers=tuple(self._layer_reports(before)),
             compacted=compacted,
@@ -167,6 +191,8 @@ class Pruner:
         until somebody moves them.
         """
         self._recorder.remove()
+        if self._counter is not None:
+            self._counter.remove()
         self._silence.remove()
         recompile()
 
@@ -178,6 +204,7 @@ class Pruner:
             "units_at_birth": dict(self._units_born),
             "origin": {name: origin.clone() for name, origin in self._origin.items()},
             **self._life.state_dict(),
+            "traffic": self._books.state_dict(),
         }
 
     @torch.no_grad()
@@ -216,13 +243,33 @@ class Pruner:
             self._renumber(kept)
         self.epoch = int(state["epoch"])
         self._life.load_state_dict(state)
+        self._books.load_state_dict(state["traffic"])
         self._impose()
 
     _refused = False
 
-    @property
-    def _weights_born(self) -> int:
-        return sum(self._born.values())
+    def _observe(self, recording: Recording) -> None:
+        self._life.observe(recording)
+        if self._counts():
+            self._samples += recording.batch
+
+    def _counts(self) -> bool:
+        """Whether the operations of the presentation that is recorded now are counted."""
+        return (self._recorder.presentations - 1) % (COUNTED * self._recorder.every) == 0
+
+    def _check_reach(self) -> None:
+        """Warn where no deaths can bring about the target."""
+        config = self.config
+        if config.target is None:
+            return
+        most = self._books.most(config.target_of, self._life.living, config.min_units)
+        if config.target > most + TOLERANCE:
+            warnings.warn(
+                f"the target, {config.target:.1%} of the {config.target_of.replace('_', ' ')}, is out of reach: at "
+                f"most {most:.1%} can be pruned with min_units={config.min_units} in every layer; lower the target, or "
+                "print the pruner's wiring to see which layers keep their units",
+                stacklevel=3,
+            )
 
     def _impose(self) -> None:
         """Silence the dead, here and in the copies."""
@@ -248,6 +295,7 @@ class Pruner:
         for name, kept_units in kept.units.items():
             self._origin[name] = self._origin[name][kept_units]
         self._life.keep(kept)
+        self._books.keep(kept)
         self._impose()
 
     def _layer_reports(self, before: dict[str, int]) -> list[LayerReport]:
@@ -267,7 +315,7 @@ class Pruner:
                     weights=self._born[name],
                     weights_alive=weights_alive,
                     timesteps_alive=1.0
-                    if times is None or units is None
+                    if times is None or units is None or not units.any()
                     else float(times[:, units].float().mean()),
                 )
             )

@@ -40,7 +40,9 @@ class PruneReport:
             could die in this step.
         sparsity: share of the prunable weights that is dead.
         timestep_sparsity: share of the living neurons' timesteps that is dead.
-        target: share of weights that was due to be dead, or None without a target.
+        target_of: what a target is a share of, as `PruningConfig` has it.
+        achieved: share of it that is pruned.
+        target: share of it that was due, or None without a target.
         layers: each projection.
         compacted: what was removed physically in this step, or None.
     """
@@ -49,6 +51,8 @@ class PruneReport:
     epsilon: dict[str, float]
     sparsity: float
     timestep_sparsity: float
+    target_of: str
+    achieved: float
     target: float | None
     layers: tuple[LayerReport, ...]
     compacted: CompactReport | None
@@ -57,7 +61,10 @@ class PruneReport:
         layers = ", ".join(f"{layer.name} {layer.alive}/{layer.units}" for layer in self.layers)
         due = "" if self.target is None else f" (due: {self.target:.1%})"
         times = f", {self.timestep_sparsity:.1%} of the neuron-timesteps" if self.timestep_sparsity else ""
-        text = (
-            f"epoch {self.epoch}: {self.sparsity:.1%} of the weights dead{due}{times}; units alive: {layers}"
-        )
+        dead = f"{self.sparsity:.1%} of the weights dead"
+        if self.target_of == "weights":
+            dead += due
+        else:
+            dead = f"{self.achieved:.1%} of the {self.target_of.replace('_', ' ')} pruned{due}, {dead}"
+        text = f"epoch {self.epoch}: {dead}{times}; units alive: {layers}"
         return text if self.compacted is None else f"{text}; {self.compacted}"

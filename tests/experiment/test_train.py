@@ -68,6 +68,7 @@ CASES = {
     "drawn at random": {"pruning": {"criterion": "random"}},
     "released code": {"pruning": {"criterion": "released"}},
     "timesteps": {"pruning": {"timestep_target": 0.3}},
+    "energy": {"pruning": {"target_of": "energy", "timesteps": True}},
     "ann, dropout, augmented": {
         "network": {"layers": "6C3-BN-MaxPool2-20FC-Dropout0.5-10FC", "neuron": "relu"},
         "data": {"augment": True},
@@ -191,6 +192,10 @@ def test_the_run_folder_holds_what_a_report_needs(tiny: Any) -> None:
     assert summary["after"]["energy"] == pytest.approx(
         summary["before"]["energy"] * (1 - summary["sparsity"])
     )
+    counted = summary["after"]
+    assert counted["picojoules"] == pytest.approx(0.9 * counted["accumulates"] + 4.6 * counted["multiplies"])
+    assert counted["picojoules"] < summary["before"]["picojoules"]
+    assert (summary["target_of"], summary["achieved"]) == ("weights", summary["sparsity"])
 
 
 def test_the_model_file_holds_the_kept_network(tiny: Any) -> None:

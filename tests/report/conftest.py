@@ -42,6 +42,9 @@ def _cost(scale: float) -> dict[str, Any]:
         "weights": int(596535 * scale),
         "macs": 11_500_000 * scale,
         "synaptic_operations": 2_310_000 * scale**1.2,
+        "accumulates": 2_300_000 * scale**1.2,
+        "multiplies": 10_000 * scale**1.2,
+        "picojoules": 2.116e6 * scale**1.2,
         "energy": 2.08e-6 * scale**1.2,
         "latency_seconds": 0.0042 * (0.4 + 0.6 * scale),
         "layers": [

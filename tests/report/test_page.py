@@ -46,9 +46,16 @@ def test_the_page_holds_the_numbers_of_the_run(twins: Path) -> None:
     summary = json.loads((twins / "summary.json").read_text())
     assert f"{100 * summary['sparsity']:.1f}% of the weights died" in text
     for cost in (summary["before"], summary["after"]):
-        for key in ("parameters", "weights", "macs", "synaptic_operations"):
+        for key in ("parameters", "weights", "macs", "synaptic_operations", "accumulates"):
             assert f"{cost[key]:,.0f}" in text
-    for told in ("2.08 µJ", "4.20 ms", "n = 1, seed 0", "Xeon, 2.1 GHz", "dpap train recipes/mnist_snn.yaml"):
+    for told in (
+        "2.08 µJ",
+        "2.12 µJ",
+        "4.20 ms",
+        "n = 1, seed 0",
+        "Xeon, 2.1 GHz",
+        "dpap train recipes/mnist_snn.yaml",
+    ):
         assert told in text
     assert "the network after the last epoch is reported" in text
     assert text.count("Survival in") == 3
@@ -138,3 +145,13 @@ def test_spikes_of_the_untrained_network_are_no_measure(make_run: MakeRun, twins
     beside, _ = read(write_report(twins))
     assert re.findall(row, alone) == ["–"] and re.findall(row, beside) == ["0.35×"]
     assert "the twin’s synaptic operations" in beside and "the twin’s synaptic operations" not in alone
+
+
+def test_a_target_in_another_currency_stands_beside_the_dead_weights(twins: Path) -> None:
+    lines = [json.loads(line) for line in (twins / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line |= {"target_of": "synaptic_operations", "achieved": 0.4321, "target": 0.4567}
+    (twins / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    _, text = read(write_report(twins))
+    assert "43.2%" in text and "of the synaptic operations saved" in text and "scheduled 45.7%" in text
+    assert "the target is of the synaptic operations" in text

@@ -1,7 +1,7 @@
 """Who can leave: the dead whose every companion is dead."""
 
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dpap.anatomy import find_wiring
@@ -19,10 +19,19 @@ def test_added_units_leave_exactly_when_both_are_dead(draw: list[bool]) -> None:
     alive = torch.tensor(draw)
     for name, start in (("stem", 0), ("outer", 6), ("inner", 12)):
         living.units[name] = alive[start : start + len(living.units[name])]
-    leaving = living.removable(WIRING)
     both = ~living.units["stem"] & ~living.units["outer"]
+    assume(not both.all() and living.units["inner"].any())
+    leaving = living.removable(WIRING)
     assert torch.equal(leaving["stem"], both) and torch.equal(leaving["outer"], both)
     assert torch.equal(leaving["inner"], ~living.units["inner"])
+
+
+def test_a_layer_of_the_dead_keeps_one() -> None:
+    living = Living.at_birth(WIRING, synapses=False, timesteps=False)
+    for alive in living.units.values():
+        alive[:] = False
+    left = {name: int((~leaving).sum()) for name, leaving in living.removable(WIRING).items()}
+    assert left["stem"] == left["outer"] == left["inner"] == 1
 
 
 def test_features_that_nobody_feeds_stay() -> None:

@@ -47,7 +47,7 @@ class _Forward:
     entering: dict[str, list[Tensor]] = field(default_factory=dict)
 
 
-class _Hook:
+class Hook:
     """A hook that idles in copies of the network, and that compilers leave alone."""
 
     def __init__(self, call: Callable[..., None] | None = None) -> None:
@@ -57,8 +57,8 @@ class _Hook:
         if self._call is not None:
             self._call(*args)
 
-    def __reduce__(self) -> tuple[type["_Hook"], tuple[()]]:
-        return _Hook, ()
+    def __reduce__(self) -> tuple[type["Hook"], tuple[()]]:
+        return Hook, ()
 
 
 class Recorder:
@@ -96,23 +96,28 @@ class Recorder:
         # time is told by all that spike, also where activity is seen earlier
         self._spiking = [neuron for neuron in wiring.neurons.values() if neuron.spikes]
         self._handles: list[RemovableHandle] = [
-            model.register_forward_pre_hook(_Hook(self._begin), with_kwargs=True),
-            model.register_forward_hook(_Hook(self._finish)),
+            model.register_forward_pre_hook(Hook(self._begin), with_kwargs=True),
+            model.register_forward_hook(Hook(self._finish)),
         ]
         entered = {neuron.name for neuron in self._sites if neuron.incoming}
         for name, projection in wiring.projections.items():
             if projection.fate != "whole" or name in entered:
-                hook = _Hook(self._input_hook(projection, name in entered))
+                hook = Hook(self._input_hook(projection, name in entered))
                 self._handles.append(projection.module.register_forward_pre_hook(hook, with_kwargs=True))
         modules = dict(model.named_modules())
         emitting = [neuron for neuron in (*self._sites, *self._spiking) if not neuron.incoming]
         for name, axis in {neuron.name: neuron.axis for neuron in emitting}.items():
-            self._handles.append(modules[name].register_forward_hook(_Hook(self._output_hook(name, axis))))
+            self._handles.append(modules[name].register_forward_hook(Hook(self._output_hook(name, axis))))
         if self._stepped:
             for optimizer in optimizers:
                 self._handles.append(
-                    optimizer.register_step_post_hook(_Hook(lambda *step: self.end_presentation()))
+                    optimizer.register_step_post_hook(Hook(lambda *step: self.end_presentation()))
                 )
+
+    @property
+    def recording(self) -> bool:
+        """Whether the forward that runs now is recorded."""
+        return self._now is not None
 
     def remove(self) -> None:
         """Take the hooks out of the network and the optimizers."""

@@ -40,7 +40,7 @@ class Baseline(ABC):
         wiring: what is connected to what; print it.
 
     Raises:
-        ValueError: where nothing can be pruned, there is no target, or neuron-timesteps should die.
+        ValueError: where nothing can be pruned, there is no target of weights, or neuron-timesteps should die.
     """
 
     def __init__(
@@ -59,6 +59,11 @@ class Baseline(ABC):
             raise ValueError(
                 f"{type(self).__name__} prunes weights alone; got timesteps={config.timesteps}, "
                 f"timestep_target={config.timestep_target}: leave them out, or prune with dpap"
+            )
+        if config.target_of != "weights":
+            raise ValueError(
+                f"{type(self).__name__} meets a target of weights alone; got target_of={config.target_of!r}: "
+                "what single weights save is no share of it that could be solved for"
             )
         self.model = unwrapped(model)
         self.config = config
@@ -100,6 +105,8 @@ class Baseline(ABC):
             epsilon={},
             sparsity=self.sparsity,
             timestep_sparsity=0.0,
+            target_of="weights",
+            achieved=self.sparsity,
             target=due,
             layers=tuple(self._layer_reports(before)),
             compacted=None,

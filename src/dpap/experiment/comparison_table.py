@@ -1,8 +1,8 @@
 """A comparison in words and numbers: the tables of comparison.md, the terminal and the report."""
 
-import statistics
 from collections.abc import Callable, Sequence
 
+from dpap.experiment.costs import PICO
 from dpap.experiment.results import Result
 from dpap.experiment.tables import quantity
 from dpap.experiment.verdicts import Difference, Group, groups
@@ -75,15 +75,10 @@ def _cells(group: Group) -> list[str]:
         f"{numbers(lambda run: run.macs):,.0f}",
         f"{numbers(lambda run: run.synaptic_operations):,.0f}",
         quantity(numbers(lambda run: run.energy), "J"),
-        _counted(group),
+        quantity(numbers(lambda run: run.picojoules) * PICO, "J"),
         quantity(numbers(lambda run: run.latency_seconds), "s"),
         "" if group.time is None else f"{group.time:.0%}",
     ]
-
-
-def _counted(group: Group) -> str:
-    energies = [run.picojoules for run in group.results if run.picojoules is not None]
-    return quantity(statistics.fmean(energies) * 1e-12, "J") if energies else ""
 
 
 def points(gain: Difference) -> str:

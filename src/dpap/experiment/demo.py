@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dpap.experiment.compare import compare
 from dpap.experiment.config import ExperimentConfig, load_config
+from dpap.experiment.costs import PICO
 from dpap.experiment.errors import UserError
 from dpap.experiment.grid import Row, plan
 from dpap.experiment.progress import Quiet
@@ -51,6 +52,7 @@ def demo_table(dense: Result, pruned: Result) -> str:
         ("parameters stored", lambda run: run.parameters, lambda value: f"{value:,.0f}"),
         ("MACs per image", lambda run: run.macs, lambda value: f"{value:,.0f}"),
         ("synaptic operations", lambda run: run.synaptic_operations, lambda value: f"{value:,.0f}"),
+        ("energy, counted", lambda run: run.picojoules, lambda value: quantity(value * PICO, "J")),
         ("energy, by (14), (15)", lambda run: run.energy, lambda value: quantity(value, "J")),
         ("training, first epochs", lambda run: run.first_seconds, lambda value: quantity(value, "s")),
         ("training, last epochs", lambda run: run.last_seconds, lambda value: quantity(value, "s")),

@@ -72,6 +72,8 @@ def finish(
         "protocol": config.protocol,
         "sparsity": kept["sparsity"],
         "timestep_sparsity": kept["timestep_sparsity"],
+        "target_of": kept["target_of"],
+        "achieved": kept["achieved"],
         "seconds_training": math.fsum(record["seconds"] for record in records),
         "model_bytes": folder.model.stat().st_size,
         "before": before,

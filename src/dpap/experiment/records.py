@@ -35,6 +35,8 @@ def epoch_record(
         "learning_rate": rate,
         "sparsity": report.sparsity if report is not None else 0.0,
         "timestep_sparsity": report.timestep_sparsity if report is not None else 0.0,
+        "target_of": report.target_of if report is not None else None,
+        "achieved": report.achieved if report is not None else None,
         "target": report.target if report is not None else None,
         "epsilon": report.epsilon if report is not None else {},
         "seconds": seconds,

@@ -43,7 +43,7 @@ class Result:
         weights: those that are not zero.
         macs, synaptic_operations: per sample.
         energy: joules, by (14) and (15).
-        picojoules: by the operations that are really done, where a run records them.
+        picojoules: by the operations that are really done.
         latency_seconds: of a batch of one.
         first_seconds, last_seconds: of training in an epoch, median of the first two and of the last five.
         seconds: of training in all.
@@ -74,7 +74,7 @@ class Result:
     macs: int
     synaptic_operations: float
     energy: float
-    picojoules: float | None
+    picojoules: float
     latency_seconds: float
     first_seconds: float
     last_seconds: float
@@ -135,7 +135,7 @@ def result(
         data=run.config.data.name,
         method=run.method,
         target=run.target,
-        target_of=getattr(run.config.pruning, "target_of", "weights"),
+        target_of=run.config.pruning.target_of,
         seed=run.seed,
         protocol=summary["protocol"],
         epochs=summary["epochs"],
@@ -145,7 +145,7 @@ def result(
         best_accuracy=summary["best_test_accuracy"],
         sparsity=summary["sparsity"],
         timestep_sparsity=summary["timestep_sparsity"],
-        achieved=summary.get("achieved", summary["sparsity"]) if run.config.prune else None,
+        achieved=summary["achieved"] if run.config.prune else None,
         converged=converged,
         seconds_to_converge=None
         if converged is None
@@ -155,7 +155,7 @@ def result(
         macs=after["macs"],
         synaptic_operations=after["synaptic_operations"],
         energy=after["energy"],
-        picojoules=after.get("picojoules"),
+        picojoules=after["picojoules"],
         latency_seconds=after["latency_seconds"],
         first_seconds=statistics.median(each["seconds"] for each in epochs[:2]),
         last_seconds=statistics.median(each["seconds"] for each in epochs[-5:]),

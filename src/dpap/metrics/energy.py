@@ -1,13 +1,7 @@
 """Energy: the paper's estimate, equations (14) and (15), and picojoules from counted operations."""
 
+from dpap.currencies import PICOJOULES_AC, PICOJOULES_MAC
 from dpap.metrics.synaptic import SynapticOperations
-
-PICOJOULES_MAC = 4.6
-"""One 32-bit float multiply (3.7) and add (0.9) in 45 nm: M. Horowitz, ISSCC 2014,
-doi 10.1109/ISSCC.2014.6757323."""
-
-PICOJOULES_AC = 0.9
-"""One 32-bit float add in 45 nm, from the same source."""
 
 
 def energy(flops: float, timesteps: int, per_operation: float = PICOJOULES_AC) -> float:
@@ -30,6 +24,7 @@ def pruned_energy(dense: float, weight_sparsity: float, timestep_sparsity: float
 def inference_picojoules(operations: SynapticOperations) -> float:
     """Energy of one sample's inference from counted operations, in picojoules.
 
-    Layers with spiking input add (AC), those with analogue input multiply and add (MAC).
+    Layers that spikes or counts of spikes enter add (AC), those with analogue input multiply and add (MAC); see
+    `LayerOperations.additions`. Reading memory, membranes and normalisation are not counted.
     """
     return operations.accumulates * PICOJOULES_AC + operations.multiplies * PICOJOULES_MAC

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.parametrize import is_parametrized
 
+from dpap.anatomy.grading import common_step, joint_step
+from dpap.currencies import adding_is_cheaper
 from dpap.metrics.layers import WeightLayer, evaluating, weight_layers
 
 
@@ -21,14 +23,23 @@ class LayerOperations:
         name: of the layer.
         per_sample: operations that one sample takes on average, all its timesteps together.
         spiking: whether every input was 0 or 1, so that an operation is an addition (accumulate) and needs no
-            multiplication. Average-pooled spikes are graded and count as not spiking.
+            multiplication.
         activity: share of the input values that were not zero.
+        additions: additions per sample that do the same without multiplying: one for each spike and weight, where
+            a value that counts spikes (pooled, or of several layers) stands for that many, with the pool's factor
+            folded into the weights; None where the input is analogue.
     """
 
     name: str
     per_sample: float
     spiking: bool
     activity: float
+    additions: float | None
+
+    @property
+    def adds(self) -> bool:
+        """Whether it is counted as additions: where they take less energy than multiplying."""
+        return adding_is_cheaper(self.per_sample, self.additions)
 
 
 @dataclass(frozen=True)
@@ -45,13 +56,13 @@ class SynapticOperations:
 
     @property
     def accumulates(self) -> float:
-        """Operations per sample of layers with spiking input."""
-        return math.fsum(layer.per_sample for layer in self.layers if layer.spiking)
+        """Additions per sample of the layers that are counted as additions."""
+        return math.fsum(layer.additions for layer in self.layers if layer.adds and layer.additions)
 
     @property
     def multiplies(self) -> float:
-        """Operations (multiply-accumulates) per sample of layers with analogue input."""
-        return math.fsum(layer.per_sample for layer in self.layers if not layer.spiking)
+        """Operations (multiply-accumulates) per sample of the others."""
+        return math.fsum(layer.per_sample for layer in self.layers if not layer.adds)
 
 
 class _Tally:
@@ -71,6 +82,8 @@ class _Tally:
         if layer.bias is not None:
             self.weights["layer.bias"] = merged.new_zeros(outputs)
         self.operations = 0.0
+        self.magnitude = 0.0
+        self.step = 0.0
         self.spiking = True
         self.nonzero = 0
         self.values = 0
@@ -78,12 +91,26 @@ class _Tally:
     def __call__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         arriving: Tensor = args[0] if args else kwargs["input"]
         present = arriving != 0
-        with torch.autocast(arriving.device.type, enabled=False):
-            products = functional_call(_Bare(layer), self.weights, (present.double(), *args[1:]))
-        self.operations += products.sum().item()
+        self.operations += self._met(layer, present, *args[1:])
+        self.step = joint_step(self.step, common_step(arriving))
+        if not math.isnan(self.step):
+            self.magnitude += self._met(layer, arriving.abs(), *args[1:])
         self.spiking = self.spiking and bool((~present | (arriving == 1)).all())
         self.nonzero += int(present.sum())
         self.values += present.numel()
+
+    @property
+    def additions(self) -> float | None:
+        """Steps of all inputs, times the weights that each met."""
+        if math.isnan(self.step):
+            return None
+        return self.magnitude / self.step if self.step else 0.0
+
+    def _met(self, layer: nn.Module, arriving: Tensor, *others: Any) -> float:
+        """Sum over the inputs of their value times the weights that each meets."""
+        with torch.autocast(arriving.device.type, enabled=False):
+            products: Tensor = functional_call(_Bare(layer), self.weights, (arriving.double(), *others))
+        return products.sum().item()
 
 
 class _Bare(nn.Module):
@@ -140,6 +167,7 @@ def synaptic_operations(
                 per_sample=tally.operations / samples,
                 spiking=tally.spiking and tally.values > 0,
                 activity=tally.nonzero / tally.values if tally.values else 0.0,
+                additions=None if tally.additions is None else tally.additions / samples,
             )
             for name, tally in tallies.items()
         ),

@@ -80,6 +80,9 @@ def sparsities(run: Run) -> Figure | None:
             axes, run.epochs, lambda e: e.timestep_sparsity, "timestep sparsity", color=GREEN, linewidth=1.6
         )
         labels.append((steps[-1], f"timesteps {percent(steps[-1])}", GREEN))
+    if run.currency:
+        saved = _line(axes, run.epochs, lambda e: e.achieved, "achieved", color=GOLD, linewidth=1.6)
+        labels += [(y, f"{run.currency} {percent(y)}", GOLD) for y in saved[-1:]]
     target = _line(
         axes, run.epochs, lambda e: e.target, "target", color=GOLD, linewidth=1.5, linestyle=(0, (3, 1.5))
     )

@@ -16,6 +16,8 @@ from dpap.report.records import Cost, Run, read_run
 from dpap.report.style import PALETTE, as_png, as_svg
 
 SECTIONS = ("learning", "structure", "survival", "survival_folded", "time")
+OF_SPIKES = ("synaptic_operations", "accumulates", "multiplies", "picojoules")
+"""Costs that spikes decide: those of a trained network compare with no untrained one's."""
 OPEN_LAYERS = 6
 """Survival figures that stand open; those of further layers are folded away."""
 
@@ -126,9 +128,13 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
         against = f"dense twin {words.accuracy(dense)}" if dense is not None else when
         tiles.append((words.accuracy(reached), "test accuracy", against))
     if run.prunes and (sparsity := words.reported_sparsity(run)) is not None:
-        targets = [epoch.target for epoch in run.epochs if epoch.target is not None]
+        targets = [epoch.target for epoch in run.epochs if epoch.target is not None and run.currency is None]
         against = f"scheduled {words.percent(targets[-1])}" if targets else "no target: what the rule let die"
+        against = f"the target is of the {run.currency}" if run.currency else against
         tiles.append((words.percent(sparsity), "of the weights died", against))
+    if run.currency and run.reported is not None:
+        due = f"scheduled {words.percent(run.reported.target)}"
+        tiles.append((words.percent(run.reported.achieved), f"of the {run.currency} saved", due))
     before, after = (run.summary.before, run.summary.after) if run.summary else (None, None)
     if before and after:
         operations = words.trained_operations(run)
@@ -191,16 +197,23 @@ def _costs(run: Run) -> list[CostRow]:
             "one sample, real spikes; ratio to the twin’s" if twin else "one sample, real spikes",
             words.count,
         ),
-        ("energy", "Energy", "one sample, by (14), (15)", _joules),
+        ("accumulates", "of these, additions", "spikes, and counts of spikes one by one", words.count),
+        ("multiplies", "of these, with multiplication", "analogue input", words.count),
+        ("picojoules", "Energy, counted", "one sample, of these operations in 45 nm", _picojoules),
+        ("energy", "Energy, by (14), (15)", "one sample, as the paper estimates it", _joules),
         ("latency_seconds", "Latency", "one sample", _seconds),
     ]
     table = []
     for key, name, note, write in quantities:
         old, new, dense = (_cost(cost, key) for cost in (before, after, twin))
         if old is not None or new is not None:
-            ratio = words.ratio(new, dense if key == "synaptic_operations" else old)
+            ratio = words.ratio(new, dense if key in OF_SPIKES else old)
             table.append(CostRow(name, note, write(old), write(new), ratio, write(dense)))
     return table
+
+
+def _picojoules(value: float | None) -> str:
+    return words.scaled(None if value is None else value * 1e-12, "J")
 
 
 def _joules(value: float | None) -> str:

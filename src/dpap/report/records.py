@@ -42,6 +42,8 @@ class Epoch:
     learning_rate: float | None
     sparsity: float | None
     timestep_sparsity: float | None
+    target_of: str | None
+    achieved: float | None
     target: float | None
     epsilon: dict[str, float]
     seconds: float | None
@@ -77,6 +79,9 @@ class Cost:
     weights: float | None
     macs: float | None
     synaptic_operations: float | None
+    accumulates: float | None
+    multiplies: float | None
+    picojoules: float | None
     energy: float | None
     latency_seconds: float | None
     layers: tuple[LayerCost, ...]
@@ -133,6 +138,13 @@ class Run:
         """The epoch whose network the protocol reports: a chosen one, or the last."""
         final = self.summary.final_epoch if self.summary is not None else None
         return next((epoch for epoch in self.epochs if epoch.epoch == final), self.last)
+
+    @property
+    def currency(self) -> str | None:
+        """What its target is a share of, where that is not its weights."""
+        if self.last is None or self.last.target is None or self.last.target_of in (None, "weights"):
+            return None
+        return str(self.last.target_of).replace("_", " ")
 
     @property
     def prunes(self) -> bool:
@@ -239,6 +251,8 @@ def _epoch(line: Fields) -> Epoch:
         learning_rate=line.number("learning_rate"),
         sparsity=line.number("sparsity"),
         timestep_sparsity=line.number("timestep_sparsity"),
+        target_of=line.text("target_of"),
+        achieved=line.number("achieved"),
         target=line.number("target"),
         epsilon={kind: value for kind in epsilon.values if (value := epsilon.number(kind)) is not None},
         seconds=line.number("seconds"),
@@ -296,7 +310,10 @@ def _summary(fields: Fields) -> Summary:
 def _cost(fields: Fields | None) -> Cost | None:
     if fields is None:
         return None
-    names = ("parameters", "weights", "macs", "synaptic_operations", "energy", "latency_seconds")
+    names = (
+        *("parameters", "weights", "macs", "synaptic_operations", "accumulates", "multiplies", "picojoules"),
+        *("energy", "latency_seconds"),
+    )
     layers = tuple(
         LayerCost(e.text("name") or "unnamed", e.whole("units"), e.whole("features"), e.whole("weights"))
         for e in fields.parts("layers")
