@@ -129,6 +129,9 @@ def test_what_a_baseline_cannot_do_is_refused() -> None:
     timesteps = dpap.PruningConfig(target=0.5, timestep_target=0.5, end_epoch=2)
     with pytest.raises(ValueError, match="prunes weights alone"):
         GradualMagnitude(model, images, None, timesteps)
+    macs = dpap.PruningConfig(target=0.5, target_of="macs", end_epoch=2)
+    with pytest.raises(ValueError, match="target of weights alone"):
+        GradualMagnitude(model, images, None, macs)
     with pytest.raises(ValueError, match="needs the optimizer"):
         GradientRewiring(model, images, None, CONFIG)
 
