@@ -8,7 +8,7 @@ def test_a_table_a_recipe_with_spreads_and_verdicts() -> None:
     results = [
         made("dense", 0, 0.90),
         made("dense", 1, 0.70),
-        made("dpap", 0, 0.91, 0.5),
+        made("dpap", 0, 0.91, 0.5, picojoules=1.5e3),
         made("dpap", 1, 0.73, 0.5, picojoules=2.5e3),
         made("dpap", 0, 0.5, 0.9, achieved=0.3, recipe="other"),
     ]
@@ -19,7 +19,7 @@ def test_a_table_a_recipe_with_spreads_and_verdicts() -> None:
     assert cells["accuracy %"] == f"82.00 ± {statistics.stdev([91, 73]):.2f}"
     assert cells["to dense"] == f"+2.00 ± {statistics.stdev([1, 3]):.2f}"
     assert cells["verdict"] == "tie"
-    assert cells["counted"] == "2.5 nJ"
+    assert cells["counted"] == "2 nJ"
     assert cells["training"] == "100%"
     assert "†" in text.split("## other")[1].split("|\n\n")[0]
     assert "protocol validation" in text.lower()
