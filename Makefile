@@ -25,6 +25,9 @@ bench: $(ready)
 	$(bin)/python benchmarks/neurons.py
 	$(bin)/python benchmarks/steps.py --network mnist
 	$(bin)/python benchmarks/steps.py --network cifar --rounds 5 --keep-memory
+	$(bin)/python benchmarks/shrinking.py --rounds 5 --keep-memory
+	$(bin)/python benchmarks/surgery.py --keep-memory
+	$(bin)/python benchmarks/growth.py --keep-memory
 
 clean:
 	rm -rf .venv build dist

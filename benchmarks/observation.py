@@ -9,19 +9,26 @@ between two observations. The share is of the bare step. `dpap.PruningConfig.obs
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from steps import NETWORKS, ours
-from timing import alternate, arguments_of, compared, report, text_table
+from timing import (
+    alternate,
+    arguments_of,
+    compared,
+    random_batch,
+    report,
+    set_up,
+    text_table,
+    training_step,
+)
+from torch import Tensor, nn
 
 import dpap
 
 
-def stepper(name: str, every: int | None, steps: int, device: torch.device) -> Callable[[], None]:
+def stepper(
+    model: nn.Module, images: Tensor, labels: Tensor, every: int | None, steps: int
+) -> Callable[[], None]:
     """So many training steps of a network, observed every n-th time or not at all."""
-    _, shape, batch = NETWORKS[name]
-    model = ours(name, device)
-    images = torch.rand(batch, *shape, device=device)
-    labels = torch.arange(batch, device=device) % 10
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     if every is not None:
         # the pruner lives as long as its hooks, which the network holds
@@ -31,9 +38,7 @@ def stepper(name: str, every: int | None, steps: int, device: torch.device) -> C
 
     def run() -> None:
         for _ in range(steps):
-            optimizer.zero_grad()
-            F.cross_entropy(model(images), labels).backward()
-            optimizer.step()
+            training_step(model, optimizer, images, labels)
 
     return run
 
@@ -44,15 +49,16 @@ def main() -> None:
     parser.add_argument("--network", choices=NETWORKS, nargs="+", default=list(NETWORKS))
     parser.add_argument("--every", type=int, nargs="+", default=[1, 4], help="observe every n-th batch")
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    device = torch.device(arguments.device)
+    device = set_up(arguments)
     results = {}
     rows = []
     for name in arguments.network:
+        _, shape, batch = NETWORKS[name]
+        images, labels = random_batch(batch, shape, device)
         for every in arguments.every:
             pair = {
-                "bare": stepper(name, None, every, device),
-                "observed": stepper(name, every, every, device),
+                "bare": stepper(ours(name, device), images, labels, None, every),
+                "observed": stepper(ours(name, device), images, labels, every, every),
             }
             told = compared(alternate(pair, arguments.rounds, device), "bare")
             cost = {key: 1 / told["observed"][key] - 1 for key in ("ratio", "low", "high")}

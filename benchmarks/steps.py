@@ -8,14 +8,23 @@ has no other. SpikingJelly and snnTorch are used as their tutorials do: the imag
 snnTorch steps its layers in a Python loop. Ratios are throughput over SpikingJelly's in float32.
 """
 
-import argparse
 import copy
 import json
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
-from timing import alternate, arguments_of, compared, in_a_process, peak_bytes, ratio_table, report, set_up
+from timing import (
+    alternate,
+    arguments_of,
+    compared,
+    in_a_process,
+    peak_bytes,
+    random_batch,
+    ratio_table,
+    report,
+    set_up,
+    training_step,
+)
 from torch import Tensor, nn
 
 import dpap
@@ -140,35 +149,18 @@ def pruned(network: SpikingNetwork, images: Tensor, labels: Tensor) -> SpikingNe
     optimizer = torch.optim.Adam(network.parameters())
     config = dpap.PruningConfig(target=0.6, start_epoch=0, end_epoch=1, synapses=False, compact="manual")
     pruner = dpap.Pruner(network, images[:8], optimizer, config)
-    _step(network, optimizer, images, labels)
+    training_step(network, optimizer, images, labels)
     pruner.step()
     pruner.compact()
     pruner.detach()
     return network
 
 
-def _step(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    images: Tensor,
-    labels: Tensor,
-    bfloat16: bool = False,
-) -> Tensor:
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
-        logits = network(images)
-    optimizer.zero_grad(set_to_none=True)
-    F.cross_entropy(logits.float(), labels).backward()
-    optimizer.step()
-    return logits
-
-
 def build(name: str, candidate: str, device: torch.device) -> Step:
     """A training step of one candidate of `CANDIDATES`."""
     options = candidate.split(", ")
     _, shape, batch = NETWORKS[name]
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand(batch, *shape, generator=generator).to(device)
-    labels = torch.randint(10, (batch,), generator=generator).to(device)
+    images, labels = random_batch(batch, shape, device)
     network: nn.Module = ours(name, device)
     if candidate == BASELINE:
         network = InSpikingJelly(network)
@@ -183,7 +175,7 @@ def build(name: str, candidate: str, device: torch.device) -> Step:
             module.compile_steps = "compiled" in options
     network.train()
     optimizer = torch.optim.Adam(network.parameters())
-    return lambda: _step(network, optimizer, images, labels, "bfloat16" in options)
+    return lambda: training_step(network, optimizer, images, labels, "bfloat16" in options)
 
 
 def check(name: str, device: torch.device) -> None:
@@ -193,7 +185,7 @@ def check(name: str, device: torch.device) -> None:
         AssertionError: they do not. (snnTorch normalises each timestep by itself and is checked without it.)
     """
     _, shape, batch = NETWORKS[name]
-    images = torch.rand(min(batch, 8), *shape, generator=torch.Generator().manual_seed(0)).to(device)
+    images, _ = random_batch(min(batch, 8), shape, device)
     network = ours(name, device).train()
     normalised = any(isinstance(module, nn.BatchNorm2d) for module in network)
     others = [InSpikingJelly(network)] + ([] if normalised else [InSnnTorch(network)])
@@ -208,13 +200,6 @@ def check(name: str, device: torch.device) -> None:
         torch.testing.assert_close(
             theirs / scale, gradient, rtol=1e-2, atol=1e-3 * gradient.abs().max().item()
         )
-
-
-def _peak(name: str, candidate: str, arguments: argparse.Namespace) -> float:
-    settings = ("--device", arguments.device, "--threads", str(arguments.threads))
-    if arguments.keep_memory:
-        settings = (*settings, "--keep-memory")
-    return in_a_process("--network", name, "--memory", candidate, *settings) / 2**20
 
 
 def main() -> None:
@@ -238,7 +223,7 @@ def main() -> None:
         alternate({each: build(name, each, device) for each in names}, arguments.rounds, device), BASELINE
     )
     for each in names:
-        rows[each]["peak MiB"] = _peak(name, each, arguments)
+        rows[each]["peak MiB"] = in_a_process(arguments, "--network", name, "--memory", each) / 2**20
     report(f"steps-{name}", arguments, {"candidates": rows}, [ratio_table(name, rows)])
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: alternating timing, peak memory, the machine, a table and a JSON file."""
+"""What the benchmarks share: a training step, alternating timing, peak memory, the machine, a table and a JSON file."""
 
 import argparse
 import ctypes
@@ -14,11 +14,49 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from dpap.experiment.machine import describe_machine, keep_freed_memory
 from dpap.experiment.tables import text_table
 
 Seconds = dict[str, list[float]]
+
+
+def training_step(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    bfloat16: bool = False,
+) -> Tensor:
+    """Forward, backward and the optimizer's step; returns the logits."""
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=bfloat16):
+        logits = network(images)
+    optimizer.zero_grad(set_to_none=True)
+    F.cross_entropy(logits.float(), labels).backward()
+    optimizer.step()
+    return logits
+
+
+def random_batch(batch: int, shape: tuple[int, int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Images [B, C, H, W] and labels [B] of ten classes, always the same."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(batch, *shape, generator=generator)
+    labels = torch.randint(10, (batch,), generator=generator)
+    return images.to(device), labels.to(device)
+
+
+def mover(tensor: Tensor) -> Callable[[], None]:
+    """What moves 24 bytes for each element of a float32 tensor, as a neuron's forward and backward must."""
+    target = torch.empty_like(tensor)
+
+    def move() -> None:
+        torch.add(tensor, tensor, out=target)  # 4 bytes in, 4 out
+        torch.add(tensor, target, out=target)  # 8 bytes in, 4 out
+        target.zero_()  # 4 bytes out
+
+    return move
 
 
 def alternate(candidates: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> Seconds:
@@ -100,9 +138,12 @@ def _resident(field: str) -> int:
     raise OSError(f"/proc/self/status has no {field}; memory is measured on Linux")
 
 
-def in_a_process(*arguments: str) -> Any:
-    """What this script prints as JSON when it is called with `arguments`."""
-    command = [sys.executable, sys.argv[0], *arguments]
+def in_a_process(arguments: argparse.Namespace, *own: str) -> Any:
+    """What this script prints as JSON when it is called with its `own` arguments, set up as this process is."""
+    settings = ["--device", arguments.device, "--threads", str(arguments.threads)]
+    if arguments.keep_memory:
+        settings.append("--keep-memory")
+    command = [sys.executable, sys.argv[0], *own, *settings]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 

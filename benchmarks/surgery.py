@@ -1,0 +1,136 @@
+"""How long pruning itself takes: finding the wiring, an epoch's end, and the removal of what died.
+
+    python benchmarks/surgery.py --keep-memory
+
+Each round builds a network anew, lets a `dpap.Pruner` find its wiring on 4 samples, and trains three short epochs
+while 60% of the weights die by whole units; what is worth it is removed at the epochs' ends (compact="auto"). A
+second network of the round loses the same share at once, by `compact()`. A training step is the median of those of
+the dense network in the same round.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from steps import NETWORKS, ours
+from timing import arguments_of, random_batch, report, set_up, synchronise, text_table, training_step
+
+import dpap
+
+EPOCHS, STEPS, MORE = 3, 3, 9
+"""Epochs until the target is met; timed training steps in each; steps on 2 samples after them.
+
+The latter are there because a removal has to be worth it: 12 batches an epoch pay for one where a ninth of the
+multiplications is saved.
+"""
+SAMPLES = 4
+"""Of the example inputs."""
+
+
+def timed(action: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
+    """What it returns, and seconds."""
+    synchronise(device)
+    start = time.perf_counter()
+    told = action()
+    synchronise(device)
+    return told, time.perf_counter() - start
+
+
+def life(name: str, device: torch.device, epochs: int, compact: str) -> dict[str, list[float]]:
+    """Seconds of everything in the life of one network."""
+    _, shape, batch = NETWORKS[name]
+    images, labels = random_batch(batch, shape, device)
+    model = ours(name, device).train()
+    optimizer = torch.optim.Adam(model.parameters())
+
+    def train() -> list[float]:
+        steps = [
+            timed(partial(training_step, model, optimizer, images, labels), device) for _ in range(STEPS)
+        ]
+        for _ in range(MORE if compact == "auto" else 0):
+            training_step(model, optimizer, images[:2], labels[:2])
+        return [taken for _, taken in steps]
+
+    config = dpap.PruningConfig(target=0.6, start_epoch=0, end_epoch=epochs, synapses=False, compact=compact)
+    pruner, staining = timed(lambda: dpap.Pruner(model, images[:SAMPLES], optimizer, config), device)
+    seconds: dict[str, list[float]] = {
+        "staining": [staining],
+        "training": [],
+        "step": [],
+        "removing step": [],
+    }
+    for epoch in range(epochs):
+        steps = train()
+        if epoch == 0:
+            seconds["training"] += steps[1:]
+        told, taken = timed(pruner.step, device)
+        seconds["step" if told.compacted is None else "removing step"].append(taken)
+    if compact == "manual":
+        _, removal = timed(pruner.compact, device)
+        seconds["compact"] = [removal]
+    return seconds
+
+
+def main() -> None:
+    """Run the rounds and report."""
+    parser = arguments_of(__doc__, rounds=5)
+    parser.add_argument("--network", choices=tuple(NETWORKS), default="cifar")
+    arguments = parser.parse_args()
+    name, device = arguments.network, set_up(arguments)
+    life(name, device, 1, "manual")
+    taken: dict[str, list[float]] = {}
+    multiples: dict[str, list[float]] = {}
+    for _ in range(arguments.rounds):
+        both = [life(name, device, EPOCHS, "auto"), life(name, device, 1, "manual")]
+        step = statistics.median(both[0]["training"] + both[1]["training"])
+        ends = both[0]["step"] + both[0]["removing step"]
+        told = {
+            "a training step": step,
+            "staining (Pruner)": both[0]["staining"][0],
+            "compact()": both[1]["compact"][0],
+            "staining + compact()": both[1]["staining"][0] + both[1]["compact"][0],
+            "step(), nothing removed": statistics.median(both[0]["step"] + both[1]["step"]),
+            "longest step(), auto": max(ends),
+        }
+        for each, value in told.items():
+            taken.setdefault(each, []).append(value)
+            multiples.setdefault(each, []).append(value / step)
+        taken.setdefault("removals, auto", []).append(len(both[0]["removing step"]))
+    removals = taken.pop("removals, auto")
+    rows = {}
+    for each, values in taken.items():
+        low, middle, high = statistics.quantiles(values, n=4)
+        rows[each] = {
+            "seconds": middle,
+            "low": low,
+            "high": high,
+            "longest": max(values),
+            "training_steps": statistics.median(multiples[each]),
+            "n": len(values),
+        }
+    lines = [
+        [
+            each,
+            f"{row['seconds']:.3f}",
+            f"{row['low']:.3f}-{row['high']:.3f}",
+            f"{row['longest']:.3f}",
+            f"{row['training_steps']:.2f}",
+            f"{row['n']}",
+        ]
+        for each, row in rows.items()
+    ]
+    head = [name, "seconds", "quartiles", "longest", "in training steps", "n"]
+    results = {
+        "rows": rows,
+        "removals_per_life": removals,
+        "epochs": EPOCHS,
+        "batches_per_epoch": STEPS + MORE,
+    }
+    report(f"surgery-{name}", arguments, results, [text_table(head, lines)])
+
+
+if __name__ == "__main__":
+    main()
