@@ -86,8 +86,9 @@ def removed(
     kept: Kept,
     optimizers: Sequence[Optimizer],
     example_inputs: Inputs,
+    double: bool = True,
 ) -> tuple[Callable[[], None], float]:
-    """Keep only what is kept, and compare.
+    """Keep only what is kept, and compare, in double precision or in that of the network.
 
     Returns:
         What puts everything back, and the largest difference that it made to an output.
@@ -96,7 +97,7 @@ def removed(
         CompactionError: where it is too large, or nothing runs; everything is put back then.
     """
     count = sum(wiring.projections[name].units - len(units) for name, units in kept.units.items())
-    with Witness(model, wiring, example_inputs) as witness:
+    with Witness(model, wiring, example_inputs, double) as witness:
         silent = witness.look()
         undo = keep_only(model, wiring, kept, optimizers)
         try:

@@ -10,6 +10,7 @@ from dpap.anatomy.nested import Inputs
 from dpap.surgery.compact import removed, what_remains
 from dpap.surgery.living import Living
 from dpap.surgery.silence import dead_tensors
+from dpap.surgery.slicing import Kept
 from dpap.surgery.witness import CompactionError, NothingFires
 
 
@@ -60,16 +61,28 @@ def _trial(
         for tensor, mask in dead:
             tensor.data.masked_fill_(mask, 0)
         try:
-            undo, _ = removed(model, wiring, kept, (), example_inputs)
-            undo()
-        except NothingFires:
-            return None
-        except CompactionError as error:
-            return str(error.__cause__ or error)
+            return _problem(model, wiring, kept, example_inputs)
         finally:
             for (tensor, _), data in zip(dead, before, strict=True):
                 tensor.data.copy_(data)
-    return None
+
+
+def _problem(model: nn.Module, wiring: Wiring, kept: Kept, example_inputs: Inputs) -> str | None:
+    """What goes wrong when only what is kept remains; everything is put back."""
+    # single precision is quick and almost always enough; where it is not, double precision decides
+    quick = all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    for double in (False, True) if quick else (True,):
+        problem = None
+        try:
+            undo, _ = removed(model, wiring, kept, (), example_inputs, double)
+            undo()
+        except NothingFires:
+            pass
+        except CompactionError as error:
+            problem = str(error.__cause__ or error)
+        if problem is None:
+            return None
+    return problem
 
 
 def _without_one_each(wiring: Wiring, projections: list[Projection]) -> Living:
