@@ -4,8 +4,8 @@
 
 Each round builds a network anew, lets a `dpap.Pruner` find its wiring on 4 samples, and trains three short epochs
 while 60% of the weights die by whole units; what is worth it is removed at the epochs' ends (compact="auto", weighed
-as after an epoch of 50,000 images). A second network of the round loses the same share at once, by `compact()`. A training step is the median of those of
-the dense network in the same round.
+as after an epoch of 50,000 images). A second network of the round loses the same share at once, by `compact()`. A
+training step is the median of those of the dense network in the same round.
 """
 
 import statistics
