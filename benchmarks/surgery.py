@@ -3,9 +3,9 @@
     python benchmarks/surgery.py --keep-memory
 
 Each round builds a network anew, lets a `dpap.Pruner` find its wiring on 4 samples, and trains three short epochs
-while 60% of the weights die by whole units; what is worth it is removed at the epochs' ends (compact="auto"). A
-second network of the round loses the same share at once, by `compact()`. A training step is the median of those of
-the dense network in the same round.
+while 60% of the weights die by whole units; what is worth it is removed at the epochs' ends (compact="auto", weighed
+as after an epoch of 50,000 images). A second network of the round loses the same share at once, by `compact()`. A
+training step is the median of those of the dense network in the same round.
 """
 
 import statistics
@@ -20,12 +20,9 @@ from timing import arguments_of, random_batch, report, set_up, synchronise, text
 
 import dpap
 
-EPOCHS, STEPS, MORE = 3, 3, 9
-"""Epochs until the target is met; timed training steps in each; steps on 2 samples after them.
-
-The latter are there because a removal has to be worth it: 12 batches an epoch pay for one where a ninth of the
-multiplications is saved.
-"""
+EPOCHS, STEPS = 3, 3
+IMAGES = 50_000
+"""Of a whole epoch: `step()` weighs a removal against what it saves in another, and is told of so many."""
 SAMPLES = 4
 """Of the example inputs."""
 
@@ -47,12 +44,10 @@ def life(name: str, device: torch.device, epochs: int, compact: str) -> dict[str
     optimizer = torch.optim.Adam(model.parameters())
 
     def train() -> list[float]:
-        steps = [
-            timed(partial(training_step, model, optimizer, images, labels), device) for _ in range(STEPS)
-        ]
-        for _ in range(MORE if compact == "auto" else 0):
-            training_step(model, optimizer, images[:2], labels[:2])
-        return [taken for _, taken in steps]
+        step = partial(training_step, model, optimizer, images, labels)
+        taken = [timed(step, device)[1] for _ in range(STEPS)]
+        pruner._recorder.presentations = IMAGES // batch
+        return taken
 
     config = dpap.PruningConfig(target=0.6, start_epoch=0, end_epoch=epochs, synapses=False, compact=compact)
     pruner, staining = timed(lambda: dpap.Pruner(model, images[:SAMPLES], optimizer, config), device)
@@ -83,10 +78,12 @@ def main() -> None:
     life(name, device, 1, "manual")
     taken: dict[str, list[float]] = {}
     multiples: dict[str, list[float]] = {}
+    removals: list[int] = []
     for _ in range(arguments.rounds):
         both = [life(name, device, EPOCHS, "auto"), life(name, device, 1, "manual")]
         step = statistics.median(both[0]["training"] + both[1]["training"])
         ends = both[0]["step"] + both[0]["removing step"]
+        removals.append(len(both[0]["removing step"]))
         told = {
             "a training step": step,
             "staining (Pruner)": both[0]["staining"][0],
@@ -98,8 +95,6 @@ def main() -> None:
         for each, value in told.items():
             taken.setdefault(each, []).append(value)
             multiples.setdefault(each, []).append(value / step)
-        taken.setdefault("removals, auto", []).append(len(both[0]["removing step"]))
-    removals = taken.pop("removals, auto")
     rows = {}
     for each, values in taken.items():
         low, middle, high = statistics.quantiles(values, n=4)
@@ -127,7 +122,7 @@ def main() -> None:
         "rows": rows,
         "removals_per_life": removals,
         "epochs": EPOCHS,
-        "batches_per_epoch": STEPS + MORE,
+        "batches_per_epoch": STEPS,
     }
     report(f"surgery-{name}", arguments, results, [text_table(head, lines)])
 
