@@ -2,7 +2,7 @@
 
     python benchmarks/surgery.py --keep-memory
 
-Each round builds a network anew, lets a `dpap.Pruner` find its wiring on 4 samples, and trains three short epochs
+Each round builds a network anew, lets a `dpap.Pruner` find its wiring on some samples, and trains three short epochs
 while 60% of the weights die by whole units; what is worth it is removed at the epochs' ends (compact="auto", weighed
 as after an epoch of 50,000 images). A second network of the round loses the same share at once, by `compact()`. A
 training step is the median of those of the dense network in the same round.
@@ -23,8 +23,6 @@ import dpap
 EPOCHS, STEPS = 3, 3
 IMAGES = 50_000
 """Of a whole epoch: `step()` weighs a removal against what it saves in another, and is told of so many."""
-SAMPLES = 4
-"""Of the example inputs."""
 
 
 def timed(action: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
@@ -36,7 +34,7 @@ def timed(action: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
     return told, time.perf_counter() - start
 
 
-def life(name: str, device: torch.device, epochs: int, compact: str) -> dict[str, list[float]]:
+def life(name: str, device: torch.device, samples: int, epochs: int, compact: str) -> dict[str, list[float]]:
     """Seconds of everything in the life of one network."""
     _, shape, batch = NETWORKS[name]
     images, labels = random_batch(batch, shape, device)
@@ -50,7 +48,7 @@ def life(name: str, device: torch.device, epochs: int, compact: str) -> dict[str
         return taken
 
     config = dpap.PruningConfig(target=0.6, start_epoch=0, end_epoch=epochs, synapses=False, compact=compact)
-    pruner, staining = timed(lambda: dpap.Pruner(model, images[:SAMPLES], optimizer, config), device)
+    pruner, staining = timed(lambda: dpap.Pruner(model, images[:samples], optimizer, config), device)
     seconds: dict[str, list[float]] = {
         "staining": [staining],
         "training": [],
@@ -73,14 +71,20 @@ def main() -> None:
     """Run the rounds and report."""
     parser = arguments_of(__doc__, rounds=5)
     parser.add_argument("--network", choices=tuple(NETWORKS), default="cifar")
+    parser.add_argument(
+        "--samples", type=int, default=4, help="of the example inputs that are given to Pruner"
+    )
     arguments = parser.parse_args()
     name, device = arguments.network, set_up(arguments)
-    life(name, device, 1, "manual")
+    life(name, device, arguments.samples, 1, "manual")
     taken: dict[str, list[float]] = {}
     multiples: dict[str, list[float]] = {}
     removals: list[int] = []
     for _ in range(arguments.rounds):
-        both = [life(name, device, EPOCHS, "auto"), life(name, device, 1, "manual")]
+        both = [
+            life(name, device, arguments.samples, EPOCHS, "auto"),
+            life(name, device, arguments.samples, 1, "manual"),
+        ]
         step = statistics.median(both[0]["training"] + both[1]["training"])
         ends = both[0]["step"] + both[0]["removing step"]
         removals.append(len(both[0]["removing step"]))
@@ -124,7 +128,7 @@ def main() -> None:
         "epochs": EPOCHS,
         "batches_per_epoch": STEPS,
     }
-    report(f"surgery-{name}", arguments, results, [text_table(head, lines)])
+    report(f"surgery-{name}-{arguments.samples}", arguments, results, [text_table(head, lines)])
 
 
 if __name__ == "__main__":
