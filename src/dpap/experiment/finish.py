@@ -7,7 +7,7 @@ from dpap.data import DataBundle
 from dpap.experiment.checkpoint import read_checkpoint
 from dpap.experiment.config import ExperimentConfig
 from dpap.experiment.costs import costs
-from dpap.experiment.learner import Learner, build_learner, build_model
+from dpap.experiment.learner import Learner, arrange, build_learner, build_model
 from dpap.experiment.loop import evaluate
 from dpap.experiment.losses import loss_function
 from dpap.experiment.progress import Quiet
@@ -52,11 +52,13 @@ def finish(
             progress.say(f"the dead stay in the network as zeros: {error}")
         pruner.detach()
     size = config.data.test_batch_size
+    arrange(learner.model, config.training)
     saved = evaluate(learner.model, data.test.batches(size), loss_of, device)
     save(learner.model, folder.model)
     fresh = build_model(config, data, device)
     before = costs(fresh, data, device, config.network.spiking)
     load(folder.model, fresh)
+    arrange(fresh, config.training)
     read = evaluate(fresh, data.test.batches(size), loss_of, device)
     if read != saved:
         raise RuntimeError(f"{folder.model} does not hold the network that was saved: {read} is not {saved}")

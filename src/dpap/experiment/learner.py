@@ -62,13 +62,6 @@ class Learner:
     pruner: Prunes | None
     device: torch.device
 
-    def arrange(self, training: TrainingConfig) -> None:
-        """Lay the weights out as the configuration asks; cutting them does not keep the layout."""
-        if training.channels_last:
-            for parameter in self.model.parameters():
-                if parameter.ndim == 4:
-                    parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-
     def state(self) -> dict[str, Any]:
         """Tensors and plain values that `restore` takes."""
         return {
@@ -123,6 +116,14 @@ def build_model(config: ExperimentConfig, data: DataBundle, device: torch.device
         if isinstance(module, SpikingNeuron):
             module.compile_steps = config.training.compile
     return model
+
+
+def arrange(model: nn.Module, training: TrainingConfig) -> None:
+    """Lay the weights out as the configuration asks, which is also how sums over them are rounded."""
+    if training.channels_last:
+        for parameter in model.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
 def build_optimizer(model: nn.Module, training: TrainingConfig) -> Optimizer:

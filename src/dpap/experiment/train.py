@@ -19,7 +19,7 @@ from dpap.experiment.checkpoint import copy_checkpoint, epoch_seed, read_checkpo
 from dpap.experiment.config import ExperimentConfig, load_config
 from dpap.experiment.errors import Diverged, UserError, blame
 from dpap.experiment.finish import finish
-from dpap.experiment.learner import Learner, build_learner, example_of
+from dpap.experiment.learner import Learner, arrange, build_learner, example_of
 from dpap.experiment.loop import evaluate, train_epoch
 from dpap.experiment.losses import loss_function
 from dpap.experiment.machine import choose_device, describe_machine, keep_freed_memory, repeatable
@@ -166,7 +166,7 @@ def _epoch(run: _Run, epoch: int) -> Record:
     steps = range((epoch - 1) * batches, epoch * batches)
     rates = [learning_rate(training, step, batches) for step in steps]
     progress.begin_epoch(epoch, training.epochs, batches)
-    learner.arrange(training)
+    arrange(learner.model, training)
     started = time.perf_counter()
     try:
         score = train_epoch(
