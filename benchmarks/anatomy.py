@@ -32,6 +32,7 @@ from dpap.anatomy.state import rest
 from dpap.metrics import macs, parameters
 from dpap.surgery import Living, Silence
 from dpap.surgery.compact import remove_dead
+from dpap.surgery.rehearsal import rehearse
 
 Row = dict[str, Any]
 
@@ -62,7 +63,7 @@ def measure(maker: Maker, rounds: int) -> Row:
         forward = partial(run, model, inputs)
         forward_bytes = peak_bytes(lambda: forward, cpu, steps=1)
         forward_seconds = median(timed(forward) for _ in range(max(rounds, 3)))
-    look = partial(find_wiring, model, inputs)
+    look = partial(look_at, model, inputs)
     row: Row = {
         "parameters": parameters(model),
         "macs": macs(model, *inputs) // samples,
@@ -96,6 +97,13 @@ def measure(maker: Maker, rounds: int) -> Row:
     row["macs_after"] = macs(model, *inputs) // samples
     row["difference"], row["precision"] = difference(silent, model, inputs)
     return row
+
+
+def look_at(model: nn.Module, inputs: tuple[Tensor, ...]) -> Wiring:
+    """The wiring as `dpap.Pruner` finds it: what a trial removal shows is part of it."""
+    wiring = find_wiring(model, inputs)
+    rehearse(model, wiring, inputs)
+    return wiring
 
 
 def depthwise_weights(wiring: Wiring, living: Living) -> int:
