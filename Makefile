@@ -21,10 +21,11 @@ format: $(ready)
 	$(bin)/ruff check --fix
 	$(bin)/ruff format
 
-bench: $(ready)
+bench: $(ready) $(frameworks)
 	$(bin)/python benchmarks/neurons.py
-	$(bin)/python benchmarks/steps.py --network mnist
+	$(bin)/python benchmarks/steps.py --network mnist --keep-memory
 	$(bin)/python benchmarks/steps.py --network cifar --rounds 5 --keep-memory
+	$(bin)/python benchmarks/observation.py --rounds 5 --keep-memory
 	$(bin)/python benchmarks/shrinking.py --rounds 5 --keep-memory
 	$(bin)/python benchmarks/surgery.py --keep-memory
 	$(bin)/python benchmarks/growth.py --keep-memory
