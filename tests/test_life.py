@@ -219,9 +219,10 @@ UNPROTECTED = dpap.Decay(epsilon=1.0, eta=12.0, beta=1.0, protection=0.0)
         {"trace_decay": 1.0},
         {"trace_decay": 0.0},
         {"gamma": 0.0},
+        {"normalisation": "rank"},
         {"conv": UNPROTECTED, "neuron": UNPROTECTED, "synapse": UNPROTECTED},
     ],
-    ids=["no trace", "last spike only", "no memory of survival", "no protection"],
+    ids=["no trace", "last spike only", "no memory of survival", "ranks", "no protection"],
 )
 def test_parts_of_the_method_can_be_switched_off(ablated: dict[str, Any]) -> None:
     plain = dpap.PruningConfig(target=0.6, end_epoch=3, start_epoch=0, observe_every=1)

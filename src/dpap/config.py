@@ -65,7 +65,8 @@ class PruningConfig:
             refuses it warns, once, and they stay as zeros), "manual" leaves it to `Pruner.compact()`.
         trace_decay: tau of equation (1), the paper's; 1 counts activity without forgetting any.
         gamma: what remains of survival after an epoch (11), the paper's; 0 lets each epoch decide alone.
-        clip: quantile of a layer's importances from which on all count as 1 in (9); 1.0 is plain min-max.
+        normalisation: of importances within a layer, for (9): "linear", the paper's, or "rank", ours.
+        clip: quantile of a layer's importances from which on all count as 1 where (9) is linear; 1.0 is min-max.
         conv, neuron, synapse, timestep: constants of conv channels, fully connected neurons, their
             synapses, and neuron-timesteps. Protection is the paper's C (5 conv, 2 fc); epsilon, eta and `clip` are
             those of the released code (eta 12 for all), timesteps take the convolution's epsilon; beta is ours.
@@ -90,6 +91,7 @@ class PruningConfig:
     compact: Literal["manual", "auto"] = "manual"
     trace_decay: float = 0.5
     gamma: float = 0.999
+    normalisation: Literal["linear", "rank"] = "linear"
     clip: float = 0.75
     conv: Decay = field(default_factory=lambda: Decay(epsilon=0.65, eta=12.0, beta=1.0, protection=5.0))
     neuron: Decay = field(default_factory=lambda: Decay(epsilon=1.5, eta=12.0, beta=1.0, protection=2.0))
@@ -99,6 +101,8 @@ class PruningConfig:
     def __post_init__(self) -> None:
         if self.criterion not in CRITERIA:
             raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}; got {self.criterion!r}")
+        if self.normalisation not in ("linear", "rank"):
+            raise ValueError(f"normalisation must be linear or rank; got {self.normalisation!r}")
         for name in ("trace_decay", "gamma"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is the share that is kept, in [0, 1]; got {getattr(self, name)}")

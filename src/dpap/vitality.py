@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from dpap.config import Decay, PruningConfig
 from dpap.plasticity import CRITERIA, Evidence, Memory
-from dpap.plasticity.survival import critical_epsilon, growth, survive
+from dpap.plasticity.survival import critical_epsilon, growth, normalise, ranked, survive
 
 
 @dataclass
@@ -79,9 +80,9 @@ def importances(
         "synapses": criterion.synapse_importance,
         "timesteps": criterion.timestep_importance,
     }
+    mapped = ranked if config.normalisation == "rank" else partial(normalise, quantile=config.clip)
     return {
-        part: criterion.normalise(measure[part](evidence), living, config.clip)
-        for part, living in alive.items()
+        part: criterion.normalise(measure[part](evidence), living, mapped) for part, living in alive.items()
     }
 
 

@@ -11,6 +11,7 @@ from dpap.plasticity import (
     exponential_decay,
     growth,
     normalise,
+    ranked,
     staircase_decay,
     survive,
 )
@@ -69,6 +70,38 @@ def test_normalise_ignores_scale_and_offset(importance, quantile, scale, offset)
     alive = torch.ones_like(importance, dtype=torch.bool)
     moved = normalise(importance * scale + offset, alive, quantile)
     assert torch.allclose(moved, normalise(importance, alive, quantile), rtol=0, atol=1e-12)
+
+
+@given(layers())
+def test_ranked_counts_the_living_below_and_half_of_its_equals(layer):
+    importance, alive = layer
+    living = importance[alive].tolist()
+    others = max(len(living) - 1, 1)
+    slow = [
+        (sum(other < each for other in living) + (sum(other == each for other in living) - 1) / 2) / others
+        for each in living
+    ]
+    if len(living) == 1:
+        slow = [0.5]
+    result = ranked(importance, alive)
+    assert np.allclose(result[alive].numpy(), slow, rtol=0, atol=1e-12)
+    assert not result[~alive].any()
+
+
+@given(layers())
+def test_ranked_ignores_every_increasing_map_and_what_the_dead_hold(layer):
+    importance, alive = layer
+    bent = torch.where(importance > 0, importance * 8, importance / 2)
+    haunted = torch.where(alive, bent, math.nan)
+    assert torch.equal(ranked(haunted, alive), ranked(importance, alive))
+
+
+@pytest.mark.parametrize("mapped", [normalise, ranked])
+def test_what_is_not_finite_is_refused_only_of_the_living(mapped):
+    importance = torch.tensor([1.0, math.inf, 2.0])
+    mapped(importance, torch.tensor([True, False, True]))
+    with pytest.raises(ValueError, match="lower the learning rate"):
+        mapped(importance, torch.tensor([True, True, True]))
 
 
 def test_normalise_of_matrices_ties_and_nobody():

@@ -12,6 +12,7 @@ from dpap.plasticity.survival import (
     exponential_decay,
     growth,
     normalise,
+    ranked,
     staircase_decay,
     survive,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "normalise",
     "population_activity",
     "potentiation",
+    "ranked",
     "running_traces",
     "sliding_threshold",
     "spines",

@@ -18,12 +18,7 @@ def normalise(
     Raises:
         ValueError: the importance of something living is not a finite number.
     """
-    living = importance[alive]
-    if not living.isfinite().all():
-        raise ValueError(
-            f"importance must be finite; got {int((~living.isfinite()).sum())} of {living.numel()} living "
-            "values that are not: the activity has overflowed; lower the learning rate"
-        )
+    living = _finite(importance[alive])
     if living.numel() == 0:
         return torch.zeros_like(importance)
     low = living.min()
@@ -31,6 +26,34 @@ def normalise(
     if high <= low:
         return alive * torch.full_like(importance, 0.5)
     return torch.where(alive, ((importance - low) / (high - low)).clamp(0, 1), 0)
+
+
+def ranked(importance: Float[Tensor, "*unit"], alive: Bool[Tensor, "*unit"]) -> Float[Tensor, "*unit"]:
+    """Importance mapped to its rank over the living, from 0 (the least) to 1: ours, in the place of (9)'s linear map.
+
+    Equals share the mean of their ranks, one alone has 0.5; the dead are 0. However skewed a criterion's values are,
+    the same share of every layer lies below a given value, so that no layer dies before the others for its skew.
+
+    Raises:
+        ValueError: the importance of something living is not a finite number.
+    """
+    living = _finite(importance[alive])
+    result = torch.zeros_like(importance)
+    if living.numel():
+        _, place, counts = living.unique(return_inverse=True, return_counts=True)
+        last = counts.cumsum(0)
+        middle = (2 * last - counts - 1).to(importance.dtype) / 2
+        result[alive] = middle[place] / (living.numel() - 1) if living.numel() > 1 else middle[place] + 0.5
+    return result
+
+
+def _finite(living: Float[Tensor, " unit"]) -> Float[Tensor, " unit"]:
+    if not living.isfinite().all():
+        raise ValueError(
+            f"importance must be finite; got {int((~living.isfinite()).sum())} of {living.numel()} living "
+            "values that are not: the activity has overflowed; lower the learning rate"
+        )
+    return living
 
 
 def _quantile(values: Float[Tensor, " unit"], quantile: float) -> Float[Tensor, ""]:

@@ -1,7 +1,9 @@
+from functools import partial
+
 import pytest
 import torch
 
-from dpap.plasticity import CRITERIA
+from dpap.plasticity import CRITERIA, normalise
 from support.evidence import evidence, rand
 
 RANDOM = CRITERIA["random"]
@@ -39,4 +41,5 @@ def test_it_is_uniform():
 
 def test_nothing_is_clipped():
     importance, alive = torch.tensor([0.0, 0.25, 0.5, 1.0]), torch.ones(4, dtype=torch.bool)
-    assert RANDOM.normalise(importance, alive, 0.75).tolist() == importance.tolist()
+    clipped = partial(normalise, quantile=0.75)
+    assert RANDOM.normalise(importance, alive, clipped).tolist() == importance.tolist()

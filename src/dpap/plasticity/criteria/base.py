@@ -14,6 +14,9 @@ from dpap.plasticity.survival import exponential_decay, normalise
 from dpap.plasticity.timesteps import timestep_importance
 from dpap.plasticity.traces import running_traces
 
+Normalisation = Callable[[Tensor, Tensor], Tensor]
+"""Maps importance [*unit] to [0, 1] over the living [*unit]."""
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -144,10 +147,13 @@ class Criterion(ABC):
         return timesteps_of(evidence.memory)
 
     def normalise(
-        self, importance: Float[Tensor, "*unit"], alive: Bool[Tensor, "*unit"], clip: float = 1.0
+        self,
+        importance: Float[Tensor, "*unit"],
+        alive: Bool[Tensor, "*unit"],
+        mapped: Normalisation = normalise,
     ) -> Float[Tensor, "*unit"]:
-        """Importance mapped to [0, 1] within its layer, as (9) takes it; 1 from the quantile `clip` on."""
-        return normalise(importance, alive, clip)
+        """Importance mapped to [0, 1] within its layer, as (9) takes it, in the way that was asked for."""
+        return mapped(importance, alive)
 
     def decay(self, epoch: int, eta: float) -> float:
         """Weight of the change of survival in (11) at an epoch, counted from 0."""

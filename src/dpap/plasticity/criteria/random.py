@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dpap.plasticity.criteria.base import Criterion, Evidence, synapses_of, timesteps_of
+from dpap.plasticity.criteria.base import Criterion, Evidence, Normalisation, synapses_of, timesteps_of
 from dpap.plasticity.memory import Memory
 from dpap.plasticity.survival import normalise
 
@@ -47,7 +47,10 @@ class Random(Criterion):
         return _drawn(evidence, "timesteps", timesteps_of(evidence.memory))
 
     def normalise(
-        self, importance: Float[Tensor, "*unit"], alive: Bool[Tensor, "*unit"], clip: float = 1.0
+        self,
+        importance: Float[Tensor, "*unit"],
+        alive: Bool[Tensor, "*unit"],
+        mapped: Normalisation = normalise,
     ) -> Float[Tensor, "*unit"]:
         # never clipped: what is drawn has no outliers, and a quarter of equals would be told apart by something else
         return normalise(importance, alive)

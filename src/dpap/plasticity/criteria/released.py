@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dpap.plasticity.criteria.base import Evidence
+from dpap.plasticity.criteria.base import Evidence, Normalisation
 from dpap.plasticity.criteria.bcm_without_spines import BcmWithoutSpines
 from dpap.plasticity.memory import Memory
 from dpap.plasticity.survival import normalise, staircase_decay
@@ -48,7 +48,10 @@ class Released(BcmWithoutSpines):
         return normalise(memory.units, everyone) * normalise(memory.activity, everyone)
 
     def normalise(
-        self, importance: Float[Tensor, "*unit"], alive: Bool[Tensor, "*unit"], clip: float = 1.0
+        self,
+        importance: Float[Tensor, "*unit"],
+        alive: Bool[Tensor, "*unit"],
+        mapped: Normalisation = normalise,
     ) -> Float[Tensor, "*unit"]:
         # always at the 75th percentile, whatever is asked for
         return normalise(importance, torch.ones_like(alive), quantile=0.75)
