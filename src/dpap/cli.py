@@ -130,7 +130,12 @@ def _parser() -> tuple[ArgumentParser, dict[str, tuple[ArgumentParser, Command]]
     made.add_argument(
         "--targets", type=list[float], default=[], help="of methods that prune; else the recipe's own"
     )
-    made.add_argument("--seeds", type=list[int], default=[0, 1, 2], help="each method once per seed")
+    made.add_argument(
+        "--seeds",
+        type=list[int],
+        default=[0, 1, 2],
+        help="each method once per seed; with data.folds, each its own fold",
+    )
     made.add_argument("--dry-run", action="store_true", help="only list the runs and how far they are")
     made.add_argument("--overwrite", action="store_true", help="begin again")
     _quiet_flag(made)

@@ -37,6 +37,35 @@ def test_runs_are_paired_and_the_dense_twin_comes_first(tiny: Any, tmp_path: Pat
     assert len({run.config.folder for run in runs}) == len(runs)
 
 
+def test_targets_of_different_things_are_different_runs_with_one_dense_twin(
+    tiny: Any, tmp_path: Path
+) -> None:
+    config = tiny()
+    rows = [
+        Row("tiny", replace(config, pruning=replace(config.pruning, target_of=of)), ["dpap"], [0.4], [0])
+        for of in ("weights", "macs")
+    ]
+    assert [(str(run), run.config.folder.name) for run in plan(rows, tmp_path)] == [
+        ("tiny: dense, seed 0", "dense-seed0"),
+        ("tiny: dpap 0.4, seed 0", "dpap-0.4-seed0"),
+        ("tiny: dpap 0.4 macs, seed 0", "dpap-0.4-macs-seed0"),
+    ]
+
+
+def test_as_many_seeds_as_folds_test_on_every_sample(tiny: Any, tmp_path: Path) -> None:
+    config = tiny()
+    config = replace(config, data=replace(config.data, folds=3, fold=1))
+    runs = plan([Row("tiny", config, ["dpap"], [0.4], [0, 1, 2])], tmp_path)
+    assert [(run.seed, run.config.data.fold) for run in runs] == [
+        (0, 1),
+        (0, 1),
+        (1, 2),
+        (1, 2),
+        (2, 0),
+        (2, 0),
+    ]
+
+
 def test_rows_of_a_grid(tmp_path: Path) -> None:
     path = write(
         tmp_path,

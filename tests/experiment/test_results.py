@@ -11,7 +11,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     results = [made("dense", 0, 1 / 3), made("dpap", 1, 0.1, 0.6, converged=7, seconds_to_converge=1e-3)]
     (tmp_path / "results.csv").write_text(as_csv(Result, results))
     assert read_csv(Result, tmp_path / "results.csv") == results
-    epochs = [EpochResult("a, b", "dpap", None, 0, 1, 0.5, None, 0.1, 0.0, 12, 0.25)]
+    epochs = [EpochResult("a, b", "dpap", None, "weights", 0, 1, 0.5, None, 0.1, 0.0, 12, 0.25)]
     (tmp_path / "epochs.csv").write_text(as_csv(EpochResult, epochs))
     assert read_csv(EpochResult, tmp_path / "epochs.csv") == epochs
 

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -75,3 +76,20 @@ def test_one_seed_ties_with_nothing_but_its_equal() -> None:
 def test_without_a_dense_twin_there_is_no_difference() -> None:
     (group,) = groups([made("dpap", 0, 0.9, 0.5)])["digits"]
     assert group.to_dense is None and group.time is None and group.deviation(lambda run: run.accuracy) is None
+
+
+def test_shares_of_different_things_are_not_compared_with_each_other() -> None:
+    results = [made("dense", 0, 0.9)]
+    for method, of, reached in (
+        ("dpap", "weights", 0.8),
+        ("dpap", "macs", 0.9),
+        ("units_random", "macs", 0.7),
+    ):
+        results.append(replace(made(method, 0, reached, 0.5), target_of=of))
+    table = groups(results)["digits"]
+    assert [(group.first.method, group.target, group.best) for group in table] == [
+        ("dense", (None, "weights"), False),
+        ("dpap", (0.5, "weights"), False),
+        ("dpap", (0.5, "macs"), True),
+        ("units_random", (0.5, "macs"), False),
+    ]

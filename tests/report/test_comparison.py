@@ -20,7 +20,7 @@ RESULTS = [
 ]
 EPOCHS = [
     EpochResult(
-        each.recipe, each.method, each.target, each.seed, epoch, each.accuracy - 0.3 / epoch, None,
+        each.recipe, each.method, each.target, each.target_of, each.seed, epoch, each.accuracy - 0.3 / epoch, None,
         each.sparsity * epoch / 3, 0.0, int(900 * (1 - each.sparsity * epoch / 3)), 1.0,
     )
     for each in RESULTS

@@ -20,7 +20,7 @@ RESULTS = [
 ]
 TABLE = groups(RESULTS)["digits"]
 EPOCHS = [
-    EpochResult("digits", each.method, each.target, each.seed, epoch, 0.1 * epoch + 0.1 * each.seed, None, 0.0, 0.0,
+    EpochResult("digits", each.method, each.target, each.target_of, each.seed, epoch, 0.1 * epoch + 0.1 * each.seed, None, 0.0, 0.0,
                 900 - 100 * epoch, 1.0)
     for each in RESULTS
     for epoch in (1, 2, 3)
@@ -53,9 +53,9 @@ def test_epochs_to_converge_say_how_many_seeds_did() -> None:
 
 
 def test_differences_carry_their_verdict() -> None:
-    said = texts(figures.differences(TABLE, 0.5))
+    said = texts(figures.differences(TABLE, (0.5, "weights")))
     assert said == ["+0.00 tie", "−8.00 tie"]
-    assert figures.differences(TABLE, 0.9) is None
+    assert figures.differences(TABLE, (0.9, "weights")) is None
 
 
 def test_a_line_for_every_method_of_them_all() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from dpap.data import DataConfig
 from dpap.experiment.config import ExperimentConfig, load_config, overridden
 from dpap.experiment.errors import UserError, blame
 from dpap.experiment.methods import DENSE, check_methods, configured
@@ -25,7 +26,7 @@ class Row:
         config: the recipe.
         methods: of METHODS; the dense twin is run whether named or not.
         targets: of every method that prunes; without any, the recipe's own.
-        seeds: each method and target once for each.
+        seeds: each method and target once for each; where data are cut into folds, each tests on its own.
         folder: below the comparison's; holds the run folders.
     """
 
@@ -44,7 +45,7 @@ class Planned:
     Attributes:
         recipe: of its row.
         method: of METHODS.
-        target: share of the weights that is to die; None of the dense twin, and where no target is set.
+        target: share that is to die; None of the dense twin, and where no target is set.
         seed: of everything random.
         config: all of it; its folder is that of the run.
         dense: folder of its dense twin.
@@ -57,9 +58,19 @@ class Planned:
     config: ExperimentConfig
     dense: Path
 
+    @property
+    def target_of(self) -> str:
+        """What the target is a share of."""
+        return self.config.pruning.target_of
+
     def __str__(self) -> str:
-        target = "" if self.target is None else f" {self.target:g}"
-        return f"{self.recipe}: {self.method}{target}, seed {self.seed}"
+        return f"{self.recipe}: {self.method}{share_of(self.target, self.target_of, ' ')}, seed {self.seed}"
+
+
+def share_of(target: float | None, target_of: str, join: str) -> str:
+    """A target in words, behind what joins them: " 0.9", " 0.6 macs"; nothing where none was set."""
+    words = ["" if target is None else f"{target:g}", "" if target_of == "weights" else target_of]
+    return "".join(join + word for word in words if word)
 
 
 def plan(rows: Sequence[Row], folder: Path) -> list[Planned]:
@@ -81,16 +92,22 @@ def plan(rows: Sequence[Row], folder: Path) -> list[Planned]:
                     made.append((method, configured(row.config, method, target)))
         for seed, (method, config) in itertools.product(row.seeds, made):
             died = config.pruning.target
-            name = f"{method}{'' if died is None else f'-{died:g}'}-seed{seed}"
+            name = f"{method}{share_of(died, config.pruning.target_of, '-')}-seed{seed}"
             place = folder / row.folder
             with blame(f"{row.recipe}"):
-                run = replace(config, name=name, seed=seed, out=str(place / name))
+                data = turned(config.data, seed)
+                run = replace(config, name=name, seed=seed, data=data, out=str(place / name))
             planned = Planned(row.recipe, method, died, seed, run, place / f"{DENSE}-seed{seed}")
             if runs.setdefault(run.folder, planned).config != run:
                 raise UserError(
                     f"{planned} is planned twice, with two configurations; give one of the rows another `name`"
                 )
     return list(runs.values())
+
+
+def turned(data: DataConfig, seed: int) -> DataConfig:
+    """Data in which every seed tests on a fold of its own, where there are folds: as many seeds test on all samples."""
+    return replace(data, fold=(data.fold + seed) % data.folds) if data.folds else data
 
 
 def comparable(config: ExperimentConfig, protocol_given: bool) -> ExperimentConfig:

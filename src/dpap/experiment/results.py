@@ -88,7 +88,7 @@ class EpochResult:
     """One epoch of one run, a line of epochs.csv.
 
     Attributes:
-        recipe, method, target, seed: as in Result.
+        recipe, method, target, target_of, seed: as in Result.
         epoch: from 1.
         accuracy, validation_accuracy: on the test and the validation split.
         sparsity, timestep_sparsity: dead share.
@@ -99,6 +99,7 @@ class EpochResult:
     recipe: str
     method: str
     target: float | None
+    target_of: str
     seed: int
     epoch: int
     accuracy: float
@@ -135,7 +136,7 @@ def result(
         data=run.config.data.name,
         method=run.method,
         target=run.target,
-        target_of=run.config.pruning.target_of,
+        target_of=run.target_of,
         seed=run.seed,
         protocol=summary["protocol"],
         epochs=summary["epochs"],
@@ -171,6 +172,7 @@ def _epoch(run: Planned, record: Record, summary: Record) -> EpochResult:
         recipe=run.recipe,
         method=run.method,
         target=run.target,
+        target_of=run.target_of,
         seed=run.seed,
         epoch=record["epoch"],
         accuracy=record["test_accuracy"],

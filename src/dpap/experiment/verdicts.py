@@ -16,6 +16,10 @@ STUDENT_T = (
 MISSED = 0.01  # a method that prunes this much less than its target is not compared with those that met it
 
 
+Target = tuple[float | None, str]
+"""The share that was to die, and of what."""
+
+
 @dataclass(frozen=True)
 class Difference:
     """Differences of pairs.
@@ -37,7 +41,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Group:
-    """The runs of one recipe, method and target, over the seeds: a line of the table.
+    """The runs of one recipe, method and target (of one kind), over the seeds: a line of the table.
 
     Attributes:
         results: one a seed.
@@ -54,6 +58,11 @@ class Group:
     best: bool
 
     @property
+    def target(self) -> Target:
+        """What they were to prune."""
+        return target_of(self.first)
+
+    @property
     def first(self) -> Result:
         """Any of the runs, for what they have in common."""
         return self.results[0]
@@ -65,6 +74,11 @@ class Group:
     def deviation(self, value: Callable[[Result], float]) -> float | None:
         """Sample standard deviation over the seeds; None of a single one."""
         return statistics.stdev(map(value, self.results)) if len(self.results) > 1 else None
+
+
+def target_of(result: Result) -> Target:
+    """What a run was to prune."""
+    return result.target, result.target_of
 
 
 def difference(values: Sequence[float]) -> Difference:
@@ -92,13 +106,16 @@ def groups(results: Sequence[Result]) -> dict[str, list[Group]]:
     for recipe in dict.fromkeys(each.recipe for each in results):
         own = [each for each in results if each.recipe == recipe]
         dense = {each.seed: each for each in own if each.method == DENSE}
-        by_line: dict[tuple[str, float | None], list[Result]] = {}
+        by_line: dict[tuple[str, Target], list[Result]] = {}
         for each in own:
-            by_line.setdefault((each.method, each.target), []).append(each)
-        targets = list(dict.fromkeys(each.target for each in own if each.method != DENSE))
+            by_line.setdefault((each.method, target_of(each)), []).append(each)
+        kinds = list(dict.fromkeys(each.target_of for each in own))
+        targets = list(dict.fromkeys(target_of(each) for each in own if each.method != DENSE))
         table = [_group(runs, dense, False) for (method, _), runs in by_line.items() if method == DENSE]
-        for target in sorted(targets, key=lambda value: -1.0 if value is None else value):
-            lines = [runs for (method, of), runs in by_line.items() if method != DENSE and of == target]
+        for target in sorted(targets, key=lambda each: (kinds.index(each[1]), each[0] or 0.0)):
+            lines = [
+                runs for (method, to_die), runs in by_line.items() if method != DENSE and to_die == target
+            ]
             best = _best(lines)
             table += [_group(runs, dense, any(runs is each for each in best)) for runs in lines]
         tables[recipe] = table

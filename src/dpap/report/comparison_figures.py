@@ -10,7 +10,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from dpap.experiment.methods import DENSE
 from dpap.experiment.results import EpochResult
-from dpap.experiment.verdicts import Group
+from dpap.experiment.verdicts import Group, Target
 from dpap.report.figures import look_closer
 from dpap.report.style import (
     BLUE,
@@ -66,7 +66,7 @@ def weights_alive(table: Sequence[Group], epochs: Sequence[EpochResult]) -> Figu
 @styled
 def accuracy_by_pruning(table: Sequence[Group]) -> Figure | None:
     """Accuracy of each method against the share of weights that it pruned."""
-    methods = list(dict.fromkeys(group.first.method for group in table if group.first.method != DENSE))
+    methods = list(dict.fromkeys(map(_line, (group for group in table if group.first.method != DENSE))))
     if not methods:
         return None
     subtitle = f"test data, {_protocol(table)}; {_seeds(table)}"
@@ -82,7 +82,7 @@ def accuracy_by_pruning(table: Sequence[Group]) -> Figure | None:
     for index, method in enumerate(methods):
         line, colour = STYLES[index % len(STYLES)]
         own = sorted(
-            (group for group in table if group.first.method == method),
+            (group for group in table if _line(group) == method),
             key=lambda group: group.mean(lambda run: run.sparsity),
         )
         means, deviations = zip(*map(_accuracy, own), strict=True)
@@ -135,16 +135,14 @@ def convergence(table: Sequence[Group]) -> Figure | None:
 
 
 @styled
-def differences(table: Sequence[Group], target: float | None) -> Figure | None:
+def differences(table: Sequence[Group], target: Target) -> Figure | None:
     """Accuracy of every method at one target less that of its dense twin, with the 95% interval of the mean."""
     own = [
-        (group, group.to_dense)
-        for group in table
-        if group.to_dense is not None and group.first.target == target
+        (group, group.to_dense) for group in table if group.to_dense is not None and group.target == target
     ]
     if not own:
         return None
-    at = "" if target is None else f", target {100 * target:g}%"
+    at = f", target{_percent(target)}" if target[0] is not None else ""
     axes = _bars(
         f"Beside the dense twin{at}",
         "points of accuracy, paired; bars: 95% interval, dots: seeds",
@@ -192,7 +190,11 @@ def _lines(
         first, seeds = group.first, {run.seed for run in group.results}
         own: dict[int, list[float]] = {}
         for each in epochs:
-            if (each.method, each.target) == (first.method, first.target) and each.seed in seeds:
+            if (
+                each.method == first.method
+                and each.seed in seeds
+                and (each.target, each.target_of) == group.target
+            ):
                 own.setdefault(each.epoch, []).append(value(each))
         if not own:
             continue
@@ -259,9 +261,20 @@ def _name(method: str) -> str:
     return method.replace("_", " ")
 
 
+def _line(group: Group) -> str:
+    """Its line among the methods: one for each kind of target."""
+    return group.first.method + _percent((None, group.first.target_of))
+
+
 def _title(group: Group) -> str:
-    target = group.first.target
-    return _name(group.first.method) + ("" if target is None else f" {100 * target:g}%")
+    return _name(group.first.method) + _percent(group.target)
+
+
+def _percent(target: Target) -> str:
+    share, of = target
+    return ("" if share is None else f" {100 * share:g}%") + (
+        "" if of == "weights" else f" of {of.replace('_', ' ')}"
+    )
 
 
 def _short(value: float) -> str:
