@@ -70,7 +70,7 @@ def test_the_schedule_is_steep_first_then_level_and_ends_at_the_target(
 def test_a_target_is_met_even_with_ties(seed: int, goal: float, levels: int | None) -> None:
     critical = _critical(seed, levels)
     critical.break_ties(seed)
-    critical.spare_strongest(LIVING, critical.units, 2)
+    critical.spare_strongest(LIVING, critical.units, dict.fromkeys(LIVING.units, 2))
     shift, living = solve(LIVING, critical, _share, goal, exact=True)
     assert abs(_share(living) - goal) <= 5 * TOLERANCE
     assert math.isfinite(shift)
@@ -82,7 +82,7 @@ def test_a_target_is_met_even_with_ties(seed: int, goal: float, levels: int | No
 @settings(max_examples=20)
 def test_on_the_way_the_goal_is_never_overshot(seed: int, goal: float) -> None:
     critical = _critical(seed)
-    critical.spare_strongest(LIVING, critical.units, 2)
+    critical.spare_strongest(LIVING, critical.units, dict.fromkeys(LIVING.units, 2))
     _, living = solve(LIVING, critical, _share, goal, exact=False)
     assert _share(living) <= goal
 
@@ -133,7 +133,7 @@ def test_every_living_neuron_keeps_a_timestep(seed: int, goal: float) -> None:
     times = Critical(
         timesteps={n: torch.rand(alive.shape, generator=generator) for n, alive in LIVING.timesteps.items()}
     )
-    times.spare_strongest(LIVING, {}, 2)
+    times.spare_strongest(LIVING, {}, dict.fromkeys(LIVING.units, 2))
     _, living = solve(LIVING, times, dead_timesteps, goal, exact=True)
     assert dead_timesteps(living) == pytest.approx(goal, abs=0.02)
     assert all(alive.any(0).all() for alive in living.timesteps.values())
@@ -191,7 +191,7 @@ def test_round_widths_spare_the_best_of_the_dying(worn: tuple[Living, Critical],
 def test_targets_are_met_with_round_widths(worn: tuple[Living, Critical], goal: float) -> None:
     living, critical = worn
     critical.break_ties(1)
-    critical.spare_strongest(living, critical.units, 2)
+    critical.spare_strongest(living, critical.units, dict.fromkeys(living.units, 2))
     round_to, before = critical.round_to, {name: int(alive.sum()) for name, alive in living.units.items()}
     share = _share(living)
     _, left = solve(living, critical, _share, goal, exact=True)
@@ -209,7 +209,9 @@ def test_equals_are_decided_by_survival_then_index() -> None:
     wiring = find_wiring(nn.Sequential(nn.Linear(3, 5), nn.ReLU(), nn.Linear(5, 2)), (torch.rand(2, 3),))
     living = Living.at_birth(wiring, synapses=False, timesteps=False)
     critical = Critical({"0": torch.zeros(5)})
-    critical.spare_strongest(living, {"0": torch.tensor([0.0, 1.0, 3.0, 1.0, 1.0])}, 3)
+    critical.spare_strongest(
+        living, {"0": torch.tensor([0.0, 1.0, 3.0, 1.0, 1.0])}, dict.fromkeys(living.units, 3)
+    )
     assert torch.isinf(critical.units["0"]).tolist() == [False, True, True, True, False]
     _, left = solve(living, critical, partial(dead_weights, wiring, born=25), 0.99, exact=True)
     assert left.units["0"].tolist() == [False, True, True, True, False]

@@ -16,8 +16,10 @@ CONFIG = dpap.PruningConfig(
     start_epoch=0,
     observe_every=1,
     min_units=1,
+    min_share=0.0,
     neuron=dpap.Decay(epsilon=0.9, eta=5.0, beta=1.0, protection=2.0),
     synapse=dpap.Decay(epsilon=0.7, eta=3.0, beta=0.5, protection=2.0),
+    normalisation="linear",
     clip=1.0,
 )
 
@@ -219,10 +221,10 @@ UNPROTECTED = dpap.Decay(epsilon=1.0, eta=12.0, beta=1.0, protection=0.0)
         {"trace_decay": 1.0},
         {"trace_decay": 0.0},
         {"gamma": 0.0},
-        {"normalisation": "rank"},
+        {"normalisation": "linear"},
         {"conv": UNPROTECTED, "neuron": UNPROTECTED, "synapse": UNPROTECTED},
     ],
-    ids=["no trace", "last spike only", "no memory of survival", "ranks", "no protection"],
+    ids=["no trace", "last spike only", "no memory of survival", "linear normalisation", "no protection"],
 )
 def test_parts_of_the_method_can_be_switched_off(ablated: dict[str, Any]) -> None:
     plain = dpap.PruningConfig(target=0.6, end_epoch=3, start_epoch=0, observe_every=1)

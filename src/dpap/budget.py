@@ -5,7 +5,7 @@ dies, and the budget only chooses the shift.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -62,9 +62,9 @@ class Critical:
                 apart = torch.rand(value.shape, generator=generator).to(value) * 1e-4
                 kind[name] = value + apart * (1 + value.abs())
 
-    def spare_strongest(self, living: Living, survival: dict[str, Tensor], count: int) -> None:
-        """Spare the `count` strongest units of every projection with their strongest synapse, and of every unit
-        its strongest timestep.
+    def spare_strongest(self, living: Living, survival: dict[str, Tensor], counts: Mapping[str, int]) -> None:
+        """Spare the strongest units of every projection, as many as `counts` says, with their strongest synapse,
+        and of every unit its strongest timestep.
 
         The strongest are those that die last; between equals the larger survival, then the smaller index, decides.
         """
@@ -73,7 +73,7 @@ class Critical:
             # sorts that keep the order of equals, the last reason first
             order = alive[survival[name][alive].argsort(descending=True, stable=True)]
             order = order[critical[order].argsort(descending=True, stable=True)]
-            self.spare(name, order[:count], living)
+            self.spare(name, order[: counts[name]], living)
         for name, critical in self.timesteps.items():
             best = critical.masked_fill(~living.timesteps[name], -math.inf).argmax(0)
             critical[best, torch.arange(critical.shape[1], device=critical.device)] = math.inf

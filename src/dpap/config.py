@@ -1,5 +1,6 @@
 """What a user can choose about pruning; every constant says where it comes from."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
@@ -59,6 +60,8 @@ class PruningConfig:
         observe_every: observe the activity of every n-th batch; 4 is ours, for the cost.
         min_units: units of each layer, the strongest, that survive whatever their importance; 2 is ours, so
             that no layer dies whole.
+        min_share: share of each layer's units that survives likewise; 0.05 is ours. Without it the layer whose
+            survival falls first can starve: docs/results.md, "Constants".
         round_to: layers keep a multiple of so many units, or all: 8 suits GPUs, whose tensor cores take 16-bit
             channels by eights (NVIDIA, "Matrix Multiplication Background"); 1 leaves widths alone.
         compact: "auto" removes the dead physically during training once that is worth it (where the check
@@ -87,13 +90,14 @@ class PruningConfig:
     regrow: float = 0.0
     observe_every: int = 4
     min_units: int = 2
+    min_share: float = 0.05
     round_to: int = 1
     compact: Literal["manual", "auto"] = "manual"
     trace_decay: float = 0.5
     gamma: float = 0.999
-    normalisation: Literal["linear", "rank"] = "linear"
+    normalisation: Literal["linear", "rank"] = "rank"
     clip: float = 0.75
-    conv: Decay = field(default_factory=lambda: Decay(epsilon=0.65, eta=12.0, beta=1.0, protection=5.0))
+    conv: Decay = field(default_factory=lambda: Decay(epsilon=1.25, eta=12.0, beta=1.0, protection=5.0))
     neuron: Decay = field(default_factory=lambda: Decay(epsilon=1.5, eta=12.0, beta=1.0, protection=2.0))
     synapse: Decay = field(default_factory=lambda: Decay(epsilon=1.5, eta=12.0, beta=1.0, protection=2.0))
     timestep: Decay = field(default_factory=lambda: Decay(epsilon=0.65, eta=12.0, beta=1.0, protection=2.0))
@@ -106,6 +110,10 @@ class PruningConfig:
         for name in ("trace_decay", "gamma"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is the share that is kept, in [0, 1]; got {getattr(self, name)}")
+        if not 0 <= self.min_share < 1:
+            raise ValueError(
+                f"min_share is the share of units that survives, in [0, 1); got {self.min_share}"
+            )
         if not 0 < self.clip <= 1:
             raise ValueError(f"clip is a quantile, in (0, 1]; 1 clips nothing; got {self.clip}")
         if not 0 <= self.regrow < 1:
@@ -150,6 +158,7 @@ class PruningConfig:
             start_epoch=5,
             observe_every=1,
             min_units=1,
+            min_share=0.0,
             conv=conv,
             neuron=fc,
             synapse=fc,
@@ -164,6 +173,10 @@ class PruningConfig:
     def prunes_synapses(self) -> bool:
         """Whether single synapses die: not for the sake of what only whole units can give."""
         return self.synapses and (self.target is None or self.target_of not in ("parameters", "macs"))
+
+    def floor(self, units: int) -> int:
+        """How many of a layer of so many units survive whatever their importance."""
+        return max(self.min_units, math.ceil(self.min_share * units))
 
     def as_dict(self) -> dict[str, Any]:
         """The configuration as plain values, to write down and compare."""

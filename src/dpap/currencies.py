@@ -7,7 +7,7 @@ weights, operations and energy are saved by every silent synapse.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,14 +121,14 @@ class Books:
         """Share of the whole that the dead have taken away, in a currency."""
         return CURRENCIES[currency](self, living)
 
-    def most(self, currency: str, living: Living, min_units: int) -> float:
-        """A share that cannot be passed: that of a network with `min_units`, spread evenly, in every layer that dies.
+    def most(self, currency: str, living: Living, floors: Mapping[str, int]) -> float:
+        """A share that cannot be passed: that of a network with the least units of every layer, spread evenly.
 
         Of projections whose synapses die each of these units keeps one synapse.
         """
         units, synapses = {}, {}
         for name, alive in living.units.items():
-            count = min(min_units, len(alive))
+            count = min(floors[name], len(alive))
             units[name] = torch.zeros_like(alive)
             units[name][torch.arange(count) * len(alive) // max(count, 1)] = True
         for name, alive in living.synapses.items():

@@ -36,6 +36,7 @@ class Life:
         memories: what each projection whose units may die remembers of its activity.
         vitality: survival of each.
         observed: projections whose activity was observed in this epoch.
+        floors: units of each projection, as it was born, that survive whatever their importance.
     """
 
     def __init__(self, wiring: Wiring, config: PruningConfig) -> None:
@@ -51,6 +52,7 @@ class Life:
             for name, memory in self.memories.items()
         }
         self.observed: set[str] = set()
+        self.floors = {name: config.floor(len(alive)) for name, alive in self.living.units.items()}
 
     def observe(self, recording: Recording) -> None:
         """Remember the activity of one presentation."""
@@ -108,8 +110,8 @@ class Life:
             whole.break_ties(epoch)
         if config.timestep_target is not None:
             times.break_ties(epoch)
-        times.spare_strongest(self.living, survivals, config.min_units)
-        whole.spare_strongest(self.living, survivals, config.min_units)
+        times.spare_strongest(self.living, survivals, self.floors)
+        whole.spare_strongest(self.living, survivals, self.floors)
         whole.spare_paths(self.wiring, self.living)
         exact = config.end_epoch is not None and epoch + 1 >= config.end_epoch
         if due is not None:
@@ -121,15 +123,15 @@ class Life:
             # last, for the share is one of the neurons that are left
             goal = scheduled_share(config.timestep_target, epoch + 1, config.start_epoch, config.end_epoch)
             time_shift, living = solve(living, times, dead_timesteps, goal, exact=exact)
-            for _ in range(ROUNDS):
-                if due is None or abs(share(living) - met) <= TOLERANCE:
-                    break
-                # silent timesteps count in this share: fewer others have to die, and then not the same timesteps
-                silenced = Living(self.living.units, self.living.synapses, living.timesteps)
-                shift, living = solve(silenced, whole, share, due, exact=exact)
-                met = share(living)
-                awake = Living(living.units, living.synapses, self.living.timesteps)
-                time_shift, living = solve(awake, times, dead_timesteps, goal, exact=exact)
+            if due is not None and abs(share(living) - met) > TOLERANCE:
+                # silent timesteps count in this share: less of the others has to die, and what dies with them matters
+                aim = goal
+                for _ in range(ROUNDS):
+                    time_shift, silenced = solve(self.living, times, dead_timesteps, aim, exact=exact)
+                    shift, living = solve(silenced, whole, share, due, exact=exact)
+                    if abs(dead_timesteps(living) - goal) <= TOLERANCE:
+                        break
+                    aim = min(max(aim + goal - dead_timesteps(living), 0.0), 1.0)
         elif config.prunes_timesteps:
             living = after_deaths(living, times, 0.0)
         before, self.living = self.living, living

@@ -262,11 +262,12 @@ class Pruner:
         config = self.config
         if config.target is None:
             return
-        most = self._books.most(config.target_of, self._life.living, config.min_units)
+        most = self._books.most(config.target_of, self._life.living, self._life.floors)
         if config.target > most + TOLERANCE:
             warnings.warn(
                 f"the target, {config.target:.1%} of the {config.target_of.replace('_', ' ')}, is out of reach: at "
-                f"most {most:.1%} can be pruned with min_units={config.min_units} in every layer; lower the target, or "
+                f"most {most:.1%} can be pruned with min_units={config.min_units} and "
+                f"min_share={config.min_share:g} of every layer; lower these or the target, or "
                 "print the pruner's wiring to see which layers keep their units",
                 stacklevel=3,
             )

@@ -20,7 +20,8 @@ RESULTS = [
 ]
 TABLE = groups(RESULTS)["digits"]
 EPOCHS = [
-    EpochResult("digits", each.method, each.target, each.target_of, each.seed, epoch, 0.1 * epoch + 0.1 * each.seed, None, 0.0, 0.0,
+    EpochResult("digits", each.method, each.target, each.target_of, each.seed, epoch,
+                0.1 * epoch + 0.1 * each.seed, None, 0.0, 0.0,
                 900 - 100 * epoch, 1.0)
     for each in RESULTS
     for epoch in (1, 2, 3)

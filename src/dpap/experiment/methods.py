@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from dpap.baselines import GradientRewiringConfig
 from dpap.config import PruningConfig
 from dpap.experiment.config import ExperimentConfig, overridden
 from dpap.experiment.errors import UserError, blame
@@ -100,7 +101,9 @@ def configured(config: ExperimentConfig, method: str, target: float | None) -> E
         UserError: when the method does not go with the recipe.
     """
     if method == DENSE:  # one twin for all prunings of a recipe
-        return replace(config, prune=False, pruning=PruningConfig())
+        return replace(
+            config, prune=False, pruning=PruningConfig(), method="dpap", rewiring=GradientRewiringConfig()
+        )
     with blame(f"method {method}"):
         changed = overridden(config, {"prune": True, **METHODS[method].changes})
         if target is None:
