@@ -29,7 +29,7 @@ from dpap.report.words import accuracy, count
 
 Label = tuple[float, str, str]
 LINES = 5
-"""Lines over the epochs; more cannot be told apart."""
+"""Lines over the epochs; more cannot be told apart, so of more targets some are left out between first and last."""
 STYLES = list(itertools.product(("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (6, 1, 1, 1))), SERIES))
 MARKERS = "osD^vP"
 
@@ -184,29 +184,32 @@ def _lines(
 ) -> list[Label]:
     """Draws mean and range over the seeds of the dense twins and the leading method; returns the end labels."""
     lead = _lead(table)
-    shown = [group for group in table if group.first.method in (DENSE, lead)][: LINES + 1]
+    dense, own = ([group for group in table if group.first.method == method] for method in (DENSE, lead))
+    if len(own) > LINES:
+        own = [own[round(place * (len(own) - 1) / (LINES - 1))] for place in range(LINES)]
+    shown = dense + own
     labels: list[Label] = []
     for index, group in enumerate(shown):
         first, seeds = group.first, {run.seed for run in group.results}
-        own: dict[int, list[float]] = {}
+        values: dict[int, list[float]] = {}
         for each in epochs:
             if (
                 each.method == first.method
                 and each.seed in seeds
                 and (each.target, each.target_of) == group.target
             ):
-                own.setdefault(each.epoch, []).append(value(each))
-        if not own:
+                values.setdefault(each.epoch, []).append(value(each))
+        if not values:
             continue
         colour = MUTED if first.method == DENSE else SERIES[(index - 1) % len(SERIES)]
-        x = sorted(own)
-        means = [statistics.fmean(own[epoch]) for epoch in x]
+        x = sorted(values)
+        means = [statistics.fmean(values[epoch]) for epoch in x]
         axes.plot(
             x, means, color=colour, linewidth=1.9, marker="o" if len(x) == 1 else None, markersize=4,
             gid=_title(group),
         )  # fmt: skip
         axes.fill_between(
-            x, [min(own[epoch]) for epoch in x], [max(own[epoch]) for epoch in x],
+            x, [min(values[epoch]) for epoch in x], [max(values[epoch]) for epoch in x],
             color=colour, alpha=0.15, linewidth=0,
         )  # fmt: skip
         labels.append((means[-1], f"{_title(group)}  {write(means[-1])}", colour))

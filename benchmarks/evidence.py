@@ -1,0 +1,131 @@
+"""From folders of `dpap compare` to docs/evidence: tables, CSV and figures, and all that was published beside it.
+
+    python benchmarks/evidence.py runs/mnist_ann runs/mnist_snn runs/nmnist
+
+It may be called while runs are missing: what is finished is shown, with its n.
+"""
+
+import argparse
+import shutil
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dpap.experiment.comparison_table import comparison
+from dpap.experiment.methods import DENSE
+from dpap.experiment.results import EPOCHS, RESULTS, Result, read_csv
+from dpap.report import write_comparison
+
+HERE = Path(__file__).resolve().parents[1]
+PUBLISHED = HERE / "benchmarks" / "published.yaml"
+FIGURES = ("accuracy", "pruning", "convergence", "weights", "differences-0.9")
+HEAD = (
+    "recipe", "pruned", "n", "published", "ours", "difference", "ours, best test epoch", "difference",
+    "to our dense twin: published", "ours",
+)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", nargs="+", type=Path, help="folders of dpap compare")
+    parser.add_argument("--out", type=Path, default=HERE / "docs" / "evidence", help="default: docs/evidence")
+    given = parser.parse_args()
+    results: list[Result] = []
+    for folder in given.folders:
+        results += publish(folder, given.out / folder.name)
+    published = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
+    text = "# Beside the paper\n\n" + beside(results, published) + "\n\n" + speed(results, published) + "\n"
+    (given.out / "published.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+def publish(folder: Path, out: Path) -> list[Result]:
+    """Copy a comparison's tables and main figures; returns its results."""
+    results = read_csv(Result, folder / RESULTS)
+    page = write_comparison(folder)
+    out.mkdir(parents=True, exist_ok=True)
+    for name in (RESULTS, EPOCHS):
+        shutil.copyfile(folder / name, out / name)
+    (out / "comparison.md").write_text(comparison(results), encoding="utf-8")
+    for recipe in dict.fromkeys(each.recipe for each in results):
+        for name in FIGURES:
+            figure = page.parent / f"{recipe}-{name}.png"
+            if figure.exists():
+                shutil.copyfile(figure, out / figure.name)
+    return results
+
+
+def beside(results: Sequence[Result], published: Mapping[str, Any]) -> str:
+    """A Markdown table of every published accuracy that a run has a counterpart of."""
+    lines = []
+    for recipe, paper in published.items():
+        dense = {each.seed: each for each in results if (each.recipe, each.method) == (recipe, DENSE)}
+        for target, accuracy in ((None, paper["dense"]), *paper["dpap"].items()):
+            method = DENSE if target is None else "dpap"
+            own = [
+                each
+                for each in results
+                if (each.recipe, each.method, each.target) == (recipe, method, target)
+            ]
+            if not own:
+                continue
+            ours, best = (100 * statistics.fmean(values) for values in zip(
+                *((each.accuracy, each.best_accuracy) for each in own), strict=True
+            ))  # fmt: skip
+            gain = ["", ""]
+            pairs = [100 * (each.accuracy - dense[each.seed].accuracy) for each in own if each.seed in dense]
+            if target is not None and pairs:
+                gain = [f"{accuracy - paper['dense']:+.2f}", f"{statistics.fmean(pairs):+.2f}"]
+            lines.append([
+                recipe, "0" if target is None else f"{target:.2%}", str(len(own)), f"{accuracy:.2f}", f"{ours:.2f}",
+                f"{ours - accuracy:+.2f}", f"{best:.2f}", f"{best - accuracy:+.2f}", *gain,
+            ])  # fmt: skip
+    return _markdown(HEAD, lines)
+
+
+def speed(results: Sequence[Result], published: Mapping[str, Any]) -> str:
+    """A Markdown table of the epochs until the dense twin's best test accuracy is reached, and the wall time."""
+    lines = []
+    for recipe in dict.fromkeys(each.recipe for each in results):
+        paper = published.get(recipe, {}).get("epochs")
+        dense = {each.seed: each for each in results if (each.recipe, each.method) == (recipe, DENSE)}
+        for target in sorted(
+            {each.target for each in results if each.recipe == recipe and each.method == "dpap"}
+        ):
+            own = [
+                each for each in results
+                if (each.recipe, each.method, each.target) == (recipe, "dpap", target) and each.seed in dense
+            ]  # fmt: skip
+            reached = [each for each in own if each.converged is not None]
+            epochs = statistics.fmean(dense[each.seed].converged or 0 for each in own)
+            times = [
+                each.seconds_to_converge / dense[each.seed].seconds_to_converge
+                for each in reached
+                if each.seconds_to_converge is not None and dense[each.seed].seconds_to_converge
+            ]
+            lines.append([
+                recipe, f"{target:.2%}", str(len(own)), f"{paper[0]} -> {paper[1]}" if paper else "", f"{epochs:.1f}",
+                f"{len(reached)} of {len(own)}",
+                f"{statistics.fmean(each.converged or 0 for each in reached):.1f}" if reached else "",
+                f"{statistics.fmean(times):.2f}" if times else "",
+                f"{statistics.fmean(each.seconds / dense[each.seed].seconds for each in own):.2f}",
+            ])  # fmt: skip
+    head = (
+        "recipe", "pruned", "n", "epochs, published", "dense, epochs to its best", "DPAP reaches it", "epochs",
+        "time to it, of dense", "whole run, of dense",
+    )  # fmt: skip
+    return _markdown(head, lines)
+
+
+def _markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rule = ["---", *("---:" for _ in head[1:])]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *lines))
+
+
+if __name__ == "__main__":
+    main()
