@@ -2,10 +2,12 @@
 
     python benchmarks/evidence.py runs/mnist_ann runs/mnist_snn runs/nmnist
 
-It may be called while runs are missing: what is finished is shown, with its n.
+What stands between `<!-- NAME -->` and `<!-- end -->` in docs/results.md is replaced by the table of that name: a recipe
+of the comparisons, `published` or `speed`. It may be called while runs are missing: what is finished is shown, with its n.
 """
 
 import argparse
+import re
 import shutil
 import statistics
 from collections.abc import Mapping, Sequence
@@ -14,14 +16,17 @@ from typing import Any
 
 import yaml
 
-from dpap.experiment.comparison_table import comparison
+from dpap.experiment.comparison_table import HEAD as TABLE
+from dpap.experiment.comparison_table import cells, comparison, description, markdown
 from dpap.experiment.methods import DENSE
 from dpap.experiment.results import EPOCHS, RESULTS, Result, read_csv
+from dpap.experiment.verdicts import groups
 from dpap.report import write_comparison
 
 HERE = Path(__file__).resolve().parents[1]
 PUBLISHED = HERE / "benchmarks" / "published.yaml"
 FIGURES = ("accuracy", "pruning", "convergence", "weights", "differences-0.9")
+BLOCK = r"(?s)<!-- ([a-z_0-9]+) -->\n(.*?)\n?<!-- end -->"
 HEAD = (
     "recipe", "pruned", "n", "published", "ours", "difference", "ours, best test epoch", "difference",
     "to our dense twin: published", "ours",
@@ -34,14 +39,32 @@ def main() -> None:
     )
     parser.add_argument("folders", nargs="+", type=Path, help="folders of dpap compare")
     parser.add_argument("--out", type=Path, default=HERE / "docs" / "evidence", help="default: docs/evidence")
+    parser.add_argument(
+        "--page", type=Path, default=HERE / "docs" / "results.md", help="default: docs/results.md"
+    )
     given = parser.parse_args()
     results: list[Result] = []
     for folder in given.folders:
         results += publish(folder, given.out / folder.name)
     published = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
-    text = "# Beside the paper\n\n" + beside(results, published) + "\n\n" + speed(results, published) + "\n"
-    (given.out / "published.md").write_text(text, encoding="utf-8")
-    print(text)
+    tables = {"published": beside(results, published), "speed": speed(results, published)}
+    for recipe, table in groups(results).items():
+        tables[recipe] = description(table) + "\n\n" + markdown(TABLE, cells(table))
+    given.page.write_text(filled(given.page.read_text(encoding="utf-8"), tables), encoding="utf-8")
+    print(tables["published"], tables["speed"], sep="\n\n")
+
+
+def filled(text: str, tables: Mapping[str, str]) -> str:
+    """The text with every marked block replaced by its table; a block without one is left.
+
+    Raises:
+        ValueError: when a block does not end.
+    """
+    if text.count("<!-- end -->") != len(re.findall(BLOCK, text)):
+        raise ValueError(f"expected blocks of the form {BLOCK}; found one that does not begin or end")
+    return re.sub(
+        BLOCK, lambda found: f"<!-- {found[1]} -->\n{tables.get(found[1], found[2])}\n<!-- end -->", text
+    )
 
 
 def publish(folder: Path, out: Path) -> list[Result]:
@@ -85,7 +108,7 @@ def beside(results: Sequence[Result], published: Mapping[str, Any]) -> str:
                 recipe, "0" if target is None else f"{target:.2%}", str(len(own)), f"{accuracy:.2f}", f"{ours:.2f}",
                 f"{ours - accuracy:+.2f}", f"{best:.2f}", f"{best - accuracy:+.2f}", *gain,
             ])  # fmt: skip
-    return _markdown(HEAD, lines)
+    return markdown(HEAD, lines)
 
 
 def speed(results: Sequence[Result], published: Mapping[str, Any]) -> str:
@@ -119,12 +142,7 @@ def speed(results: Sequence[Result], published: Mapping[str, Any]) -> str:
         "recipe", "pruned", "n", "epochs, published", "dense, epochs to its best", "DPAP reaches it", "epochs",
         "time to it, of dense", "whole run, of dense",
     )  # fmt: skip
-    return _markdown(head, lines)
-
-
-def _markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    rule = ["---", *("---:" for _ in head[1:])]
-    return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *lines))
+    return markdown(head, lines)
 
 
 if __name__ == "__main__":

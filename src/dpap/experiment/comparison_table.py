@@ -36,7 +36,7 @@ def comparison(results: Sequence[Result], unfinished: Sequence[str] = ()) -> str
     """
     parts = ["# Comparison"]
     for recipe, table in groups(results).items():
-        parts += [f"## {recipe}", description(table), _markdown(HEAD, cells(table))]
+        parts += [f"## {recipe}", description(table), markdown(HEAD, cells(table))]
     parts.append(LEGEND if results else "No run is finished yet.")
     if unfinished:
         parts += ["## Not finished", "\n".join(f"- {line}" for line in unfinished)]
@@ -93,7 +93,7 @@ def _spread(group: Group, value: Callable[[Result], float], digits: int) -> str:
     return mean if deviation is None else f"{mean} ± {deviation:.{digits}f}"
 
 
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns as wide as they must be, so that the source is a table too."""
     widths = [max(2, *map(len, column)) for column in zip(head, *rows, strict=True)]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
