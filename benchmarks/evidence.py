@@ -2,8 +2,9 @@
 
     python benchmarks/evidence.py runs/mnist_ann runs/mnist_snn runs/nmnist
 
-What stands between `<!-- NAME -->` and `<!-- end -->` in docs/results.md is replaced by the table of that name: a recipe
-of the comparisons, `published` or `speed`. It may be called while runs are missing: what is finished is shown, with its n.
+What stands between `<!-- NAME -->` and `<!-- end -->` in docs/results.md is replaced by the table of that name: a
+recipe of the comparisons, `published` or `speed`. It may be called while runs are missing: what is finished is shown,
+with its n.
 """
 
 import argparse

@@ -97,7 +97,7 @@ class PruningConfig:
     gamma: float = 0.999
     normalisation: Literal["linear", "rank"] = "rank"
     clip: float = 0.75
-    conv: Decay = field(default_factory=lambda: Decay(epsilon=1.25, eta=12.0, beta=1.0, protection=5.0))
+    conv: Decay = field(default_factory=lambda: Decay(epsilon=1.0, eta=12.0, beta=1.0, protection=5.0))
     neuron: Decay = field(default_factory=lambda: Decay(epsilon=1.5, eta=12.0, beta=1.0, protection=2.0))
     synapse: Decay = field(default_factory=lambda: Decay(epsilon=1.5, eta=12.0, beta=1.0, protection=2.0))
     timestep: Decay = field(default_factory=lambda: Decay(epsilon=0.65, eta=12.0, beta=1.0, protection=2.0))
