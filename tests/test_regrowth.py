@@ -74,11 +74,13 @@ def _start(**choice: Any) -> tuple[nn.Module, torch.optim.Optimizer, dpap.Pruner
 def test_the_target_is_met_while_synapses_return_and_learn(compact: Any) -> None:
     model, optimizer, pruner, data = _start(compact=compact)
     weight, returned = model[2].weight, 0
-    for _ in range(6):
+    for epoch in range(6):
         _learn(model, optimizer, data)
         before, width = pruner._life.living.synapses["2"].clone(), weight.shape
         report = pruner.step()
-        assert report.target is not None and report.sparsity == pytest.approx(report.target, abs=0.01)
+        # exact at the end; before it, the last shift that does not overshoot, and one neuron is 2% of this network
+        near = 0.01 if epoch == 5 else 0.03
+        assert report.target is not None and report.sparsity == pytest.approx(report.target, abs=near)
         after = pruner._life.living.synapses["2"]
         if weight.shape != width:
             continue
@@ -89,7 +91,7 @@ def test_the_target_is_met_while_synapses_return_and_learn(compact: Any) -> None
         assert (pruner._life.vitality["2"].synapses[back] == pruner.config.synapse.beta).all()
         _learn(model, optimizer, data)
         assert (weight[back] != 0).float().mean() > 0.8 or not back.any()
-    assert returned > 10
+    assert returned > 5
     assert pruner.sparsity == pytest.approx(0.8, abs=0.005)
 
 
