@@ -20,8 +20,6 @@ from dpap.config import Decay, PruningConfig
         ({"round_to": 0}, "round_to must be at least 1"),
         ({"trace_decay": 1.5}, r"trace_decay is .* in \[0, 1\]; got 1.5"),
         ({"gamma": -0.1}, r"gamma is .* in \[0, 1\]; got -0.1"),
-        ({"regrow": 1.0}, r"regrow is .* in \[0, 1\); got 1.0"),
-        ({"regrow": 0.1, "synapses": False}, "synapses=True; got False"),
         ({"clip": 0.0}, r"clip is a quantile, in \(0, 1\]; 1 clips nothing; got 0.0"),
     ],
 )

@@ -56,8 +56,6 @@ class PruningConfig:
         synapses: whether single synapses of fully connected layers die too, besides neurons and channels.
         timesteps: whether neuron-timesteps of spiking neurons die.
         timestep_target: share of neuron-timesteps that is dead at `end_epoch`; implies `timesteps`.
-        regrow: share of a layer's living synapses that may die additionally each epoch, for dead ones to return that
-            activity calls for; 0 is the paper's, for whom death is for good, 0.3 that of RigL.
         observe_every: observe the activity of every n-th batch; 4 is ours, for the cost.
         min_units: units of each layer, the strongest, that survive whatever their importance; 2 is ours, so
             that no layer dies whole.
@@ -91,7 +89,6 @@ class PruningConfig:
     synapses: bool = True
     timesteps: bool = False
     timestep_target: float | None = None
-    regrow: float = 0.0
     observe_every: int = 4
     min_units: int = 2
     min_share: float = 0.05
@@ -120,14 +117,6 @@ class PruningConfig:
             )
         if not 0 < self.clip <= 1:
             raise ValueError(f"clip is a quantile, in (0, 1]; 1 clips nothing; got {self.clip}")
-        if not 0 <= self.regrow < 1:
-            raise ValueError(
-                f"regrow is the share of synapses that is exchanged, in [0, 1); got {self.regrow}"
-            )
-        if self.regrow and not self.synapses:
-            raise ValueError(
-                "regrow lets single synapses return, which only die with synapses=True; got False"
-            )
         for name in ("target", "timestep_target"):
             share = getattr(self, name)
             if share is not None and not 0 <= share < 1:

@@ -15,7 +15,6 @@ from dpap.anatomy.recording import Recording
 from dpap.budget import TOLERANCE, Critical, after_deaths, dead_timesteps, scheduled_share, solve
 from dpap.config import PruningConfig
 from dpap.plasticity import CRITERIA, Criterion, Evidence, Memory
-from dpap.regrowth import exchange
 from dpap.surgery import Living
 from dpap.surgery.slicing import Kept
 from dpap.vitality import Vitality, constants, critical_shift, grown, importances
@@ -134,7 +133,7 @@ class Life:
                     aim = min(max(aim + goal - dead_timesteps(living), 0.0), 1.0)
         elif config.prunes_timesteps:
             living = after_deaths(living, times, 0.0)
-        before, self.living = self.living, living
+        self.living = living
         for name, vital in vitality.items():
             for part, survival in list(vital.parts()):
                 decay = constants(config, vital.kind if part == "units" else part)
@@ -143,8 +142,6 @@ class Life:
                     moved = grown(survival, importance[name][part], decay, by, epoch, config)
                     # the spared start the next epoch at the edge of death, not below it
                     setattr(vital, part, moved.clamp(min=0))
-        if config.regrow:
-            self._regrow(before, whole, epoch)
         used = {"conv": config.conv, "neuron": config.neuron, "synapse": config.synapse}
         epsilon = {kind: decay.epsilon + shift for kind, decay in used.items()}
         if config.prunes_timesteps:
@@ -188,21 +185,6 @@ class Life:
         for kind, alive in self.living.tensors():
             for name, current in alive.items():
                 alive[name] = state["living"][kind][name].to(current.device, copy=True)
-
-    def _regrow(self, before: Living, critical: Critical, epoch: int) -> None:
-        """Let synapses that were dead before this epoch live in the place of some that are left."""
-        useful = self.living.useful(self.wiring)
-        for name, lasting in critical.synapses.items():
-            alive = self.living.synapses[name]
-            features = self.living.features(self.wiring.projections[name])
-            place = (useful[name][:, None] & features).to(alive.device)
-            call = self.criterion.synapse_importance(self._evidence(name, epoch))
-            absent = ~before.synapses[name] & place
-            after = exchange(alive & place, absent, lasting, call, self.config.regrow)
-            survival = self.vitality[name].synapses
-            if survival is not None:
-                survival[after & absent] = self.config.synapse.beta
-            self.living.synapses[name] = torch.where(place, after, alive)
 
     def _blank_memory(self, name: str) -> Memory:
         projection = self.wiring.projections[name]

@@ -38,7 +38,7 @@ def _criterion(name: str, text: str) -> Method:
 
 
 def _units(name: str, text: str) -> Method:
-    return _pruning(f"{text}, channels and neurons alone", criterion=name, synapses=False, regrow=0.0)
+    return _pruning(f"{text}, channels and neurons alone", criterion=name, synapses=False)
 
 
 def _baseline(name: str, text: str) -> Method:
@@ -70,8 +70,7 @@ METHODS: dict[str, Method] = {
         **{kind: {"protection": 0.0} for kind in ("conv", "neuron", "synapse", "timestep")},
     ),
     "no_timesteps": _pruning("DPAP that spares the timesteps", timesteps=False, timestep_target=None),
-    "regrow": _pruning("DPAP whose dead synapses may return, three tenths of a layer's at once", regrow=0.3),
-    "units_dpap": _pruning("DPAP, channels and neurons alone", synapses=False, regrow=0.0),
+    "units_dpap": _pruning("DPAP, channels and neurons alone", synapses=False),
     "units_magnitude": _units("magnitude", "magnitude"),
     "units_firing_rate": _units("firing_rate", "mean activity"),
     "units_random": _units("random", "random importance"),
