@@ -65,8 +65,10 @@ def weights_alive(table: Sequence[Group], epochs: Sequence[EpochResult]) -> Figu
 
 @styled
 def accuracy_by_pruning(table: Sequence[Group]) -> Figure | None:
-    """Accuracy of each method against the share of weights that it pruned."""
-    methods = list(dict.fromkeys(map(_line, (group for group in table if group.first.method != DENSE))))
+    """Accuracy of each method against the share of weights that it pruned; of the first kind of target alone."""
+    pruned = [group for group in table if group.first.method != DENSE]
+    pruned = [group for group in pruned if group.first.target_of == pruned[0].first.target_of]
+    methods = list(dict.fromkeys(group.first.method for group in pruned))
     if not methods:
         return None
     subtitle = f"test data, {_protocol(table)}; {_seeds(table)}"
@@ -82,7 +84,7 @@ def accuracy_by_pruning(table: Sequence[Group]) -> Figure | None:
     for index, method in enumerate(methods):
         line, colour = STYLES[index % len(STYLES)]
         own = sorted(
-            (group for group in table if _line(group) == method),
+            (group for group in pruned if group.first.method == method),
             key=lambda group: group.mean(lambda run: run.sparsity),
         )
         means, deviations = zip(*map(_accuracy, own), strict=True)
@@ -262,11 +264,6 @@ def _colour(group: Group) -> str:
 
 def _name(method: str) -> str:
     return method.replace("_", " ")
-
-
-def _line(group: Group) -> str:
-    """Its line among the methods: one for each kind of target."""
-    return group.first.method + _percent((None, group.first.target_of))
 
 
 def _title(group: Group) -> str:
