@@ -40,6 +40,25 @@ def line(figure: Figure | None, name: str) -> Sequence[float]:
     return next(list(each.get_ydata()) for each in figure.axes[0].lines if each.get_gid() == name)
 
 
+def test_shares_of_multiplications_are_not_drawn_among_shares_of_weights() -> None:
+    other = made("units_random", 0, 0.7, 0.5, epochs=5, target_of="macs")
+    table = groups([*RESULTS, other])["digits"]
+    said = texts(figures.accuracy_by_pruning(table))
+    assert any("hebb" in text for text in said) and not any("units" in text for text in said)
+    assert sum("n = 1" in text for text in texts(figures.differences(table, (0.5, "macs")))) == 1
+
+
+def test_of_many_targets_the_first_and_the_last_are_among_the_lines() -> None:
+    results = [made("dpap", 0, 0.9, target / 10, epochs=5) for target in range(1, 9)]
+    epochs = [
+        EpochResult("digits", "dpap", each.target, "weights", 0, 1, 0.5, None, 0.0, 0.0, 900, 1.0)
+        for each in results
+    ]
+    said = texts(figures.accuracies(groups(results)["digits"], epochs))
+    assert sum("dpap" in text for text in said if "%  " in text) == figures.LINES
+    assert any("dpap 10%" in text for text in said) and any("dpap 80%" in text for text in said)
+
+
 def test_the_lines_are_means_over_the_seeds() -> None:
     figure = figures.accuracies(TABLE, EPOCHS)
     assert line(figure, "dpap 50%") == pytest.approx([0.15, 0.25, 0.35])
