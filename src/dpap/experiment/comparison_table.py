@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from dpap.experiment.costs import PICO
-from dpap.experiment.grid import share_of
+from dpap.experiment.grid import target_words
 from dpap.experiment.results import Result
 from dpap.experiment.tables import quantity
 from dpap.experiment.verdicts import Difference, Group, groups
@@ -65,7 +65,7 @@ def _cells(group: Group) -> list[str]:
         pruned += f"; timesteps {100 * numbers(lambda run: run.timestep_sparsity):.1f}"
     return [
         first.method + (" \\*" if group.best else ""),
-        share_of(*group.target, " ").strip(),
+        target_words(*group.target, " ").strip(),
         str(len(group.results)),
         _spread(group, lambda run: 100 * run.accuracy, 2),
         "" if group.to_dense is None else points(group.to_dense),

@@ -64,10 +64,12 @@ class Planned:
         return self.config.pruning.target_of
 
     def __str__(self) -> str:
-        return f"{self.recipe}: {self.method}{share_of(self.target, self.target_of, ' ')}, seed {self.seed}"
+        return (
+            f"{self.recipe}: {self.method}{target_words(self.target, self.target_of, ' ')}, seed {self.seed}"
+        )
 
 
-def share_of(target: float | None, target_of: str, join: str) -> str:
+def target_words(target: float | None, target_of: str, join: str) -> str:
     """A target in words, behind what joins them: " 0.9", " 0.6 macs"; nothing where none was set."""
     words = ["" if target is None else f"{target:g}", "" if target_of == "weights" else target_of]
     return "".join(join + word for word in words if word)
@@ -92,7 +94,7 @@ def plan(rows: Sequence[Row], folder: Path) -> list[Planned]:
                     made.append((method, configured(row.config, method, target)))
         for seed, (method, config) in itertools.product(row.seeds, made):
             died = config.pruning.target
-            name = f"{method}{share_of(died, config.pruning.target_of, '-')}-seed{seed}"
+            name = f"{method}{target_words(died, config.pruning.target_of, '-')}-seed{seed}"
             place = folder / row.folder
             with blame(f"{row.recipe}"):
                 data = turned(config.data, seed)

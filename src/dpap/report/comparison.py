@@ -9,7 +9,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from dpap.experiment.comparison_table import HEAD, LEGEND, cells, description
-from dpap.experiment.grid import share_of
+from dpap.experiment.grid import target_words
 from dpap.experiment.results import EPOCHS, RESULTS, EpochResult, Result, read_csv
 from dpap.experiment.verdicts import Group, groups
 from dpap.report import comparison_figures as figures
@@ -67,7 +67,7 @@ def _drawn(table: list[Group], epochs: list[EpochResult]) -> Iterator[tuple[str,
         ("weights", figures.weights_alive(table, epochs), "As the paper’s Fig. 3f."),
     ]
     for target in dict.fromkeys(group.target for group in table if group.to_dense is not None):
-        name = "differences" + share_of(*target, "-")
+        name = "differences" + target_words(*target, "-")
         candidates.append((name, figures.differences(table, target), "As the paper’s Fig. 3g."))
     for name, figure, caption in candidates:
         if figure is not None:
