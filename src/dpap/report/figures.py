@@ -35,7 +35,7 @@ LINES = 6
 @styled
 def accuracies(run: Run) -> Figure | None:
     """Accuracy on training, validation and test data, the dense twin's beside them."""
-    axes = panel("Accuracy", "share of samples recognised; training data dashed", right=1.75)
+    axes = panel("Accuracy", "share of samples recognised; training data dashed", right=1.9)
     who = "pruned" if run.prunes else "dense"
     labels: list[Label] = []
     for source, name, colour in ((run.twin, "twin", MUTED), (run, who, BLUE if run.prunes else MUTED)):
