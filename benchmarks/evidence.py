@@ -4,7 +4,7 @@
 
 What stands between `<!-- NAME -->` and `<!-- end -->` in docs/results.md is replaced by the table of that name: a
 recipe of the comparisons, `published` or `speed`. It may be called while runs are missing: what is finished is shown,
-with its n.
+with its n. Comparisons published before, whose folders are not given, stay as their CSV files have them.
 """
 
 import argparse
@@ -38,15 +38,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folders", nargs="+", type=Path, help="folders of dpap compare")
+    parser.add_argument("folders", nargs="*", type=Path, help="folders of dpap compare")
     parser.add_argument("--out", type=Path, default=HERE / "docs" / "evidence", help="default: docs/evidence")
     parser.add_argument(
         "--page", type=Path, default=HERE / "docs" / "results.md", help="default: docs/results.md"
     )
     given = parser.parse_args()
-    results: list[Result] = []
     for folder in given.folders:
-        results += publish(folder, given.out / folder.name)
+        publish(folder, given.out / folder.name)
+    results = [each for path in sorted(given.out.glob(f"*/{RESULTS}")) for each in read_csv(Result, path)]
     published = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
     tables = {"published": beside(results, published), "speed": speed(results, published)}
     for recipe, table in groups(results).items():
@@ -68,8 +68,8 @@ def filled(text: str, tables: Mapping[str, str]) -> str:
     )
 
 
-def publish(folder: Path, out: Path) -> list[Result]:
-    """Copy a comparison's tables and main figures; returns its results."""
+def publish(folder: Path, out: Path) -> None:
+    """Copy a comparison's tables and main figures."""
     results = read_csv(Result, folder / RESULTS)
     page = write_comparison(folder)
     out.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,6 @@ def publish(folder: Path, out: Path) -> list[Result]:
             figure = page.parent / f"{recipe}-{name}.png"
             if figure.exists():
                 shutil.copyfile(figure, out / figure.name)
-    return results
 
 
 def beside(results: Sequence[Result], published: Mapping[str, Any]) -> str:
