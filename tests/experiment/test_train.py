@@ -276,3 +276,17 @@ def test_the_settings_of_torch_are_put_back(tiny: Any) -> None:
     threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     train(tiny(prune=False, training={"epochs": 1}))
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (threads, deterministic)
+
+
+@pytest.mark.parametrize(("precision", "has", "told"), [
+    ("bfloat16", False, True), ("bfloat16", True, False), ("float32", False, False),
+])  # fmt: skip
+def test_emulated_bfloat16_is_told(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, precision: str, has: bool, told: bool
+) -> None:
+    monkeypatch.setattr(module, "has_bfloat16", lambda device: has)
+    lines: list[str] = []
+    progress = Quiet()
+    monkeypatch.setattr(progress, "say", lines.append)
+    train(tiny(prune=False, training={"epochs": 1, "precision": precision}), progress=progress)
+    assert any("float32" in line for line in lines) is told

@@ -22,7 +22,13 @@ from dpap.experiment.finish import finish
 from dpap.experiment.learner import Learner, arrange, build_learner, example_of
 from dpap.experiment.loop import evaluate, train_epoch
 from dpap.experiment.losses import loss_function
-from dpap.experiment.machine import choose_device, describe_machine, keep_freed_memory, repeatable
+from dpap.experiment.machine import (
+    choose_device,
+    describe_machine,
+    has_bfloat16,
+    keep_freed_memory,
+    repeatable,
+)
 from dpap.experiment.progress import Quiet
 from dpap.experiment.records import choose, epoch_record
 from dpap.experiment.run_folder import (
@@ -95,10 +101,16 @@ class _Run:
 
 def _prepare(config: ExperimentConfig, folder: RunFolder, progress: Quiet | None) -> _Run:
     device = choose_device(config.training.device)
+    progress = progress or Quiet()
     keep_freed_memory()
+    if config.training.precision == "bfloat16" and not has_bfloat16(device):
+        progress.say(
+            f"this machine has no bfloat16 arithmetic ({device}): it is emulated, several times slower than "
+            "--training.precision float32"
+        )
     with blame("the data"):
         data = load_data(config.data)
-    return _Run(config, folder, data, build_learner(config, data, device), progress or Quiet())
+    return _Run(config, folder, data, build_learner(config, data, device), progress)
 
 
 def _restore(run: _Run) -> list[Record]:
