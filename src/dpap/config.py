@@ -49,9 +49,10 @@ class PruningConfig:
         end_epoch: epoch (1 = after the first) by which the target is met. Required with a target.
         start_epoch: epochs that only observe before the first death; 1 is ours, the least on which to judge; of few
             or small epochs take more (N-MNIST, 50 batches an epoch: 5 rather than 2 gained 2 points).
-        criterion: what is important. "bcm" follows the paper's equations, "bcm_without_spines", "hebb" and "stdp"
-            replace a part of them, "released" is the authors' code formula for formula; "firing_rate", "magnitude"
-            and "random" are what any of them should be better than.
+        criterion: what is important. "bcm" follows the paper's equations; "bcm_strength", ours, weighs them by the
+            magnitude of the weights, for where little is left (docs/results.md). "bcm_without_spines", "hebb" and
+            "stdp" replace a part of them, "released" is the authors' code formula for formula; "firing_rate",
+            "magnitude" and "random" are what any of them should be better than.
         seed: of what is drawn: the importances of "random".
         synapses: whether single synapses of fully connected layers die too, besides neurons and channels.
         timesteps: whether neuron-timesteps of spiking neurons die.
@@ -83,8 +84,8 @@ class PruningConfig:
     end_epoch: int | None = None
     start_epoch: int = 1
     criterion: Literal[
-        "bcm", "bcm_without_spines", "hebb", "stdp", "firing_rate", "magnitude", "random", "released"
-    ] = "bcm"
+        "bcm", "bcm_strength", "bcm_without_spines", "hebb", "stdp", "firing_rate", "magnitude", "random", "released"
+    ] = "bcm"  # fmt: skip
     seed: int = 0
     synapses: bool = True
     timesteps: bool = False

@@ -56,6 +56,7 @@ def _released() -> Method:
 METHODS: dict[str, Method] = {
     DENSE: Method("nothing is pruned", {"prune": False}),
     "dpap": Method("the recipe as it is: BCM plasticity, dendritic spines, gradual decay"),
+    "strength": _criterion("bcm_strength", "DPAP weighed by the strength of the synapses"),
     "hebb": _criterion("hebb", "DPAP with Hebb's rule in the place of BCM"),
     "stdp": _criterion("stdp", "DPAP with spike-timing-dependent plasticity in the place of BCM"),
     "firing_rate": _criterion("firing_rate", "DPAP with the mean activity as importance"),
@@ -71,6 +72,7 @@ METHODS: dict[str, Method] = {
     ),
     "no_timesteps": _pruning("DPAP that spares the timesteps", timesteps=False, timestep_target=None),
     "units_dpap": _pruning("DPAP, channels and neurons alone", synapses=False),
+    "units_strength": _units("bcm_strength", "DPAP weighed by the strength of the synapses"),
     "units_magnitude": _units("magnitude", "magnitude"),
     "units_firing_rate": _units("firing_rate", "mean activity"),
     "units_random": _units("random", "random importance"),

@@ -5,6 +5,7 @@ Survival, budget and surgery are the same for all of them.
 
 from dpap.plasticity.criteria.base import Criterion, Evidence
 from dpap.plasticity.criteria.bcm import Bcm
+from dpap.plasticity.criteria.bcm_strength import BcmStrength
 from dpap.plasticity.criteria.bcm_without_spines import BcmWithoutSpines
 from dpap.plasticity.criteria.firing_rate import FiringRate
 from dpap.plasticity.criteria.hebb import Hebb
@@ -15,6 +16,7 @@ from dpap.plasticity.criteria.stdp import Stdp
 
 CRITERIA: dict[str, Criterion] = {
     "bcm": Bcm(),
+    "bcm_strength": BcmStrength(),
     "bcm_without_spines": BcmWithoutSpines(),
     "hebb": Hebb(),
     "stdp": Stdp(),
