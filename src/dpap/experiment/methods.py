@@ -72,7 +72,6 @@ METHODS: dict[str, Method] = {
     ),
     "no_timesteps": _pruning("DPAP that spares the timesteps", timesteps=False, timestep_target=None),
     "units_dpap": _pruning("DPAP, channels and neurons alone", synapses=False),
-    "units_strength": _units("bcm_strength", "DPAP weighed by the strength of the synapses"),
     "units_magnitude": _units("magnitude", "magnitude"),
     "units_firing_rate": _units("firing_rate", "mean activity"),
     "units_random": _units("random", "random importance"),
