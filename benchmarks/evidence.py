@@ -26,7 +26,15 @@ from dpap.report import write_comparison
 
 HERE = Path(__file__).resolve().parents[1]
 PUBLISHED = HERE / "benchmarks" / "published.yaml"
-FIGURES = ("accuracy", "pruning", "convergence", "weights", "differences-0.9", "differences-0.8-macs")
+FIGURES = (
+    "accuracy",
+    "pruning",
+    "convergence",
+    "weights",
+    "differences-0.9",
+    "differences-0.98",
+    "differences-0.8-macs",
+)
 BLOCK = r"(?s)<!-- ([a-z_0-9]+) -->\n(.*?)\n?<!-- end -->"
 HEAD = (
     "recipe", "pruned", "n", "published", "ours", "difference", "ours, best test epoch", "difference",
