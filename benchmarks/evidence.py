@@ -4,13 +4,16 @@
 
 What stands between `<!-- NAME -->` and `<!-- end -->` in docs/results.md is replaced by the table of that name: a
 recipe of the comparisons, `published` or `speed`. It may be called while runs are missing: what is finished is shown,
-with its n. Comparisons published before, whose folders are not given, stay as their CSV files have them.
+with its n. Runs published before and not in the folders stay, so that a comparison can be continued elsewhere; to begin
+anew remove its folder from docs/evidence.
 """
 
 import argparse
+import itertools
 import re
 import shutil
 import statistics
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,21 +23,16 @@ import yaml
 from dpap.experiment.comparison_table import HEAD as TABLE
 from dpap.experiment.comparison_table import cells, comparison, description, markdown
 from dpap.experiment.methods import DENSE
-from dpap.experiment.results import EPOCHS, RESULTS, Result, read_csv
+from dpap.experiment.results import EPOCHS, RESULTS, EpochResult, Line, Result, as_csv, read_csv
+from dpap.experiment.run_folder import write_text
 from dpap.experiment.verdicts import groups
 from dpap.report import write_comparison
 
 HERE = Path(__file__).resolve().parents[1]
 PUBLISHED = HERE / "benchmarks" / "published.yaml"
 FIGURES = (
-    "accuracy",
-    "pruning",
-    "convergence",
-    "weights",
-    "differences-0.9",
-    "differences-0.98",
-    "differences-0.8-macs",
-)
+    "accuracy", "pruning", "convergence", "weights", "differences-0.9", "differences-0.98", "differences-0.8-macs",
+)  # fmt: skip
 BLOCK = r"(?s)<!-- ([a-z_0-9]+) -->\n(.*?)\n?<!-- end -->"
 HEAD = (
     "recipe", "pruned", "n", "published", "ours", "difference", "ours, best test epoch", "difference",
@@ -77,18 +75,42 @@ def filled(text: str, tables: Mapping[str, str]) -> str:
 
 
 def publish(folder: Path, out: Path) -> None:
-    """Copy a comparison's tables and main figures."""
-    results = read_csv(Result, folder / RESULTS)
-    page = write_comparison(folder)
+    """Add a comparison's runs to those published under its name, and draw its tables and main figures anew."""
     out.mkdir(parents=True, exist_ok=True)
-    for name in (RESULTS, EPOCHS):
-        shutil.copyfile(folder / name, out / name)
-    (out / "comparison.md").write_text(comparison(results), encoding="utf-8")
-    for recipe in dict.fromkeys(each.recipe for each in results):
-        for name in FIGURES:
-            figure = page.parent / f"{recipe}-{name}.png"
+    results, epochs = merged(Result, folder, out, RESULTS), merged(EpochResult, folder, out, EPOCHS)
+    kinds: dict[str, set[tuple[str, str, str, int]]] = {}
+    for each in results:
+        kinds.setdefault(each.recipe, set()).add((each.network, each.data, each.protocol, each.epochs))
+    for recipe, found in kinds.items():
+        if len(found) > 1:
+            raise ValueError(
+                f"runs of {recipe} differ in network, data, protocol or epochs: {sorted(found)}; remove {out} "
+                "to publish the new ones alone"
+            )
+    write_text(out / RESULTS, as_csv(Result, results))
+    write_text(out / EPOCHS, as_csv(EpochResult, epochs))
+    write_text(out / "comparison.md", comparison(results))
+    with tempfile.TemporaryDirectory() as scratch:
+        for name in (RESULTS, EPOCHS):
+            shutil.copyfile(out / name, Path(scratch) / name)
+        report = write_comparison(Path(scratch)).parent
+        for recipe, name in itertools.product(kinds, FIGURES):
+            figure = report / f"{recipe}-{name}.png"
             if figure.exists():
                 shutil.copyfile(figure, out / figure.name)
+
+
+def merged(kind: type[Line], folder: Path, out: Path, name: str) -> list[Line]:
+    """The lines of a folder's table and those published before of other runs, dense twins first."""
+    lines = read_csv(kind, folder / name)
+    here = {_run(line) for line in lines}
+    if (out / name).exists():
+        lines += [line for line in read_csv(kind, out / name) if _run(line) not in here]
+    return sorted(lines, key=lambda line: (line.recipe, line.method != DENSE))
+
+
+def _run(line: Result | EpochResult) -> tuple[object, ...]:
+    return line.recipe, line.method, line.target, line.target_of, line.seed
 
 
 def beside(results: Sequence[Result], published: Mapping[str, Any]) -> str:
