@@ -160,6 +160,11 @@ class Criterion(ABC):
         return exponential_decay(epoch, eta)
 
 
+def strengths(evidence: Evidence) -> Float[Tensor, "unit incoming"]:
+    """Magnitudes of the incoming weights of every unit, in the precision of the memory."""
+    return evidence.weight().abs().to(evidence.memory.units.dtype)
+
+
 def synapses_of(memory: Memory) -> Float[Tensor, "unit feature"]:
     """The sums of a memory's synapses.
 

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from dpap.plasticity.criteria.base import Evidence, synapses_of
+from dpap.plasticity.criteria.base import Evidence, strengths, synapses_of
 from dpap.plasticity.criteria.bcm import Bcm
 from dpap.plasticity.survival import ranked
 
@@ -19,9 +19,8 @@ class BcmStrength(Bcm):
     """
 
     def unit_importance(self, evidence: Evidence) -> Float[Tensor, " unit"]:
-        return evidence.weight().abs().mean(1).to(evidence.memory.units.dtype)
+        return strengths(evidence).mean(1)
 
     def synapse_importance(self, evidence: Evidence) -> Float[Tensor, "unit feature"]:
-        plasticity = synapses_of(evidence.memory)
-        strength = evidence.weight().abs().to(plasticity.dtype)
-        return strength * ranked(plasticity, strength > 0)
+        strength = strengths(evidence)
+        return strength * ranked(synapses_of(evidence.memory), strength > 0)

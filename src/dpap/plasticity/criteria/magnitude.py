@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from dpap.plasticity.criteria.base import Criterion, Evidence, synapses_of
+from dpap.plasticity.criteria.base import Criterion, Evidence, strengths, synapses_of
 from dpap.plasticity.memory import Memory
 
 
@@ -26,7 +26,7 @@ class Magnitude(Criterion):
         return
 
     def unit_importance(self, evidence: Evidence) -> Float[Tensor, " unit"]:
-        return evidence.weight().abs().mean(1).to(evidence.memory.units.dtype)
+        return strengths(evidence).mean(1)
 
     def synapse_importance(self, evidence: Evidence) -> Float[Tensor, "unit feature"]:
-        return evidence.weight().abs().to(synapses_of(evidence.memory).dtype)
+        return strengths(evidence).type_as(synapses_of(evidence.memory))
