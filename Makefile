@@ -10,7 +10,7 @@ demo: $(ready)
 	$(bin)/dpap demo
 
 test: $(ready) $(frameworks)
-	$(bin)/python -m pytest
+	$(bin)/python -m pytest --numprocesses auto --dist worksteal
 
 lint: $(ready)
 	$(bin)/ruff check
