@@ -52,8 +52,8 @@ class PruningConfig:
         criterion: what is important. "bcm" follows the paper's equations; "bcm_strength", ours, weighs them by the
             magnitude of the weights, for where little is left (docs/results.md). "bcm_without_spines", "hebb" and
             "stdp" replace a part of them, "released" is the authors' code formula for formula; "firing_rate",
-            "magnitude" and "random" are what any of them should be better than.
-        seed: of what is drawn: the importances of "random".
+            "magnitude", "random" (drawn anew every epoch) and "random_once" are what any of them should be better than.
+        seed: of what is drawn: the importances of "random" and "random_once".
         synapses: whether single synapses of fully connected layers die too, besides neurons and channels.
         timesteps: whether neuron-timesteps of spiking neurons die.
         timestep_target: share of neuron-timesteps that is dead at `end_epoch`; implies `timesteps`.
@@ -84,7 +84,8 @@ class PruningConfig:
     end_epoch: int | None = None
     start_epoch: int = 1
     criterion: Literal[
-        "bcm", "bcm_strength", "bcm_without_spines", "hebb", "stdp", "firing_rate", "magnitude", "random", "released"
+        "bcm", "bcm_strength", "bcm_without_spines", "hebb", "stdp", "released",
+        "firing_rate", "magnitude", "random", "random_once",
     ] = "bcm"  # fmt: skip
     seed: int = 0
     synapses: bool = True

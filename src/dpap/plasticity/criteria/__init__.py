@@ -11,6 +11,7 @@ from dpap.plasticity.criteria.firing_rate import FiringRate
 from dpap.plasticity.criteria.hebb import Hebb
 from dpap.plasticity.criteria.magnitude import Magnitude
 from dpap.plasticity.criteria.random import Random
+from dpap.plasticity.criteria.random_once import RandomOnce
 from dpap.plasticity.criteria.released import Released
 from dpap.plasticity.criteria.stdp import Stdp
 
@@ -23,6 +24,7 @@ CRITERIA: dict[str, Criterion] = {
     "firing_rate": FiringRate(),
     "magnitude": Magnitude(),
     "random": Random(),
+    "random_once": RandomOnce(),
     "released": Released(),
 }
 
