@@ -32,6 +32,7 @@ HERE = Path(__file__).resolve().parents[1]
 PUBLISHED = HERE / "benchmarks" / "published.yaml"
 FIGURES = (
     "accuracy", "pruning", "convergence", "weights", "differences-0.9", "differences-0.98", "differences-0.8-macs",
+    "differences-0.9-parameters",
 )  # fmt: skip
 BLOCK = r"(?s)<!-- ([a-z_0-9]+) -->\n(.*?)\n?<!-- end -->"
 HEAD = (
