@@ -21,11 +21,11 @@ CRITERIA: dict[str, Criterion] = {
     "bcm_without_spines": BcmWithoutSpines(),
     "hebb": Hebb(),
     "stdp": Stdp(),
+    "released": Released(),
     "firing_rate": FiringRate(),
     "magnitude": Magnitude(),
     "random": Random(),
     "random_once": RandomOnce(),
-    "released": Released(),
 }
 
 __all__ = ["CRITERIA", "Criterion", "Evidence"]
