@@ -31,8 +31,8 @@ from dpap.report import write_comparison
 HERE = Path(__file__).resolve().parents[1]
 PUBLISHED = HERE / "benchmarks" / "published.yaml"
 FIGURES = (
-    "accuracy", "pruning", "convergence", "weights", "differences-0.9", "differences-0.98", "differences-0.8-macs",
-    "differences-0.9-parameters",
+    "accuracy", "pruning", "convergence", "weights",
+    "differences-0.6", "differences-0.9", "differences-0.98", "differences-0.8-macs", "differences-0.9-parameters",
 )  # fmt: skip
 BLOCK = r"(?s)<!-- ([a-z_0-9]+) -->\n(.*?)\n?<!-- end -->"
 HEAD = (
