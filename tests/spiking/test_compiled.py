@@ -1,5 +1,7 @@
 """What torch.compile is given, run without compiling, against the function that loops over timesteps."""
 
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -7,10 +9,12 @@ from hypothesis import strategies as st
 
 from dpap.spiking import ArcTan, Sigmoid, Triangle, compiled, fused
 
+COMPILED = compiled._compiled
+
 
 @pytest.fixture(autouse=True)
 def uncompiled(monkeypatch):
-    monkeypatch.setattr(compiled, "_compiled", lambda function: function)
+    monkeypatch.setattr(compiled, "_compiled", lambda function, *arguments: function(*arguments))
 
 
 def gradients(function, current, rate, weight, *rule):
@@ -72,3 +76,22 @@ def test_any_memory_layout(layout):
     rule = (1.0, True, False, ArcTan())
     compare(layout(current), torch.tensor(0.4), weight, rule)
     compare(current, torch.tensor(0.4), layout(weight), rule)
+
+
+def test_every_rule_is_compiled_once_however_many_there_are(monkeypatch):
+    graphs = []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(compiled, "_compiled", COMPILED)
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
+    compiled._compile.cache_clear()
+    for steps in range(2, 14):
+        for units in (3, 5, 3):
+            current = torch.randn(steps, 2, units)
+            spikes = compiled.integrate_and_fire(current, 0.5, 1.0, True, False, ArcTan())
+            assert torch.equal(spikes, fused.integrate_and_fire(current, 0.5, 1.0, True, False, ArcTan()))
+    compiled._compile.cache_clear()
+    assert len(graphs) == 12

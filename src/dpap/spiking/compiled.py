@@ -4,10 +4,12 @@ Compiled once for each number of timesteps, rule and precision; the number of un
 which shrinks compiles nothing anew.
 """
 
+import inspect
 import os
 import shutil
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache, lru_cache
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -117,7 +119,7 @@ class _IntegrateAndFire(torch.autograd.Function):
             spikes, membrane = _rows(spikes, current[0]), _rows(membrane, current[0])
         else:
             rows = _rows(current, current[0])
-            spikes, membrane = _compiled(forward)(rows, share, threshold, hard, dtype)
+            spikes, membrane = _compiled(forward, rows, share, threshold, hard, dtype)
         ctx.layout = current.shape, (current[0].numel(), *torch.empty_like(current[0]).stride())
         ctx.save_for_backward(membrane, share)
         ctx.learns_rate = ctx.needs_input_grad[1]
@@ -130,8 +132,8 @@ class _IntegrateAndFire(torch.autograd.Function):
         membrane, share = ctx.saved_tensors
         shape, strides = ctx.layout
         step = torch.empty_strided(shape[1:], strides[1:], device="meta")
-        d_current, d_rates = _compiled(backward)(
-            membrane, _rows(upstream, step), share, *ctx.rule, ctx.learns_rate, ctx.constant
+        d_current, d_rates = _compiled(
+            backward, membrane, _rows(upstream, step), share, *ctx.rule, ctx.learns_rate, ctx.constant
         )
         d_rate = None
         if ctx.learns_rate and share is not None:
@@ -150,6 +152,20 @@ def _rows(sequence: Tensor, step: Tensor) -> Tensor:
     return arranged(sequence, step).as_strided((len(sequence), step.numel()), (step.numel(), 1))
 
 
-@lru_cache
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    return torch.compile(function, dynamic=True)
+def _compiled(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The function of these arguments, compiled for all of them but the number of units."""
+    case = tuple(
+        (each.dtype, each.dim(), len(each) if each.dim() else 1) if isinstance(each, Tensor) else each
+        for each in arguments
+    )
+    return _compile(function, case)(*arguments)
+
+
+@cache
+def _compile(function: Callable[..., Any], case: tuple[Any, ...]) -> Callable[..., Any]:
+    """Compiled from a copy: torch.compile counts what it made of each code object, and after 8 gives up on it.
+
+    Of the function itself, without the checks of shapes that tests wrap around it.
+    """
+    plain = inspect.unwrap(function)
+    return torch.compile(FunctionType(plain.__code__.replace(), plain.__globals__), dynamic=True)
