@@ -1,5 +1,6 @@
 """What torch.compile is given, run without compiling, against the function that loops over timesteps."""
 
+import math
 from functools import partial
 
 import pytest
@@ -10,6 +11,13 @@ from hypothesis import strategies as st
 from dpap.spiking import ArcTan, Sigmoid, Triangle, compiled, fused
 
 COMPILED = compiled._compiled
+
+
+class Unchecked(ArcTan):
+    """Without the checks of shapes that are on while tests run and cannot be compiled."""
+
+    def derivative(self, x):
+        return 1 / (1 + (math.pi * x) ** 2)
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +86,7 @@ def test_any_memory_layout(layout):
     compare(current, torch.tensor(0.4), layout(weight), rule)
 
 
-def test_every_rule_is_compiled_once_however_many_there_are(monkeypatch):
+def test_every_rule_is_compiled_once_however_many_there_are_and_whatever_the_shapes(monkeypatch):
     graphs = []
 
     def backend(graph, inputs):
@@ -88,10 +96,17 @@ def test_every_rule_is_compiled_once_however_many_there_are(monkeypatch):
     monkeypatch.setattr(compiled, "_compiled", COMPILED)
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
     compiled._compile.cache_clear()
-    for steps in range(2, 14):
-        for units in (3, 5, 3):
-            current = torch.randn(steps, 2, units)
-            spikes = compiled.integrate_and_fire(current, 0.5, 1.0, True, False, ArcTan())
-            assert torch.equal(spikes, fused.integrate_and_fire(current, 0.5, 1.0, True, False, ArcTan()))
+    rule = (0.5, 1.0, True, False, Unchecked())
+    shapes = (3,), (5,), (3, 4, 4), (7, 2, 5)
+    for steps in range(2, 12):
+        for units in shapes if steps == 2 else shapes[:1]:
+            rows = torch.randn(steps * 2, *units)
+            if len(units) == 3:
+                rows = rows.to(memory_format=torch.channels_last)
+            for current in (rows.unflatten(0, (steps, 2)), torch.randn(steps + 1, 4, *units)[1:, ::2]):
+                current.requires_grad_()
+                spikes = compiled.integrate_and_fire(current, *rule)
+                spikes.backward(torch.ones_like(spikes))
+                assert torch.equal(spikes, fused.integrate_and_fire(current, *rule))
     compiled._compile.cache_clear()
-    assert len(graphs) == 12
+    assert len(graphs) == 2 * 10  # there and back

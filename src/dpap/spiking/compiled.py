@@ -149,7 +149,8 @@ def _rows(sequence: Tensor, step: Tensor) -> Tensor:
     """[T, ...] as [T, units] in the order in which a step like that lies in memory."""
     if sequence.stride(0) == 0:
         sequence = sequence.contiguous()
-    return arranged(sequence, step).as_strided((len(sequence), step.numel()), (step.numel(), 1))
+    rows = arranged(sequence, step).as_strided((len(sequence), step.numel()), (step.numel(), 1))
+    return rows.detach()  # no view of anything, whose shape would be a reason to compile anew
 
 
 def _compiled(function: Callable[..., Any], *arguments: Any) -> Any:
