@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from dpap.config import Decay, PruningConfig
+from dpap.plasticity import CRITERIA
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ def test_impossible_choices_say_what_is_wrong(choice: dict[str, float], message:
 
 
 def test_a_criterion_that_is_not_there_is_told_of(unchecked: None) -> None:
-    with pytest.raises(ValueError, match=r"one of bcm, .*released; got 'paper'"):
+    with pytest.raises(ValueError, match=f"one of {', '.join(CRITERIA)}; got 'paper'"):
         PruningConfig(criterion="paper")  # type: ignore[arg-type]
 
 
