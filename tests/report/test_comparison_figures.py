@@ -1,9 +1,12 @@
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from dpap.experiment.methods import METHODS
+from dpap.experiment.methods import ABLATIONS, METHODS
 from dpap.experiment.results import EpochResult
 from dpap.experiment.verdicts import groups
 from dpap.report import comparison_figures as figures
@@ -85,7 +88,27 @@ def test_a_line_for_every_method_of_them_all() -> None:
         for target in ((0.5,) if method == "dense" else (0.5, 0.9))
     ]
     said = texts(figures.accuracy_by_pruning(groups(results)["digits"]))
-    assert {text.split(" ")[0] for text in said} >= {name.split("_")[0] for name in METHODS}
+    names = {name.replace("_", " ") for name in METHODS if name not in (*ABLATIONS, "dense")}
+    assert names <= set(said) and not {name.replace("_", " ") for name in ABLATIONS} & set(said)
+    alone = [result for result in results if result.method in ("dense", *ABLATIONS)]
+    assert "no trace" in texts(figures.accuracy_by_pruning(groups(alone)["digits"]))
+
+
+@settings(max_examples=25)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=5, unique=True))
+def test_any_share_pruned_has_a_place_and_a_tick_that_says_it(sparsities: list[float]) -> None:
+    results = [made("dpap", 0, 0.9, share) for share in sparsities]
+    figure = figures.accuracy_by_pruning(groups(results)["digits"])
+    assert figure is not None
+    axes = figure.axes[0]
+    shown = sorted(axes.get_xlim())
+    points = [x for one in axes.containers for x in np.asarray(one[0].get_xdata())]
+    assert len(points) == len(sparsities) and all(shown[0] <= x <= shown[1] for x in points)
+    ticks = axes.xaxis.get_ticklabels()
+    assert ticks and all(
+        float(tick.get_text().rstrip("%")) == pytest.approx(100 - 100 * tick.get_position()[0], abs=1e-3)
+        for tick in ticks
+    )
 
 
 def test_what_is_not_there_is_not_drawn() -> None:

@@ -80,6 +80,9 @@ METHODS: dict[str, Method] = {
     "gradient_rewiring": _baseline("gradient_rewiring", "gradient rewiring, Grad R (Chen et al., 2021)"),
 }
 
+ABLATIONS = tuple(name for name in METHODS if name.startswith("no_"))
+"""DPAP with one part removed."""
+
 
 def check_methods(names: Sequence[str]) -> None:
     """Raises UserError that lists the known where a name is unknown, or when there is none."""

@@ -1,14 +1,15 @@
 """Methods side by side, over their seeds; each figure is a function of one recipe's results alone."""
 
 import itertools
+import math
 import statistics
 from collections.abc import Callable, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from dpap.experiment.methods import DENSE
+from dpap.experiment.methods import ABLATIONS, DENSE
 from dpap.experiment.results import EpochResult
 from dpap.experiment.verdicts import Group, Target
 from dpap.report.figures import look_closer
@@ -65,8 +66,13 @@ def weights_alive(table: Sequence[Group], epochs: Sequence[EpochResult]) -> Figu
 
 @styled
 def accuracy_by_pruning(table: Sequence[Group]) -> Figure | None:
-    """Accuracy of each method against the share of weights that it pruned; of the first kind of target alone."""
+    """Accuracy of each method against the share of weights that it pruned; of the first kind of target alone.
+
+    What is left is drawn to a logarithmic scale, or all that lies beyond 90% would share a tenth of the width. Parts
+    removed from the method are left out, unless there is nothing else: they are of one target as a rule.
+    """
     pruned = [group for group in table if group.first.method != DENSE]
+    pruned = [group for group in pruned if group.first.method not in ABLATIONS] or pruned
     pruned = [group for group in pruned if group.first.target_of == pruned[0].first.target_of]
     methods = list(dict.fromkeys(group.first.method for group in pruned))
     if not methods:
@@ -83,22 +89,15 @@ def accuracy_by_pruning(table: Sequence[Group]) -> Figure | None:
             labels.append((mean, f"dense {accuracy(mean)}", MUTED))
     for index, method in enumerate(methods):
         line, colour = STYLES[index % len(STYLES)]
-        own = sorted(
-            (group for group in pruned if group.first.method == method),
-            key=lambda group: group.mean(lambda run: run.sparsity),
-        )
+        own = sorted((group for group in pruned if group.first.method == method), key=_left, reverse=True)
         means, deviations = zip(*map(_accuracy, own), strict=True)
         axes.errorbar(
-            [group.mean(lambda run: run.sparsity) for group in own], means, deviations, color=colour,
-            linestyle=line, linewidth=1.6, elinewidth=1.0, capsize=2.5, markersize=4.5,
-            marker=MARKERS[index % len(MARKERS)], label=method,
+            [_left(group) for group in own], means, deviations, color=colour, linestyle=line,
+            linewidth=1.6, elinewidth=1.0, capsize=2.5, markersize=4.5, marker=MARKERS[index % len(MARKERS)],
+            label=method,
         )  # fmt: skip
         labels.append((means[-1], _name(method), colour))
-    low, high = axes.get_xlim()
-    axes.set_xlim(low - 0.02, high + 0.02)
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g}%"))
-    axes.set_xlabel("weights pruned", size=9.3)
+    _pruned_axis(axes, [_left(group) for group in pruned])
     percent_axis(axes)
     end_labels(axes, labels)
     return figure_of(axes)
@@ -220,6 +219,22 @@ def _lines(
     return labels
 
 
+def _pruned_axis(axes: Axes, left: Sequence[float]) -> None:
+    """Shares of the weights that are left, falling to the right and written as what is pruned."""
+    most, least = 1.08 * max(left), min(left) / 1.08
+    axes.set_xscale("log")
+    axes.set_xlim(most, least)
+    decades = range(math.floor(math.log10(least)), 1)
+    ticks = [10.0**decade * step for decade in decades for step in (1, 2, 5)]
+    ticks = [tick for tick in ticks if least <= tick <= most]
+    if len(ticks) < 2:
+        ticks = sorted({float(f"{share:.2g}") for share in left})
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * (1 - value):.6g}%"))
+    axes.set_xlabel("weights pruned", size=9.3)
+
+
 def _bars(title: str, subtitle: str, names: Sequence[str]) -> Axes:
     """Axes with one row a name, the first on top."""
     left = 0.25 + 0.078 * max(map(len, names))
@@ -242,6 +257,11 @@ def _lead(table: Sequence[Group]) -> str:
     """The method that is drawn over the epochs: DPAP, or what comes first."""
     methods = [group.first.method for group in table if group.first.method != DENSE]
     return next((name for name in ("dpap", "units_dpap") if name in methods), methods[0] if methods else "")
+
+
+def _left(group: Group) -> float:
+    """Share of the weights that are left; of none the least that a logarithmic axis can show beside the others."""
+    return max(1 - group.mean(lambda run: run.sparsity), 1e-4)
 
 
 def _accuracy(group: Group) -> tuple[float, float]:
