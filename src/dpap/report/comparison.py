@@ -62,7 +62,7 @@ def _drawn(table: list[Group], epochs: list[EpochResult]) -> Iterator[tuple[str,
     """(file name, figure, caption) of every figure that a recipe's results allow."""
     candidates: list[tuple[str, Figure | None, str]] = [
         ("accuracy", figures.accuracies(table, epochs), "As the paper’s Fig. 2d to 2h."),
-        ("pruning", figures.accuracy_by_pruning(table), "As the paper’s Fig. 2i to 2m."),
+        ("pruning", figures.accuracy_by_pruning(table), "As the paper’s Fig. 2i to 2m; logarithmic."),
         ("convergence", figures.convergence(table), "As the paper’s Fig. 2b."),
         ("weights", figures.weights_alive(table, epochs), "As the paper’s Fig. 3f."),
     ]
