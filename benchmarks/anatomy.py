@@ -27,12 +27,12 @@ from timing import arguments_of, peak_bytes, report
 from torch import Tensor, nn
 
 from dpap.anatomy import Wiring, find_wiring
-from dpap.anatomy.nested import float_tensors, run
-from dpap.anatomy.state import rest
+from dpap.anatomy.hidden_state import rest
+from dpap.anatomy.pytrees import float_tensors, run
 from dpap.metrics import macs, parameters
-from dpap.surgery import Living, Silence
+from dpap.surgery import Masks, Silence
 from dpap.surgery.compact import remove_dead
-from dpap.surgery.rehearsal import rehearse
+from dpap.surgery.trial import try_removal
 
 Row = dict[str, Any]
 
@@ -75,24 +75,20 @@ def measure(maker: Maker, rounds: int) -> Row:
         "samples": samples,
     }
     wiring = look()
-    living = Living.at_birth(wiring, synapses=False, timesteps=False)
-    may_die = sum(weights for _, weights in living.weights(wiring).values()) + depthwise_weights(
-        wiring, living
-    )
-    layers = wiring.projections.values()
+    masks = Masks.all_alive(wiring, synapses=False, timesteps=False)
+    may_die = sum(weights for _, weights in masks.weights(wiring).values()) + depthwise_weights(wiring, masks)
+    layers = wiring.layers.values()
     row["prunable"] = may_die / sum(tensor.numel() for tensor in model.parameters() if tensor.ndim > 1)
     row["layers"] = len(layers)
-    row["layers_prunable"] = sum(layer.fate == "prunable" for layer in layers)
-    row["not_prunable"] = {layer.name: layer.reason for layer in layers if layer.fate != "prunable"}
-    kill_half(wiring, living)
-    Silence(model, wiring, []).impose(living)
+    row["layers_prunable"] = sum(layer.prunability == "prunable" for layer in layers)
+    row["not_prunable"] = {layer.name: layer.reason for layer in layers if layer.prunability != "prunable"}
+    kill_half(wiring, masks)
+    Silence(model, wiring, []).impose(masks)
     silent = copy.deepcopy(model)
-    kept, compacted = remove_dead(model, wiring, living, [], inputs)
+    kept, compacted = remove_dead(model, wiring, masks, [], inputs)
     row["removal_seconds"] = compacted.seconds
-    row["units_removed"] = sum(
-        wiring.projections[name].units - len(units) for name, units in kept.units.items()
-    )
-    row["units_dead"] = sum(int((~alive).sum()) for alive in living.units.values())
+    row["units_removed"] = sum(wiring.layers[name].units - len(units) for name, units in kept.units.items())
+    row["units_dead"] = sum(int((~alive).sum()) for alive in masks.units.values())
     row["parameters_after"] = parameters(model)
     row["macs_after"] = macs(model, *inputs) // samples
     row["difference"], row["precision"] = difference(silent, model, inputs)
@@ -102,16 +98,16 @@ def measure(maker: Maker, rounds: int) -> Row:
 def look_at(model: nn.Module, inputs: tuple[Tensor, ...]) -> Wiring:
     """The wiring as `dpap.Pruner` finds it: what a trial removal shows is part of it."""
     wiring = find_wiring(model, inputs)
-    rehearse(model, wiring, inputs)
+    try_removal(model, wiring, inputs)
     return wiring
 
 
-def depthwise_weights(wiring: Wiring, living: Living) -> int:
+def depthwise_weights(wiring: Wiring, masks: Masks) -> int:
     """Weights of depthwise convolutions, which leave with the units that they filter."""
     return sum(
         tensor.numel()
         for attachment in wiring.attachments.values()
-        if attachment.feeds.keys() & living.units.keys()
+        if attachment.feeds.keys() & masks.units.keys()
         for tensor in attachment.module.parameters(recurse=False)
         if tensor.ndim > 1
     )
@@ -138,30 +134,28 @@ def train_norms(model: nn.Module) -> None:
                     nn.init.normal_(tensor, std=0.2)
 
 
-def kill_half(wiring: Wiring, living: Living) -> None:
+def kill_half(wiring: Wiring, masks: Masks) -> None:
     """Of every kind of unit that can leave, a random half dies.
 
     Units that feed the same feature leave together and are one; two of these are of a kind where they have units in
     the same layers and, of layers in groups, in the same groups.
     """
-    names = [name for name in living.units if wiring.projections[name].fate == "prunable"]
+    names = [name for name in masks.units if wiring.layers[name].prunability == "prunable"]
     if not names:
         return
-    first = dict(
-        zip(names, np.cumsum([0] + [wiring.projections[name].units for name in names]), strict=False)
-    )
-    total = sum(wiring.projections[name].units for name in names)
+    first = dict(zip(names, np.cumsum([0] + [wiring.layers[name].units for name in names]), strict=False))
+    total = sum(wiring.layers[name].units for name in names)
     pairs = [pair for reader in wiring.readers() for pair in together(reader.feeds, first)]
     one, other = np.concatenate(pairs, axis=1) if pairs else np.zeros((2, 0), dtype=int)
     linked = coo_array((np.ones(len(one)), (one, other)), shape=(total, total))
     _, group = connected_components(linked, directed=False)
     places: dict[int, set[tuple[str, str, int]]] = {}
     for name in names:
-        layer = wiring.projections[name]
+        layer = wiring.layers[name]
         for unit in range(layer.units):
             place = ("unit", name, unit * layer.groups // layer.units)
             places.setdefault(group[first[name] + unit], set()).add(place)
-    for reader in wiring.projections.values():
+    for reader in wiring.layers.values():
         if reader.groups > 1:
             for name in reader.feeds.keys() & first.keys():
                 for feature, unit in enumerate(reader.feeds[name].tolist()):
@@ -175,8 +169,8 @@ def kill_half(wiring: Wiring, living: Living) -> None:
     dying = [random.choice(numbers, len(numbers) // 2, replace=False) for numbers in kinds.values()]
     dead = np.isin(group, np.concatenate(dying))
     for name in names:
-        own = dead[first[name] : first[name] + wiring.projections[name].units]
-        living.units[name][torch.from_numpy(own)] = False
+        own = dead[first[name] : first[name] + wiring.layers[name].units]
+        masks.units[name][torch.from_numpy(own)] = False
 
 
 def together(feeds: dict[str, Tensor], first: dict[str, int]) -> Iterator[np.ndarray]:

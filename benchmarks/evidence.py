@@ -25,7 +25,7 @@ from dpap.experiment.comparison_table import cells, comparison, description, mar
 from dpap.experiment.methods import DENSE
 from dpap.experiment.results import EPOCHS, RESULTS, EpochResult, Line, Result, as_csv, read_csv
 from dpap.experiment.run_folder import write_text
-from dpap.experiment.verdicts import groups
+from dpap.experiment.significance import groups
 from dpap.report import write_comparison
 
 HERE = Path(__file__).resolve().parents[1]

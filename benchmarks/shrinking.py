@@ -22,7 +22,7 @@ from anatomy import kill_half
 from dpap.anatomy import find_wiring
 from dpap.metrics import macs
 from dpap.models import NetworkConfig, build_network
-from dpap.surgery import Living, Silence
+from dpap.surgery import Masks, Silence
 from dpap.surgery.compact import remove_dead
 
 SPIKING = {
@@ -41,11 +41,11 @@ Row = dict[str, float]
 def halved(model: nn.Module, example: Tensor) -> nn.Module:
     """The network after a random half of the units of every prunable layer left it."""
     wiring = find_wiring(model, (example,))
-    living = Living.at_birth(wiring, synapses=False, timesteps=False)
-    kill_half(wiring, living)
+    masks = Masks.all_alive(wiring, synapses=False, timesteps=False)
+    kill_half(wiring, masks)
     silence = Silence(model, wiring, [])
-    silence.impose(living)
-    remove_dead(model, wiring, living, [], (example,))
+    silence.impose(masks)
+    remove_dead(model, wiring, masks, [], (example,))
     silence.remove()
     return model
 

@@ -28,9 +28,9 @@ from timing import (
 from torch import Tensor, nn
 
 import dpap
-from dpap.config import Decay
 from dpap.models import NetworkConfig, build_network
 from dpap.models.networks import SpikingNetwork
+from dpap.pruning.config import Decay
 from dpap.spiking import SpikingNeuron
 
 NETWORKS = {"mnist": ("snn_2conv2fc", (1, 28, 28), 64), "cifar": ("snn_6conv2fc", (3, 32, 32), 16)}

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from dpap.anatomy import neuron_kind, register_neuron
-from dpap.anatomy.neurons import put_to_rest
+from dpap.anatomy.neurons import reset_module
 from dpap.spiking import LIF
 
 
@@ -71,16 +71,16 @@ def test_neurons_that_connect_their_units_are_none() -> None:
 def test_neurons_are_reset_by_their_method_or_by_what_the_user_gives() -> None:
     register_neuron(Plain, spikes=True)
     neuron = Plain()
-    put_to_rest(neuron)
+    reset_module(neuron)
     assert torch.equal(neuron.mem, torch.zeros(2))
     register_neuron(Plain, spikes=True, reset=lambda module: setattr(module, "mem", None))
-    put_to_rest(neuron)
+    reset_module(neuron)
     assert neuron.mem is None
 
 
 def test_neurons_without_state_need_no_reset() -> None:
     for module in (LIF(), nn.ReLU(), nn.Linear(2, 2)):
-        put_to_rest(module)
+        reset_module(module)
 
 
 def test_only_classes_of_modules_can_be_registered() -> None:

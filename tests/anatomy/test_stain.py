@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from torch import Tensor, nn
 
 from dpap.anatomy import find_wiring
-from dpap.anatomy.codes import INPUT, MIXED, NOBODY, codewords
+from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT, codewords
 from dpap.anatomy.dye import Site
 from dpap.anatomy.stain import stain
 from dpap.spiking import SpikingNeuron
@@ -67,22 +67,22 @@ def _driven_features(model: nn.Module, example: Tensor, source: str, unit: int) 
 def test_feeds_are_what_changes_when_a_unit_is_driven(drawn: Drawn) -> None:
     model, example = drawn
     wiring = find_wiring(model, (example,))
-    names = list(wiring.projections)
+    names = list(wiring.layers)
     for source, reader in pairwise(names):
-        feeds = wiring.projections[reader].feeds[source]
-        for unit in {0, wiring.projections[source].units - 1}:
+        feeds = wiring.layers[reader].feeds[source]
+        for unit in {0, wiring.layers[source].units - 1}:
             assert torch.equal(feeds == unit, _driven_features(model, example, source, unit)[reader])
 
 
 def test_joins_are_found() -> None:
     wiring = find_wiring(Residual(), (torch.rand(2, 2, 4, 4),))
-    read = wiring.projections
+    read = wiring.layers
     assert set(read["inner"].feeds) == {"stem"}
     assert set(read["side"].feeds) == {"stem", "outer"}
     assert torch.equal(read["side"].feeds["stem"], torch.arange(6))
     assert torch.equal(read["side"].feeds["outer"], torch.arange(6))
-    assert read["head"].feeds["side"].tolist() == [0, 1, 2, 3, *[NOBODY] * 6]
-    assert read["head"].feeds["outer"].tolist() == [*[NOBODY] * 4, 0, 1, 2, 3, 4, 5]
+    assert read["head"].feeds["side"].tolist() == [0, 1, 2, 3, *[NO_UNIT] * 6]
+    assert read["head"].feeds["outer"].tolist() == [*[NO_UNIT] * 4, 0, 1, 2, 3, 4, 5]
     assert set(wiring.attachments) == {"norm"}
 
 

@@ -31,24 +31,24 @@ def test_the_table_names_layers_units_and_verdicts() -> None:
     assert cells[2][:6] == ["fc1", "fc", "300", "160", "48,000", "conv2"]
     assert "network's output" in lines[-1]
     assert wiring.spiking
-    assert wiring.projections["fc1"].synapses and not wiring.projections["conv2"].synapses
+    assert wiring.layers["fc1"].synapses and not wiring.layers["conv2"].synapses
 
 
-def _reason(model: nn.Module, example: Tensor, layer: str) -> tuple[str, str]:
-    projection = find_wiring(model, (example,)).projections[layer]
-    return projection.fate, projection.reason
+def _reason(model: nn.Module, example: Tensor, name: str) -> tuple[str, str]:
+    layer = find_wiring(model, (example,)).layers[name]
+    return layer.prunability, layer.reason
 
 
 def test_an_activation_that_is_not_silent_at_zero_keeps_its_layer_whole() -> None:
     model = nn.Sequential(nn.Linear(4, 5), nn.Sigmoid(), nn.Linear(5, 2))
-    fate, reason = _reason(model, torch.rand(2, 4), "0")
-    assert fate == "whole" and "f(0) != 0" in reason
+    prunability, reason = _reason(model, torch.rand(2, 4), "0")
+    assert prunability == "whole" and "f(0) != 0" in reason
 
 
 def test_a_norm_over_channels_only_silences() -> None:
     model = nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6, bias=False), nn.ReLU(), nn.Linear(6, 2))
-    fate, reason = _reason(model, torch.rand(2, 4), "0")
-    assert fate != "prunable" and reason
+    prunability, reason = _reason(model, torch.rand(2, 4), "0")
+    assert prunability != "prunable" and reason
 
 
 def test_units_of_grouped_convolutions_can_leave() -> None:
@@ -77,15 +77,15 @@ def test_an_unknown_spike_function_is_named_as_the_reason() -> None:
             return (current > 0.1).to(current.dtype)
 
     model = nn.Sequential(nn.Linear(4, 5), Unknown(), nn.Linear(5, 2))
-    fate, reason = _reason(model, torch.rand(2, 4), "0")
-    assert fate == "whole" and "not registered" in reason
+    prunability, reason = _reason(model, torch.rand(2, 4), "0")
+    assert prunability == "whole" and "not registered" in reason
 
 
 def test_a_registered_neuron_is_transparent() -> None:
     register_neuron(OneStep, spikes=True)
     wiring = find_wiring(Stepped(), (torch.rand(2, 5),))
-    assert wiring.projections["fc1"].fate == "prunable"
-    assert torch.equal(wiring.projections["fc2"].feeds["fc1"], torch.arange(8))
+    assert wiring.layers["fc1"].prunability == "prunable"
+    assert torch.equal(wiring.layers["fc2"].feeds["fc1"], torch.arange(8))
 
 
 def test_register_neuron_wants_a_class() -> None:
@@ -105,6 +105,6 @@ def test_renumbering_follows_a_removal() -> None:
         {"stem": kept, "outer": kept},
         {"inner": kept, "side": kept, "norm": kept, "head": torch.tensor([0, 1, 2, 3, 4, 6, 9])},
     )
-    assert wiring.projections["side"].feeds["outer"].tolist() == [0, 1, 2]
-    assert wiring.projections["head"].feeds["stem"].tolist() == [-1, -1, -1, -1, 0, 1, 2]
+    assert wiring.layers["side"].feeds["outer"].tolist() == [0, 1, 2]
+    assert wiring.layers["head"].feeds["stem"].tolist() == [-1, -1, -1, -1, 0, 1, 2]
     assert wiring.attachments["norm"].features == 3

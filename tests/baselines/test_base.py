@@ -137,7 +137,7 @@ def test_what_a_baseline_cannot_do_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "layer",
+    "module",
     [
         nn.Linear(4, 6),
         nn.Conv2d(4, 6, 3),
@@ -146,18 +146,18 @@ def test_what_a_baseline_cannot_do_is_refused() -> None:
     ],
     ids=["fc", "conv", "grouped", "transposed"],
 )
-def test_a_unit_lives_by_any_of_its_weights(layer: nn.Module) -> None:
-    """Against the network itself: a unit has an output exactly where it has a living weight."""
+def test_a_unit_lives_by_any_of_its_weights(module: nn.Module) -> None:
+    """Against the network itself: a unit has an output exactly where it has an alive weight."""
     torch.manual_seed(0)
-    assert isinstance(layer.weight, Tensor) and isinstance(layer.bias, Tensor)
-    shape = {2: (1, 4), 3: (1, 4, 5), 4: (1, 4, 5, 5)}[layer.weight.ndim]
-    model = nn.Sequential(layer, nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
+    assert isinstance(module.weight, Tensor) and isinstance(module.bias, Tensor)
+    shape = {2: (1, 4), 3: (1, 4, 5), 4: (1, 4, 5, 5)}[module.weight.ndim]
+    model = nn.Sequential(module, nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
     model(torch.rand(shape))
-    projection = find_wiring(model, (torch.rand(shape),)).projections["0"]
+    layer = find_wiring(model, (torch.rand(shape),)).layers["0"]
     for _ in range(8):
-        living = torch.rand(layer.weight.shape) < 1 / layer.weight[0].numel()
+        living = torch.rand(module.weight.shape) < 1 / module.weight[0].numel()
         with torch.no_grad():
-            layer.weight.copy_(living)
-            layer.bias.zero_()
-        heard = layer(torch.ones(shape)).reshape(6, -1).any(1)
-        assert torch.equal(_units_with(living, projection), heard)
+            module.weight.copy_(living)
+            module.bias.zero_()
+        heard = module(torch.ones(shape)).reshape(6, -1).any(1)
+        assert torch.equal(_units_with(living, layer), heard)

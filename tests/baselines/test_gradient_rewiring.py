@@ -88,7 +88,7 @@ def test_synapses_die_and_return_and_never_change_sign(kind: str) -> None:
         _step(model, x, y if step < 60 else -y, optimizer)
         for name, weight in pruner.weights.items():
             assert bool(((weight == 0) | (weight.sign() == signs[name])).all())
-            assert torch.equal(weight != 0, pruner.living()[name])
+            assert torch.equal(weight != 0, pruner.alive_weights()[name])
             died += int((~dead[name] & (weight == 0)).sum())
             returned += int((dead[name] & (weight != 0)).sum())
             dead[name] = weight == 0

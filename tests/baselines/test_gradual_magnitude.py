@@ -68,7 +68,7 @@ def test_the_masked_stay_masked(kind: str) -> None:
             assert isinstance(weight, nn.Parameter)
             assert not any(bool(moment[dead[name]].any()) for _, moment in moments(optimizer, weight))
         pruner.step()
-        now = {name: ~alive for name, alive in pruner.living().items()}
+        now = {name: ~alive for name, alive in pruner.alive_weights().items()}
         assert all(bool((now[name] | ~dead[name]).all()) for name in dead)
         dead = now
     assert all(bool(mask.any()) for mask in dead.values())
@@ -104,4 +104,4 @@ def test_without_an_optimizer_the_masked_are_cleared_before_every_forward() -> N
         for weight in pruner.weights.values():
             weight.add_(1)
     model(images)
-    assert all(torch.equal(pruner.weights[name] != 0, alive) for name, alive in pruner.living().items())
+    assert all(torch.equal(pruner.weights[name] != 0, alive) for name, alive in pruner.alive_weights().items())

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from dpap.config import PruningConfig
 from dpap.data import DataConfig
 from dpap.experiment.config import ExperimentConfig, TrainingConfig
 from dpap.models import NetworkConfig
+from dpap.pruning.config import PruningConfig
 
 Make = Callable[..., ExperimentConfig]
 

@@ -3,9 +3,9 @@ from typing import Any
 
 import pytest
 
-from dpap.config import PruningConfig
 from dpap.experiment.errors import UserError
 from dpap.experiment.methods import METHODS, RECIPES_OWN, check_methods, configured
+from dpap.pruning.config import PruningConfig
 
 
 def test_every_method_fits_a_recipe_and_changes_pruning_alone(tiny: Any) -> None:

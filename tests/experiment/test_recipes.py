@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from dpap.anatomy import find_wiring
-from dpap.config import PruningConfig
 from dpap.data import list_datasets
 from dpap.experiment.config import load_config
 from dpap.experiment.demo import demo_config
 from dpap.models import build_network
+from dpap.pruning.config import PruningConfig
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 SHAPES = {
@@ -43,7 +43,7 @@ def test_a_recipe_builds_a_network_that_can_be_pruned(path: Path) -> None:
     weighty = [
         name for name, module in model.named_modules() if hasattr(module, "weight") and module.weight.ndim > 1
     ]
-    assert list(wiring.projections) == weighty
+    assert list(wiring.layers) == weighty
     assert [str(wiring).count(name) > 0 for name in weighty] == [True] * len(weighty)
     with torch.no_grad():
         assert model(x).shape == (1, classes)

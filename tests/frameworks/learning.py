@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import dpap
 from dpap.anatomy import neuron_kind
-from dpap.anatomy.nested import float_tensors, map_floats
+from dpap.anatomy.pytrees import float_tensors, map_floats
 
 Present = Callable[[nn.Module, Tensor], Tensor]
 """Shows images to a network at rest; gives its output over time [T, B, ...]."""
@@ -40,7 +40,7 @@ def pruned(model: nn.Module, present: Present, expected: set[str], target: float
     learn(model, present, optimizer, 1)
     config = dpap.PruningConfig(target=target, start_epoch=0, end_epoch=2, observe_every=2, min_units=1)
     pruner = dpap.Pruner(model, digits(4)[0], optimizer, config)
-    prunable = {name for name, layer in pruner.wiring.projections.items() if layer.fate == "prunable"}
+    prunable = {name for name, layer in pruner.wiring.layers.items() if layer.prunability == "prunable"}
     assert prunable == expected, str(pruner.wiring)
     for _ in range(2):
         learn(model, present, optimizer)

@@ -143,7 +143,7 @@ def test_a_loop_around_a_network_that_takes_its_membranes_as_arguments() -> None
     pruned(Loop(), lambda network, images: network(images), {"step.fc1"})
     # alone it hands its membranes out, and their size with them
     wiring = find_wiring(Step(), (digits(4)[0], torch.zeros(4, 20), torch.zeros(4, 10)))
-    assert wiring.projections["fc1"].fate == "whole"
+    assert wiring.layers["fc1"].prunability == "whole"
 
 
 @pytest.mark.parametrize(
@@ -167,5 +167,5 @@ def test_units_of_recurrent_neurons_stay_whole(make: Callable[[], nn.Module]) ->
         nn.Linear(12, 10),
     )
     wiring = find_wiring(model, (digits(4)[0],))
-    assert wiring.projections["3"].fate == "whole"
-    assert wiring.projections["1"].fate == "prunable"
+    assert wiring.layers["3"].prunability == "whole"
+    assert wiring.layers["1"].prunability == "prunable"

@@ -95,7 +95,10 @@ def test_layers_of_torch_in_containers_for_sequences() -> None:
 
     optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
     wiring = find_wiring(model, (digits(4)[0].expand(STEPS, 4, 1, 8, 8),))
-    assert [name for name, found in wiring.projections.items() if found.fate == "prunable"] == ["0.0", "3.0"]
+    assert [name for name, found in wiring.layers.items() if found.prunability == "prunable"] == [
+        "0.0",
+        "3.0",
+    ]
     config = dpap.PruningConfig(target=0.5, start_epoch=0, end_epoch=1, min_units=1)
     pruner = dpap.Pruner(model, digits(4)[0].expand(STEPS, 4, 1, 8, 8), optimizer, config)
     learn(model, present, optimizer)
@@ -178,8 +181,8 @@ def test_residual_network(sew_resnet: ModuleType) -> None:
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
     config = dpap.PruningConfig(target=0.7, start_epoch=0, end_epoch=1, observe_every=1, min_units=1)
     pruner = dpap.Pruner(model, (images,), optimizer, config)
-    fates = {name: layer.fate for name, layer in pruner.wiring.projections.items()}
-    assert [name for name, fate in fates.items() if fate != "prunable"] == ["fc"]
+    fates = {name: layer.prunability for name, layer in pruner.wiring.layers.items()}
+    assert [name for name, prunability in fates.items() if prunability != "prunable"] == ["fc"]
     _present(model.train(), images).square().sum().backward()
     optimizer.step()
     pruner.step()

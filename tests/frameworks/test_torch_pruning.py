@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dpap.anatomy import find_wiring
 from dpap.models import NetworkConfig, build_network
-from dpap.surgery import Living, Silence
+from dpap.surgery import Masks, Silence
 from dpap.surgery.compact import remove_dead
 from support.networks import Residual
 
@@ -109,12 +109,12 @@ def test_the_same_channels_leave_the_same_network(name: str) -> None:
     theirs, ours = copy.deepcopy(model), copy.deepcopy(model)
     dead = removed_by_the_oracle(theirs, example)
     wiring = find_wiring(ours, (example,))
-    living = Living.at_birth(wiring, synapses=False, timesteps=False)
-    assert dead.keys() == living.units.keys()
+    masks = Masks.all_alive(wiring, synapses=False, timesteps=False)
+    assert dead.keys() == masks.units.keys()
     for layer, units in dead.items():
-        living.units[layer][units] = False
-    Silence(ours, wiring, ()).impose(living)
-    remove_dead(ours, wiring, living, (), (example,))
+        masks.units[layer][units] = False
+    Silence(ours, wiring, ()).impose(masks)
+    remove_dead(ours, wiring, masks, (), (example,))
     shapes = [
         {parameter: tuple(value.shape) for parameter, value in network.named_parameters()}
         for network in (ours, theirs)

@@ -14,7 +14,7 @@ from dpap.models.notation import (
 )
 
 number = st.integers(1, 600)
-projections = st.one_of(
+layers = st.one_of(
     st.builds(Conv, number, st.integers(1, 9), st.integers(0, 4)).filter(
         lambda conv: conv.kernel % 2 == 1 or 2 * conv.padding != conv.kernel - 1
     )
@@ -24,8 +24,8 @@ dropouts = st.builds(Dropout, st.sampled_from([0.0, 0.1, 0.25, 0.5]))
 fully = st.builds(FullyConnected, number)
 
 
-def normalised(projection):
-    return st.one_of(projection.map(lambda p: (p,)), projection.map(lambda p: (p, BatchNorm())))
+def normalised(layer):
+    return st.one_of(layer.map(lambda p: (p,)), layer.map(lambda p: (p, BatchNorm())))
 
 
 def many(strategy):
@@ -35,7 +35,7 @@ def many(strategy):
 
 
 single = st.one_of(pools, dropouts).map(lambda layer: (layer,))
-networks = st.tuples(many(st.one_of(normalised(projections), single)), many(normalised(fully)), fully).map(
+networks = st.tuples(many(st.one_of(normalised(layers), single)), many(normalised(fully)), fully).map(
     lambda parts: (*parts[0], *parts[1], parts[2])
 )
 

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from dpap.plasticity import CRITERIA, Evidence, growth, normalise, population_activity, survive
+from dpap.plasticity import (
+    CRITERIA,
+    LayerContext,
+    normalise,
+    population_activity,
+    survival_change,
+    update_survival,
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 RELEASED = CRITERIA["released"]
@@ -17,7 +24,7 @@ def near(ours: torch.Tensor, theirs: np.ndarray, tolerance: float = 1e-12) -> bo
     return np.abs(ours.double().numpy() - theirs).max() <= tolerance * max(np.abs(theirs).max(), 1e-300)
 
 
-class Life:
+class PruningState:
     """Survival of some units under the released constants of conv (epsilon 0.65) or fully connected layers."""
 
     def __init__(self, start, fully_connected: bool):
@@ -28,8 +35,8 @@ class Life:
 
     def step(self, importance, epoch: int) -> None:
         normalised = RELEASED.normalise(importance, self.alive)
-        self.change = growth(normalised, self.epsilon, self.protection, RELEASED.strict)
-        self.survival = survive(self.survival, self.change, GAMMA, RELEASED.decay(epoch, self.eta))
+        self.change = survival_change(normalised, self.epsilon, self.protection, RELEASED.strict)
+        self.survival = update_survival(self.survival, self.change, GAMMA, RELEASED.decay(epoch, self.eta))
         self.alive &= self.survival >= 0
 
 
@@ -51,8 +58,8 @@ def counts(driven, index: int) -> list[list[torch.Tensor]]:
     return [[population_activity(batch) for batch in epoch] for epoch in spikes(driven, index)]
 
 
-def evidence(memory) -> Evidence:
-    return Evidence(memory, lambda: torch.zeros(0, 0), "", 0, 0)
+def context(statistics) -> LayerContext:
+    return LayerContext(statistics, lambda: torch.zeros(0, 0), "", 0, 0)
 
 
 @pytest.mark.parametrize("index", [5, 6, 7, 8, 9])
@@ -66,34 +73,34 @@ def test_traces(driven, index):
 def test_forty_driven_epochs(driven, before, layer):
     pre, post = counts(driven, before), counts(driven, layer)
     units, features = post[0][0].shape[2], pre[0][0].shape[2]
-    memory = RELEASED.blank(units, features, synapses=True, dtype=torch.float64)
+    statistics = RELEASED.blank(units, features, synapses=True, dtype=torch.float64)
     rows_only = RELEASED.blank(units, features, synapses=False, dtype=torch.float64)
     fully_connected = layer == 9
-    neurons = Life(torch.full((units,), 10.0, dtype=torch.float64), fully_connected)
-    synapses = Life(torch.full((units, features), 10.0, dtype=torch.float64), fully_connected)
+    neurons = PruningState(torch.full((units,), 10.0, dtype=torch.float64), fully_connected)
+    synapses = PruningState(torch.full((units, features), 10.0, dtype=torch.float64), fully_connected)
     shape = (40, units, features) if fully_connected else (40, units)
     masks = np.unpackbits(driven[f"mask_{layer}"], count=np.prod(shape)).reshape(shape)
     shown = driven["shown"].tolist()
     for epoch in range(40):
-        for kept in (memory, rows_only):
+        for kept in (statistics, rows_only):
             RELEASED.begin_epoch(kept)
             for arriving, leaving in zip(pre[epoch], post[epoch], strict=True):
                 RELEASED.observe(kept, arriving, leaving, 0.5)
-        importance = RELEASED.unit_importance(evidence(memory))
-        assert torch.equal(importance, RELEASED.unit_importance(evidence(rows_only)))
+        importance = RELEASED.unit_importance(context(statistics))
+        assert torch.equal(importance, RELEASED.unit_importance(context(rows_only)))
         assert near(importance, driven[f"spines_{layer}"][epoch])
         if epoch > 4:
             neurons.step(importance, epoch)
-            synapses.step(RELEASED.synapse_importance(evidence(memory)), epoch)
+            synapses.step(RELEASED.synapse_importance(context(statistics)), epoch)
             assert near(neurons.change, driven[f"n_delta_{layer}"][epoch])
             assert near(neurons.survival, driven[f"reduce_{layer}"][epoch])
         alive = synapses.alive & neurons.alive[:, None] if fully_connected else neurons.alive
         assert (alive.numpy() == masks[epoch]).all()
         if epoch in shown:
             at = shown.index(epoch)
-            assert near(memory.synapses, driven[f"bcm_{layer}"][at])
-            assert near(memory.threshold, driven[f"neuron_th_{layer}"][at])
-            assert near(memory.activity, driven[f"epoch_trace_{layer}"][at])
+            assert near(statistics.synapses, driven[f"bcm_{layer}"][at])
+            assert near(statistics.threshold, driven[f"neuron_th_{layer}"][at])
+            assert near(statistics.activity, driven[f"epoch_trace_{layer}"][at])
             if fully_connected and epoch > 4:
                 assert near(synapses.change, driven["ww_delta_9"][at])
                 assert near(synapses.survival, driven["reduceww_9"][at])
@@ -133,9 +140,9 @@ def test_edges(case, dtype):
     def read(name):
         return torch.from_numpy(edge[name]).to(dtype)
 
-    conv = Life(read("conv_F0"), fully_connected=False)
-    neurons = Life(read("fc_F0"), fully_connected=True)
-    synapses = Life(torch.full((20, 96), 10.0, dtype=dtype), fully_connected=True)
+    conv = PruningState(read("conv_F0"), fully_connected=False)
+    neurons = PruningState(read("fc_F0"), fully_connected=True)
+    synapses = PruningState(torch.full((20, 96), 10.0, dtype=dtype), fully_connected=True)
     for at, epoch in enumerate(edge["epochs"].tolist()):
         conv.step(read("conv_imp"), epoch)
         neurons.step(read("fc_imp"), epoch)

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from dpap.plasticity import (
     critical_epsilon,
     exponential_decay,
-    growth,
     normalise,
     ranked,
     staircase_decay,
-    survive,
+    survival_change,
+    update_survival,
 )
 
 # Small integers and quarters make ties, as silent units do.
@@ -122,12 +122,14 @@ def test_importance_that_is_not_finite_is_refused(bad):
 
 def test_growth_protects_what_is_useful():
     normalised = torch.tensor([0.0, 0.25, 0.5, 1.0])
-    assert torch.equal(growth(normalised, 1.0, 5.0), torch.tensor([-1.0, -0.5, 5.0, 6.0]))
-    assert torch.equal(growth(normalised, 1.0, 5.0, strict=True), torch.tensor([-1.0, -0.5, 0.0, 6.0]))
+    assert torch.equal(survival_change(normalised, 1.0, 5.0), torch.tensor([-1.0, -0.5, 5.0, 6.0]))
+    assert torch.equal(
+        survival_change(normalised, 1.0, 5.0, strict=True), torch.tensor([-1.0, -0.5, 0.0, 6.0])
+    )
 
 
 def test_survive_is_equation_11():
-    assert survive(torch.tensor([2.0]), torch.tensor([-1.0]), 0.5, 0.25).item() == 0.75
+    assert update_survival(torch.tensor([2.0]), torch.tensor([-1.0]), 0.5, 0.25).item() == 0.75
 
 
 def test_decays():
@@ -161,7 +163,7 @@ def test_a_unit_dies_exactly_above_its_critical_epsilon(
     survival = torch.tensor([survival], dtype=torch.float64)
     critical = critical_epsilon(normalised, survival, gamma, decay).item()
     assume(abs(epsilon - critical) > 1e-9 * max(1, critical))
-    after = survive(survival, growth(normalised, epsilon, protection, strict), gamma, decay)
+    after = update_survival(survival, survival_change(normalised, epsilon, protection, strict), gamma, decay)
     assert (after.item() < 0) == (epsilon > critical)
 
 
@@ -171,9 +173,11 @@ def test_just_beside_the_critical_epsilon(normalised, survival, gamma, decay, pr
     survival = torch.tensor([survival], dtype=torch.float64)
     critical = critical_epsilon(normalised, survival, gamma, decay).item()
     step = 1e-9 * max(1, critical)
-    for epsilon, dies in ((critical - step, False), (critical + step, True)):
-        after = survive(survival, growth(normalised, epsilon, protection, strict), gamma, decay)
-        assert (after.item() < 0) == dies
+    for epsilon, can_die in ((critical - step, False), (critical + step, True)):
+        after = update_survival(
+            survival, survival_change(normalised, epsilon, protection, strict), gamma, decay
+        )
+        assert (after.item() < 0) == can_die
 
 
 def test_without_decay_nothing_dies():

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from dpap.experiment.methods import ABLATIONS, METHODS
 from dpap.experiment.results import EpochResult
-from dpap.experiment.verdicts import groups
+from dpap.experiment.significance import groups
 from dpap.report import comparison_figures as figures
 from dpap.report.style import as_png
 from support.comparison import made

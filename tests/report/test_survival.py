@@ -3,12 +3,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dpap.report.records import Survival, read_run
-from dpap.report.survival import SHOWN, lives, survival_functions
+from dpap.report.survival import SHOWN, survival_functions, unit_histories
 
 
 def test_lives_are_the_columns_of_the_records(make_run: Callable[..., Path]) -> None:
     run = read_run(make_run())
-    units = lives(run, "conv2")
+    units = unit_histories(run, "conv2")
     assert len(units) == 40
     for unit in units:
         column = [record.layers["conv2"][unit.unit] for record in run.survival]
@@ -23,11 +23,11 @@ def test_lines_end_at_the_zero_line_where_a_unit_died(make_run: Callable[..., Pa
     figure = survival_functions(run, "conv1")
     assert figure is not None
     lines = {line.get_gid(): line for line in figure.axes[0].lines}
-    for life in lives(run, "conv1"):
-        drawn = list(lines[f"unit {life.unit}"].get_ydata())
-        assert drawn[: len(life.values)] == life.values
-        assert drawn[len(life.values) :] == ([] if life.died is None else [0.0])
-    deaths = sorted(life.died for life in lives(run, "conv1") if life.died is not None)
+    for unit in unit_histories(run, "conv1"):
+        drawn = list(lines[f"unit {unit.unit}"].get_ydata())
+        assert drawn[: len(unit.values)] == unit.values
+        assert drawn[len(unit.values) :] == ([] if unit.died is None else [0.0])
+    deaths = sorted(unit.died for unit in unit_histories(run, "conv1") if unit.died is not None)
     assert list(lines["deaths"].get_xdata()) == deaths
     assert list(lines["zero"].get_ydata()) == [0, 0]
 
@@ -38,7 +38,7 @@ def test_of_many_units_a_spread_is_drawn_and_counted(make_run: Callable[..., Pat
     assert figure is not None
     drawn = [line for line in figure.axes[0].lines if str(line.get_gid()).startswith("unit ")]
     assert len(drawn) == 2 * SHOWN
-    dead = sum(life.died is not None for life in lives(run, "fc1"))
+    dead = sum(unit.died is not None for unit in unit_histories(run, "fc1"))
     told = [text.get_text() for text in figure.axes[0].texts]
     assert f"{SHOWN} of {dead} that died" in told and f"{SHOWN} of {300 - dead} that live" in told
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
-from dpap.anatomy.nested import Inputs
+from dpap.anatomy.pytrees import Inputs
 from dpap.spiking import IF, LIF, PLIF, FoldTime
 
 Made = tuple[nn.Module, int]

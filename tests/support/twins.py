@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring, find_wiring
-from dpap.surgery import Living, Silence
+from dpap.surgery import Masks, Silence
 from dpap.surgery.compact import what_remains
 from dpap.surgery.slicing import Kept, keep_only
 
@@ -43,26 +43,26 @@ class Twin:
         self.model = build()
         self.optimizers = make(self.model)
         self.wiring: Wiring = find_wiring(self.model, (batch(0),))
-        self.living = Living.at_birth(self.wiring, synapses=True, timesteps=False)
+        self.masks = Masks.all_alive(self.wiring, synapses=True, timesteps=False)
         self.silence = Silence(self.model, self.wiring, self.optimizers)
 
     def die(self, *, synapses: bool = True) -> None:
         """Every third unit dies, and some synapses beside."""
-        for alive in self.living.units.values():
+        for alive in self.masks.units.values():
             alive[1::3] = False
-        for alive in self.living.synapses.values() if synapses else ():
+        for alive in self.masks.synapses.values() if synapses else ():
             alive &= torch.rand(alive.shape, generator=torch.Generator().manual_seed(4)) < 0.8
-        self.silence.impose(self.living)
+        self.silence.impose(self.masks)
 
     def compact(self) -> Kept:
         """The dead leave."""
-        kept = what_remains(self.wiring, self.living.removable(self.wiring))
+        kept = what_remains(self.wiring, self.masks.removable(self.wiring))
         assert len(kept.units) == 3
         keep_only(self.model, self.wiring, kept, self.optimizers)
         self.wiring.keep(kept.units, kept.features)
-        for name in self.living.units:
-            self.living.keep(name, kept.units.get(name), kept.features.get(name))
-        self.silence.impose(self.living)
+        for name in self.masks.units:
+            self.masks.keep(name, kept.units.get(name), kept.features.get(name))
+        self.silence.impose(self.masks)
         return kept
 
 

@@ -10,26 +10,26 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from dpap.anatomy import Wiring, find_wiring
-from dpap.anatomy.nested import Inputs, float_tensors, map_floats, run
-from dpap.surgery import Living, Silence
+from dpap.anatomy.pytrees import Inputs, float_tensors, map_floats, run
+from dpap.surgery import Masks, Silence
 from dpap.surgery.compact import remove_dead
-from dpap.surgery.rehearsal import rehearse
+from dpap.surgery.equivalence import NothingFires
 from dpap.surgery.slicing import keep_only
-from dpap.surgery.witness import NothingFires
+from dpap.surgery.trial import try_removal
 from support.blocks import KINDS, Drawn, build, networks
 
 NETWORKS_OF_A_KIND = 10
 
 
-def _random_life(wiring: Wiring, seed: int) -> Living:
+def _random_masks(wiring: Wiring, seed: int) -> Masks:
     generator = torch.Generator().manual_seed(seed)
-    living = Living.at_birth(wiring, synapses=True, timesteps=False)
-    for alive in living.units.values():
+    masks = Masks.all_alive(wiring, synapses=True, timesteps=False)
+    for alive in masks.units.values():
         alive &= torch.rand(alive.shape, generator=generator) >= 0.4
         alive[int(torch.randint(len(alive), (), generator=generator))] = True
-    for alive in living.synapses.values():
+    for alive in masks.synapses.values():
         alive &= torch.rand(alive.shape, generator=generator) >= 0.2
-    return living
+    return masks
 
 
 def _gradients(model: nn.Module, inputs: Inputs) -> tuple[list[Tensor], list[Tensor]]:
@@ -82,10 +82,10 @@ def _check_twins(drawn: Drawn, seed: int, optimizer: str) -> None:
     double = next(model.parameters()).dtype == torch.float64
     tolerance = 1e-9 if double else 2e-4
     wiring = find_wiring(model, inputs)
-    rehearse(model, wiring, inputs)
-    for projection in wiring.projections.values():
-        assert projection.fate == "prunable" or projection.reason
-    living = _random_life(wiring, seed)
+    try_removal(model, wiring, inputs)
+    for layer in wiring.layers.values():
+        assert layer.prunability == "prunable" or layer.reason
+    masks = _random_masks(wiring, seed)
     small, small_wiring = copy.deepcopy((model, wiring))
     optimizers = [_optimizer(optimizer, model), _optimizer(optimizer, small)]
     _gradients(model, inputs)
@@ -97,13 +97,13 @@ def _check_twins(drawn: Drawn, seed: int, optimizer: str) -> None:
         Silence(small, small_wiring, optimizers[1:]),
     ]
     for silence in silences:
-        silence.impose(living)
+        silence.impose(masks)
     try:
-        kept, _ = remove_dead(small, small_wiring, living, optimizers[1:], inputs)
+        kept, _ = remove_dead(small, small_wiring, masks, optimizers[1:], inputs)
     except NothingFires:
         assume(False)
     small_wiring.keep(kept.units, kept.features)
-    silences[1].impose(_kept(living, kept.units, kept.features))
+    silences[1].impose(_kept(masks, kept.units, kept.features))
     fresh = map_floats(inputs, lambda tensor: torch.rand_like(tensor) * 3)
     for mode in (False, True):
         model.train(mode), small.train(mode)
@@ -122,8 +122,8 @@ def _check_twins(drawn: Drawn, seed: int, optimizer: str) -> None:
         _same(list(model.parameters()), list(small.parameters()), 1e-7)
 
 
-def _kept(living: Living, units: dict[str, Tensor], features: dict[object, Tensor]) -> Living:
-    remaining = living.copy()
+def _kept(masks: Masks, units: dict[str, Tensor], features: dict[object, Tensor]) -> Masks:
+    remaining = masks.copy()
     for name in remaining.units:
         remaining.keep(name, units.get(name), features.get(name))
     return remaining
@@ -135,17 +135,17 @@ def test_silence_is_a_mask_on_what_units_emit(kind: str, seed: int) -> None:
     drawn = build([kind], seed, torch.float64)
     model, inputs = drawn.model.eval(), drawn.inputs
     wiring = find_wiring(model, inputs)
-    living = _random_life(wiring, seed)
-    living.synapses.clear()
+    masks = _random_masks(wiring, seed)
+    masks.synapses.clear()
     masked = copy.deepcopy(model)
-    useful = living.useful(wiring)
-    for name, projection in wiring.projections.items():
-        _mask(masked.get_submodule(name), useful[name], projection.kind.activity_axis)
+    useful = masks.useful(wiring)
+    for name, layer in wiring.layers.items():
+        _mask(masked.get_submodule(name), useful[name], layer.kind.activity_axis)
     for name, attachment in wiring.attachments.items():
         site = next(iter(attachment.feeds))
-        axis = wiring.projections[site].kind.activity_axis if site in wiring.projections else -3
-        _mask(masked.get_submodule(name), living.features(attachment), axis)
-    Silence(model, wiring, ()).impose(living)
+        axis = wiring.layers[site].kind.activity_axis if site in wiring.layers else -3
+        _mask(masked.get_submodule(name), masks.features(attachment), axis)
+    Silence(model, wiring, ()).impose(masks)
     with torch.no_grad():
         told = [list(float_tensors(run(network, inputs))) for network in (model, masked)]
     _same(*told, 1e-9)
@@ -189,7 +189,7 @@ def test_layers_have_the_fate_that_one_expects(kind: str, seed: int) -> None:
     drawn = build([kind], seed, torch.float64)
     drawn.model.side = None
     wiring = find_wiring(drawn.model, drawn.inputs)
-    rehearse(drawn.model, wiring, drawn.inputs)
-    for layer, fates in EXPECTED[kind].items():
-        projection = wiring.projections[f"blocks.0.{layer}"]
-        assert projection.fate in fates, projection.reason
+    try_removal(drawn.model, wiring, drawn.inputs)
+    for name, fates in EXPECTED[kind].items():
+        layer = wiring.layers[f"blocks.0.{name}"]
+        assert layer.prunability in fates, layer.reason

@@ -11,40 +11,40 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from dpap.anatomy import Wiring, find_wiring
-from dpap.surgery import CompactionError, CompactReport, Living, Silence
+from dpap.surgery import CompactionError, CompactReport, Masks, Silence
 from dpap.surgery.compact import remove_dead
+from dpap.surgery.equivalence import in_double
 from dpap.surgery.slicing import Kept
-from dpap.surgery.witness import in_double
 from support.networks import Drawn, Residual, chains
 
 
-def _random_life(wiring: Wiring, seed: int, share: float = 0.5) -> Living:
+def _random_masks(wiring: Wiring, seed: int, share: float = 0.5) -> Masks:
     generator = torch.Generator().manual_seed(seed)
-    living = Living.at_birth(wiring, synapses=True, timesteps=False)
-    for alive in living.units.values():
+    masks = Masks.all_alive(wiring, synapses=True, timesteps=False)
+    for alive in masks.units.values():
         alive &= torch.rand(alive.shape, generator=generator) >= share
         alive[int(torch.randint(len(alive), (), generator=generator))] = True
-    for alive in living.synapses.values():
+    for alive in masks.synapses.values():
         alive &= torch.rand(alive.shape, generator=generator) >= 0.3
-    return living
+    return masks
 
 
 def _silenced(
     model: nn.Module, example: Tensor, seed: int, *optimizers: Optimizer
-) -> tuple[Wiring, Living, Silence]:
+) -> tuple[Wiring, Masks, Silence]:
     wiring = find_wiring(model, (example,))
-    living = _random_life(wiring, seed)
+    masks = _random_masks(wiring, seed)
     silence = Silence(model, wiring, optimizers)
-    silence.impose(living)
-    return wiring, living, silence
+    silence.impose(masks)
+    return wiring, masks, silence
 
 
 def _removed(
-    model: nn.Module, wiring: Wiring, living: Living, optimizers: list[Optimizer], example: Tensor
+    model: nn.Module, wiring: Wiring, masks: Masks, optimizers: list[Optimizer], example: Tensor
 ) -> tuple[Kept, CompactReport]:
     """The removal, of networks that are not silent altogether."""
     try:
-        return remove_dead(model, wiring, living, optimizers, (example,))
+        return remove_dead(model, wiring, masks, optimizers, (example,))
     except CompactionError as error:
         assume("no neuron fires" not in str(error))
         raise
@@ -54,9 +54,9 @@ def _removed(
 @settings(max_examples=40)
 def test_outputs_and_gradients_are_those_of_the_silenced_network(drawn: Drawn, seed: int) -> None:
     model, example = drawn
-    wiring, living, _ = _silenced(model, example, seed)
+    wiring, masks, _ = _silenced(model, example, seed)
     silent = copy.deepcopy(model)
-    kept, report = _removed(model, wiring, living, [], example)
+    kept, report = _removed(model, wiring, masks, [], example)
     assert report.parameters_after == sum(p.numel() for p in model.parameters()) <= report.parameters_before
     assert kept.everything == (report.parameters_after == report.parameters_before)
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
@@ -106,18 +106,18 @@ def test_training_goes_on_as_if_nothing_had_been_removed(
             by.step()
 
     train(model, optimizer)
-    wiring, living, silence = _silenced(model, example, seed, optimizer)
+    wiring, masks, silence = _silenced(model, example, seed, optimizer)
     twin = copy.deepcopy(model)
     twin_optimizer = make(twin.parameters())
     twin_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-    Silence(twin, find_wiring(twin, (example,)), [twin_optimizer]).impose(living)
-    kept, _ = _removed(model, wiring, living, [optimizer], example)
+    Silence(twin, find_wiring(twin, (example,)), [twin_optimizer]).impose(masks)
+    kept, _ = _removed(model, wiring, masks, [optimizer], example)
     silence.remove()
-    compact_wiring, compact_living = find_wiring(model, (example,)), living.copy()
+    compact_wiring, compact_living = find_wiring(model, (example,)), masks.copy()
     for name, units in kept.units.items():
-        compact_living.units[name] = living.units[name][units]
+        compact_living.units[name] = masks.units[name][units]
     for name in compact_living.synapses:
-        synapses = living.synapses[name]
+        synapses = masks.synapses[name]
         synapses = synapses[kept.units[name]] if name in kept.units else synapses
         compact_living.synapses[name] = (
             synapses[:, kept.features[name]] if name in kept.features else synapses
@@ -126,24 +126,24 @@ def test_training_goes_on_as_if_nothing_had_been_removed(
     train(twin, twin_optimizer)
     train(model, optimizer)
     assert torch.allclose(model.eval()(example), twin.eval()(example), rtol=1e-9, atol=1e-9)
-    for name, projection in wiring.projections.items():
+    for name, layer in wiring.layers.items():
         small = model.get_submodule(name).weight
         large = twin.get_submodule(name).weight
         if name in kept.units:
-            large = large.index_select(projection.kind.unit_axis, kept.units[name])
+            large = large.index_select(layer.kind.unit_axis, kept.units[name])
         if name in kept.features:
-            large = large.index_select(projection.kind.feature_axis, kept.features[name])
+            large = large.index_select(layer.kind.feature_axis, kept.features[name])
         assert torch.allclose(small, large, rtol=1e-9, atol=1e-9)
 
 
 def test_coupled_units_leave_only_together() -> None:
     model, example = Residual(), torch.rand(2, 2, 4, 4)
     wiring = find_wiring(model, (example,))
-    living = Living.at_birth(wiring, synapses=False, timesteps=False)
-    living.units["stem"][:4] = False
-    living.units["outer"][2:] = False
-    Silence(model, wiring, []).impose(living)
-    kept, _ = remove_dead(model, wiring, living, [], (example,))
+    masks = Masks.all_alive(wiring, synapses=False, timesteps=False)
+    masks.units["stem"][:4] = False
+    masks.units["outer"][2:] = False
+    Silence(model, wiring, []).impose(masks)
+    kept, _ = remove_dead(model, wiring, masks, [], (example,))
     assert kept.units["stem"].tolist() == kept.units["outer"].tolist() == [0, 1, 4, 5]
     assert model.norm.num_features == 4 and model.inner.in_channels == 4
     assert model.head.in_features == 4 + 4
@@ -157,10 +157,10 @@ def test_the_users_references_stay_valid() -> None:
     model(example).sum().backward()
     optimizer.step()
     wiring = find_wiring(model, (example,))
-    living = Living.at_birth(wiring, synapses=False, timesteps=False)
-    living.units["0"][1:4] = False
-    Silence(model, wiring, [optimizer]).impose(living)
-    remove_dead(model, wiring, living, [optimizer], (example,))
+    masks = Masks.all_alive(wiring, synapses=False, timesteps=False)
+    masks.units["0"][1:4] = False
+    Silence(model, wiring, [optimizer]).impose(masks)
+    remove_dead(model, wiring, masks, [optimizer], (example,))
     assert all(parameters[name] is parameter for name, parameter in model.named_parameters())
     assert all(buffers[name] is buffer for name, buffer in model.named_buffers())
     assert parameters["0.weight"].shape == (3, 4) == parameters["0.weight"].grad.shape
@@ -193,13 +193,13 @@ def test_a_removal_that_would_change_the_network_is_refused_and_undone(wrong: bo
     model(example).sum().backward()
     optimizer.step()
     wiring = find_wiring(model, (example,))
-    living = Living.at_birth(wiring, synapses=False, timesteps=False)
-    living.units["fc1"][2:4] = False
-    Silence(model, wiring, [optimizer]).impose(living)
+    masks = Masks.all_alive(wiring, synapses=False, timesteps=False)
+    masks.units["fc1"][2:4] = False
+    Silence(model, wiring, [optimizer]).impose(masks)
     before = copy.deepcopy((model.state_dict(), optimizer.state_dict()))
     gradients = [parameter.grad.clone() for parameter in model.parameters()]
     with pytest.raises(CompactionError, match=message):
-        remove_dead(model, wiring, living, [optimizer], (example,))
+        remove_dead(model, wiring, masks, [optimizer], (example,))
     after = (model.state_dict(), optimizer.state_dict())
     assert all(torch.equal(before[0][name], after[0][name]) for name in before[0])
     for index, state in before[1]["state"].items():
@@ -213,11 +213,11 @@ def test_an_input_on_which_nothing_fires_is_no_check() -> None:
     model, example = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2)), torch.zeros(5, 4)
     nn.init.zeros_(model[0].bias)
     wiring = find_wiring(model, (example,))
-    living = Living.at_birth(wiring, synapses=False, timesteps=False)
-    living.units["0"][0] = False
-    Silence(model, wiring, []).impose(living)
+    masks = Masks.all_alive(wiring, synapses=False, timesteps=False)
+    masks.units["0"][0] = False
+    Silence(model, wiring, []).impose(masks)
     with pytest.raises(CompactionError, match="no neuron fires"):
-        remove_dead(model, wiring, living, [], (example,))
+        remove_dead(model, wiring, masks, [], (example,))
     assert model[0].out_features == 6
 
 

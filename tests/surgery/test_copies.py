@@ -33,15 +33,15 @@ def test_averages_stay_equal_over_two_removals(use_buffers: bool) -> None:
                 average.update_parameters(twin.model)
 
     learn(range(3))
-    origin = {name: torch.arange(projection.units) for name, projection in silent.wiring.projections.items()}
+    origin = {name: torch.arange(layer.units) for name, layer in silent.wiring.layers.items()}
     for first, steps in ((1, range(3, 6)), (2, range(6, 9))):
-        for name, alive in silent.living.units.items():
+        for name, alive in silent.masks.units.items():
             alive[first::3] = False
-            compact.living.units[name] = alive[origin[name]]
+            compact.masks.units[name] = alive[origin[name]]
         for twin, follower in zip((silent, compact), copies, strict=True):
-            twin.silence.impose(twin.living)
-            follower.impose(twin.living)
-        copies[1].keep_only(what_remains(compact.wiring, compact.living.removable(compact.wiring)))
+            twin.silence.impose(twin.masks)
+            follower.impose(twin.masks)
+        copies[1].keep_only(what_remains(compact.wiring, compact.masks.removable(compact.wiring)))
         kept = compact.compact()
         for name, units in kept.units.items():
             origin[name] = origin[name][units]
@@ -65,8 +65,8 @@ def test_an_optimizer_of_a_copy_follows_too() -> None:
     optimizer.step()
     copies = Copies([student], twin.wiring, [optimizer])
     twin.die()
-    copies.impose(twin.living)
-    copies.keep_only(what_remains(twin.wiring, twin.living.removable(twin.wiring)))
+    copies.impose(twin.masks)
+    copies.keep_only(what_remains(twin.wiring, twin.masks.removable(twin.wiring)))
     optimizer.step()
     assert student[3].weight.shape == student[3].weight.grad.shape == (3, 3, 3, 3)
     assert optimizer.state[student[3].weight]["momentum_buffer"].shape == (3, 3, 3, 3)

@@ -10,7 +10,7 @@ from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
 from dpap.anatomy import Wiring, find_wiring
 from dpap.models import NetworkConfig, build_network
-from dpap.surgery import Living, Silence
+from dpap.surgery import Masks, Silence
 from dpap.surgery.optimizer import moments
 from dpap.surgery.silence import dead_tensors
 from support.twins import Twin, batch, by_hand
@@ -25,15 +25,15 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
 NETWORK = NetworkConfig(layers="6C3-BN-AvgPool2-8C3-BN-12FC-3FC", timesteps=3, threshold=0.1)
 
 
-def _network() -> tuple[nn.Module, Tensor, Wiring, Living]:
+def _network() -> tuple[nn.Module, Tensor, Wiring, Masks]:
     torch.manual_seed(1)
     model, images = build_network(NETWORK, (1, 6, 6), 3), 2 * torch.rand(8, 1, 6, 6)
     wiring = find_wiring(model, (images,))
-    living = Living.at_birth(wiring, synapses=True, timesteps=False)
-    for alive in living.units.values():
+    masks = Masks.all_alive(wiring, synapses=True, timesteps=False)
+    for alive in masks.units.values():
         alive[::3] = False
-    living.synapses["fc1"] &= torch.rand(living.synapses["fc1"].shape) < 0.5
-    return model, images, wiring, living
+    masks.synapses["fc1"] &= torch.rand(masks.synapses["fc1"].shape) < 0.5
+    return model, images, wiring, masks
 
 
 def _train(model: nn.Module, images: Tensor, optimizer: Optimizer, accumulate: int = 1) -> None:
@@ -47,14 +47,14 @@ def _train(model: nn.Module, images: Tensor, optimizer: Optimizer, accumulate: i
 @pytest.mark.parametrize("accumulate", [1, 3])
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_not_one_dead_weight_or_moment_is_ever_nonzero(kind: str, accumulate: int) -> None:
-    model, images, wiring, living = _network()
+    model, images, wiring, masks = _network()
     optimizer = OPTIMIZERS[kind](model.parameters())
     silence = Silence(model, wiring, [optimizer])
     for _ in range(3):
         _train(model, images, optimizer, accumulate)
     everything = {name: value.clone() for name, value in model.named_parameters()}
-    silence.impose(living)
-    dead = dead_tensors(wiring, living)
+    silence.impose(masks)
+    dead = dead_tensors(wiring, masks)
     assert sum(int(entries.sum()) for _, entries in dead) > 500
     for _ in range(5):
         _train(model, images, optimizer, accumulate)
@@ -70,9 +70,9 @@ def test_not_one_dead_weight_or_moment_is_ever_nonzero(kind: str, accumulate: in
 
 @pytest.mark.parametrize("training", [True, False])
 def test_dead_neurons_emit_nothing(training: bool) -> None:
-    model, images, wiring, living = _network()
+    model, images, wiring, masks = _network()
     optimizer = SGD(model.parameters(), 1e-3, momentum=0.9)
-    Silence(model, wiring, [optimizer]).impose(living)
+    Silence(model, wiring, [optimizer]).impose(masks)
     for _ in range(30):
         _train(model, images, optimizer)
     model.train(training)
@@ -85,26 +85,26 @@ def test_dead_neurons_emit_nothing(training: bool) -> None:
         )
     model(images)
     for source, spikes in fired.items():
-        assert not spikes[~living.units[source]].any()
+        assert not spikes[~masks.units[source]].any()
     assert fired["conv1"].any() and (fired["conv2"].any() or not training)
 
 
 def test_without_an_optimizer_silence_holds_at_every_forward() -> None:
-    model, images, wiring, living = _network()
-    Silence(model, wiring, []).impose(living)
+    model, images, wiring, masks = _network()
+    Silence(model, wiring, []).impose(masks)
     for parameter in model.parameters():
         parameter.data += 1
     model(images)
-    for tensor, entries in dead_tensors(wiring, living):
+    for tensor, entries in dead_tensors(wiring, masks):
         assert not tensor[entries].any()
 
 
 def test_gradients_of_the_dead_never_reach_the_optimizer() -> None:
-    model, images, wiring, living = _network()
+    model, images, wiring, masks = _network()
     optimizer = SGD(model.parameters(), 0.1)
-    Silence(model, wiring, [optimizer]).impose(living)
+    Silence(model, wiring, [optimizer]).impose(masks)
     seen: list[float] = []
-    dead = dead_tensors(wiring, living)
+    dead = dead_tensors(wiring, masks)
 
     def look(*args: object) -> None:
         seen.extend(float(t.grad[e].abs().sum()) for t, e in dead if t.grad is not None)
@@ -115,14 +115,14 @@ def test_gradients_of_the_dead_never_reach_the_optimizer() -> None:
 
 
 def test_removed_hooks_let_the_network_go() -> None:
-    model, images, wiring, living = _network()
+    model, images, wiring, masks = _network()
     optimizer = SGD(model.parameters(), 0.1, weight_decay=0.1)
     silence = Silence(model, wiring, [optimizer])
-    silence.impose(living)
+    silence.impose(masks)
     silence.remove()
     _train(model, images, optimizer)
     weight = model.get_submodule("fc1").weight
-    assert weight[~living.synapses["fc1"]].any()
+    assert weight[~masks.synapses["fc1"]].any()
 
 
 @pytest.mark.parametrize("frozen", [False, True])
@@ -181,6 +181,6 @@ def test_a_layer_that_is_thawed_later_is_silent_too() -> None:
     for step in range(3):
         twin.model(batch(step)).square().sum().backward()
         twin.optimizers[0].step()
-    assert not twin.model[3].weight[~twin.living.units["3"]].any() and twin.model[3].weight.grad.any()
+    assert not twin.model[3].weight[~twin.masks.units["3"]].any() and twin.model[3].weight.grad.any()
     for _, moment in moments(twin.optimizers[0], twin.model[3].weight):
-        assert not moment[~twin.living.units["3"]].any()
+        assert not moment[~twin.masks.units["3"]].any()

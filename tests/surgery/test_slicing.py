@@ -9,19 +9,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dpap.anatomy import Wiring, find_wiring, register_neuron
-from dpap.anatomy.projections import projection_kind
-from dpap.anatomy.wiring import Attachment, Projection
-from dpap.surgery import CompactionError, Living
+from dpap.anatomy.layers import layer_kind
+from dpap.anatomy.wiring import Attachment, WeightLayer
+from dpap.surgery import CompactionError, Masks
 from dpap.surgery.compact import what_remains
 from dpap.surgery.slicing import Kept, keep_only
 from support.twins import Twin, batch
 
 
 def _kept(wiring: Wiring) -> Kept:
-    living = Living.at_birth(wiring, synapses=False, timesteps=False)
-    for alive in living.units.values():
+    masks = Masks.all_alive(wiring, synapses=False, timesteps=False)
+    for alive in masks.units.values():
         alive[::3] = False
-    return what_remains(wiring, living.removable(wiring))
+    return what_remains(wiring, masks.removable(wiring))
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -88,14 +88,14 @@ def _assert_same(before: dict[str, Tensor], after: dict[str, Tensor]) -> None:
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
-def _chain(*layers: nn.Module) -> Wiring:
+def _chain(*modules: nn.Module) -> Wiring:
     """A wiring of layers whose features are the units before them, as far as slicing looks at it."""
-    projections = {}
-    for index, layer in enumerate(layers):
-        kind = projection_kind(layer)
+    layers = {}
+    for index, module in enumerate(modules):
+        kind = layer_kind(module)
         assert kind is not None
-        projections[str(index)] = Projection(str(index), 6, {}, {}, layer, kind, 6)
-    return Wiring(projections, {}, {})
+        layers[str(index)] = WeightLayer(str(index), 6, {}, {}, module, kind, 6)
+    return Wiring(layers, {}, {})
 
 
 def test_a_parameter_of_two_layers_is_refused() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 INPUT = "<input>"
 """Name under which the network's own input is dyed."""
-NOBODY = -1
+NO_UNIT = -1
 """Instead of a unit: none of the source feeds this feature."""
 MIXED = -2
 """Instead of a unit: several of the source feed this feature."""
@@ -48,4 +48,4 @@ def decode(
     told = (code * powers).sum(1)
     place = torch.searchsorted(numbers, told).clamp(max=units - 1)
     fed = torch.where(numbers[place] == told, order[place], MIXED)
-    return torch.where(dyed, fed, NOBODY)
+    return torch.where(dyed, fed, NO_UNIT)

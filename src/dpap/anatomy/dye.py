@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from dpap.anatomy.calm import calm
-from dpap.anatomy.nested import Inputs, float_tensors, map_floats, run
+from dpap.anatomy.frozen import frozen
+from dpap.anatomy.hidden_state import reset_state
+from dpap.anatomy.layers import is_depthwise, layer_kind, size_of
 from dpap.anatomy.neurons import neuron_kind
-from dpap.anatomy.projections import is_depthwise, projection_kind, size_of
-from dpap.anatomy.state import rest
+from dpap.anatomy.pytrees import Inputs, float_tensors, map_floats, run
 
 Reach = dict[int, Bool[Tensor, "_"]]
 """Axis of an activity, from the end -> which slices along it hold what is looked for."""
@@ -126,7 +126,7 @@ class Dyer:
     def __init__(self, model: nn.Module, example_inputs: Inputs) -> None:
         self.model = model
         self.example_inputs = example_inputs
-        self.projections: dict[str, nn.Module] = {}
+        self.layers: dict[str, nn.Module] = {}
         self._depthwise: dict[str, nn.Module] = {}
         self._passers: dict[str, nn.Module] = {}
         self.axes: dict[Site, tuple[int, ...]] = {}
@@ -142,8 +142,8 @@ class Dyer:
         for name, module in model.named_modules():
             if is_depthwise(module):
                 self._depthwise[name] = module
-            elif projection_kind(module) is not None:
-                self.projections[name] = module
+            elif layer_kind(module) is not None:
+                self.layers[name] = module
             elif neuron_kind(module) is not None or holds_state(module):
                 self._passers[name] = module
 
@@ -152,11 +152,11 @@ class Dyer:
         """The network is calm, and its modules emit and look."""
         changed: list[nn.Module] = []
         forwards = {
-            **{name: (module, self._projection) for name, module in self.projections.items()},
+            **{name: (module, self._projection) for name, module in self.layers.items()},
             **{name: (module, self._channelwise) for name, module in self._depthwise.items()},
             **{name: (module, self._passer) for name, module in self._passers.items()},
         }
-        with calm(self.model, training_paths=training_paths):
+        with frozen(self.model, training_paths=training_paths):
             try:
                 for name, (module, make) in forwards.items():
                     if "forward" in module.__dict__:
@@ -174,7 +174,7 @@ class Dyer:
     def run(self, now: Pass, inputs: Inputs | None = None) -> Pass:
         """One forward pass."""
         self._now = now
-        rest(self.model)
+        reset_state(self.model)
         output = run(self.model, self.example_inputs if inputs is None else inputs)
         self.positions = now.positions
         now.at_output = any(bool(_found(tensor, now).any()) for tensor in float_tensors(output))
@@ -200,7 +200,7 @@ class Dyer:
     def tells(self, site: Site) -> bool:
         """Whether units have to be told apart at a site: where they are read or their activity is seen."""
         module = self._passers.get(site.module)
-        return site.module in self.projections or (module is not None and neuron_kind(module) is not None)
+        return site.module in self.layers or (module is not None and neuron_kind(module) is not None)
 
     def _watches(self, site: Site) -> bool:
         watched = self._pass().watched
@@ -317,7 +317,7 @@ class Dyer:
 
 
 def _activity_axis(module: nn.Module) -> int:
-    kind = projection_kind(module)
+    kind = layer_kind(module)
     if kind is None:
         raise TypeError(f"expected a Linear or convolution layer; got {type(module).__name__}")
     return kind.activity_axis

@@ -100,7 +100,7 @@ def neuron_kind(module: nn.Module) -> NeuronKind | None:
     return None
 
 
-def put_to_rest(module: nn.Module) -> None:
+def reset_module(module: nn.Module) -> None:
     """Reset a module's own hidden state, where it is known how."""
     kind = neuron_kind(module)
     if kind is not None and kind.reset is not None:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from dpap.anatomy.clock import Activity, Clock, map_summed
+from dpap.anatomy.axes import Activity, ActivityAxes, map_summed
 from dpap.anatomy.dye import Site
-from dpap.anatomy.nested import float_tensors
-from dpap.anatomy.wiring import Projection, Wiring
+from dpap.anatomy.pytrees import float_tensors
+from dpap.anatomy.wiring import WeightLayer, Wiring
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Recorder:
         self._begun = False
         self._chosen = False
         self._now: _Forward | None = None
-        seen = {projection.neuron for projection in wiring.projections.values()}
+        seen = {layer.neuron for layer in wiring.layers.values()}
         self._sites = [neuron for site, neuron in wiring.neurons.items() if site in seen]
         # time is told by all that spike, also where activity is seen earlier
         self._spiking = [neuron for neuron in wiring.neurons.values() if neuron.spikes]
@@ -100,10 +100,10 @@ class Recorder:
             model.register_forward_hook(Hook(self._finish)),
         ]
         entered = {neuron.name for neuron in self._sites if neuron.incoming}
-        for name, projection in wiring.projections.items():
-            if projection.fate != "whole" or name in entered:
-                hook = Hook(self._input_hook(projection, name in entered))
-                self._handles.append(projection.module.register_forward_pre_hook(hook, with_kwargs=True))
+        for name, layer in wiring.layers.items():
+            if layer.prunability != "whole" or name in entered:
+                hook = Hook(self._input_hook(layer, name in entered))
+                self._handles.append(layer.module.register_forward_pre_hook(hook, with_kwargs=True))
         modules = dict(model.named_modules())
         emitting = [neuron for neuron in (*self._sites, *self._spiking) if not neuron.incoming]
         for name, axis in {neuron.name: neuron.axis for neuron in emitting}.items():
@@ -149,14 +149,14 @@ class Recorder:
             given = next(float_tensors((args, options)), None)
             self._now = _Forward(None if given is None or given.ndim == 0 else len(given))
 
-    def _input_hook(self, projection: Projection, entered: bool) -> Callable[..., None]:
-        name, axis, whole = projection.name, projection.kind.activity_axis, projection.kind.name == "conv"
+    def _input_hook(self, layer: WeightLayer, entered: bool) -> Callable[..., None]:
+        name, axis, whole = layer.name, layer.kind.activity_axis, layer.kind.name == "conv"
 
         def hook(module: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
             if self._now is None:
                 return
             activity = next(float_tensors((args, options))).detach()
-            grouped = activity.unflatten(axis, (projection.groups, -1)) if whole else activity
+            grouped = activity.unflatten(axis, (layer.groups, -1)) if whole else activity
             summed = map_summed(grouped, axis - 1 if whole else axis)
             self._now.inputs.setdefault(name, []).append(summed)
             if entered:
@@ -187,36 +187,34 @@ class Recorder:
         self._steps.append(recording)
 
     def _recording(self, now: _Forward) -> Recording | None:
-        clock = self._clock(now)
-        if clock is None:
+        axes = self._activity_axes(now)
+        if axes is None:
             return None
         outputs, inputs = {}, {}
         for neuron in self._sites:
             calls = (now.entering if neuron.incoming else now.outputs).get(neuron.name, [])
             if neuron.spikes:
-                activity = clock.of_spikes(calls, neuron.time_axis)
+                activity = axes.of_spikes(calls, neuron.time_axis)
             else:
-                activity = clock.unfolded(
-                    calls if neuron.incoming else clock.of_call(calls, neuron.site.call)
-                )
+                activity = axes.unfolded(calls if neuron.incoming else axes.of_call(calls, neuron.site.call))
             if activity is not None:
                 outputs[neuron.site] = activity
         for name, calls in now.inputs.items():
-            activity = clock.unfolded(calls)
+            activity = axes.unfolded(calls)
             if activity is not None:
                 inputs[name] = activity
         return Recording(inputs, outputs) if outputs else None
 
-    def _clock(self, now: _Forward) -> Clock | None:
+    def _activity_axes(self, now: _Forward) -> ActivityAxes | None:
         """Time and batch as the first spiking neurons have them, else the batch of the network's input."""
-        clocks = [
-            Clock.of(now.outputs[neuron.name], neuron.time_axis)
+        candidates = [
+            ActivityAxes.of(now.outputs[neuron.name], neuron.time_axis)
             for neuron in self._spiking
             if now.outputs.get(neuron.name)
         ]
-        if clocks:
-            return next((clock for clock in clocks if clock.time > 1), clocks[0])
-        return None if now.batch is None else Clock(1, now.batch)
+        if candidates:
+            return next((axes for axes in candidates if axes.time > 1), candidates[0])
+        return None if now.batch is None else ActivityAxes(1, now.batch)
 
 
 def _joined(steps: list[Recording]) -> Recording:

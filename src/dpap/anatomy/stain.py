@@ -13,15 +13,15 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
-from dpap.anatomy.codes import INPUT, MIXED, NOBODY, codewords, decode
+from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT, codewords, decode
 from dpap.anatomy.dye import Dyer, Pass, Reach, Site
-from dpap.anatomy.nested import Inputs, map_floats
-from dpap.anatomy.projections import projection_kind, size_of
+from dpap.anatomy.layers import layer_kind, size_of
+from dpap.anatomy.pytrees import Inputs, map_floats
 
 Feeds = dict[str, Int64[Tensor, "_"]]
 """Source projection -> its unit that feeds each feature (`NOBODY` where it feeds none)."""
 
-WITNESSES = 32
+PROBES = 32
 """Activities of random sign that must all be zero before a source counts as a gate: wrong once in 2^32."""
 
 
@@ -51,7 +51,7 @@ class Stained:
     axis: dict[Site, int]
     reached: dict[str, set[Site]]
     outputs: set[str]
-    loud: dict[str, Bool[Tensor, "_"]]
+    nonzero: dict[str, Bool[Tensor, "_"]]
     order: list[Site]
     shapes: dict[Site, tuple[int, ...]]
     calls: dict[str, int]
@@ -69,16 +69,16 @@ class _Decoded:
     def add(self, site: Site, axis: int, source: str, fed: Tensor) -> None:
         self.along.setdefault(site, {}).setdefault(axis, {})[source] = fed
 
-    def told(self, site: Site, axis: int) -> int:
+    def distinguished(self, site: Site, axis: int) -> int:
         """How many units can be told apart along an axis."""
         feeds = self.along[site][axis].values()
         return sum(len(torch.unique(fed[fed >= 0])) for fed in feeds)
 
     def axis(self, site: Site) -> int | None:
         """The axis along which the most units can be told apart."""
-        told = {axis: self.told(site, axis) for axis in self.along[site]}
-        most = max(told.values())
-        best = [axis for axis, number in told.items() if number == most]
+        distinguished = {axis: self.distinguished(site, axis) for axis in self.along[site]}
+        most = max(distinguished.values())
+        best = [axis for axis, number in distinguished.items() if number == most]
         return best[0] if most and len(best) == 1 else None
 
 
@@ -105,8 +105,8 @@ def stain(model: nn.Module, example_inputs: Inputs) -> Stained:
                 f"the network makes NaN where no dye is, seen at {', '.join(where) or 'the output'}: give example "
                 "inputs without NaN, and check for divisions by zero"
             )
-        sources = [site.module for site in dyer.order if site.module in dyer.projections]
-        units = {source: size_of(dyer.projections[source])[0] for source in sources}
+        sources = [site.module for site in dyer.order if site.module in dyer.layers]
+        units = {source: size_of(dyer.layers[source])[0] for source in sources}
         half = {source: torch.arange(count) % 2 == 0 for source, count in units.items()}
         dyer.run(Pass(dye=half, narrow=True))
         reach, outputs = _reach(dyer, units)
@@ -116,17 +116,17 @@ def stain(model: nn.Module, example_inputs: Inputs) -> Stained:
             mixed = _mixed(dyer, {source: units[source] for source in group}, reach)
             for source in mixed:
                 for site, found in reach[source].items():
-                    for along, dyed in found.items() if site.module in dyer.projections else ():
-                        decoded.add(site, along, source, torch.where(dyed, MIXED, NOBODY))
+                    for along, dyed in found.items() if site.module in dyer.layers else ():
+                        decoded.add(site, along, source, torch.where(dyed, MIXED, NO_UNIT))
             told_apart = {source: units[source] for source in group if source not in mixed}
             if told_apart:
                 _decode(dyer, told_apart, reach, decoded)
         feeds, axis = _settle(dyer, decoded)
         for site, seen in reach[INPUT].items():
             if site in axis and axis[site] in seen:
-                fed = torch.where(seen[axis[site]], 0, NOBODY)
+                fed = torch.where(seen[axis[site]], 0, NO_UNIT)
                 feeds.setdefault(site, {})[INPUT] = fed
-        hush = dyer.run(Pass(emit="zeros", look="activity", stateful="zero"))
+        silent = dyer.run(Pass(emit="zeros", look="activity", stateful="zero"))
         gates = _gates(dyer, groups, feeds, axis)
     return Stained(
         feeds=feeds,
@@ -134,10 +134,8 @@ def stain(model: nn.Module, example_inputs: Inputs) -> Stained:
         axis=axis,
         reached={source: set(found) for source, found in reach.items()},
         outputs=outputs,
-        loud={
-            site.module: seen[axis[site]]
-            for site, seen in hush.seen.items()
-            if site.module in dyer.projections
+        nonzero={
+            site.module: seen[axis[site]] for site, seen in silent.seen.items() if site.module in dyer.layers
         },
         order=list(dyer.order),
         shapes=dyer.shapes,
@@ -163,7 +161,7 @@ def _has_training_paths(dyer: Dyer) -> bool:
             # what evaluation cannot run is told by the passes themselves; training may want targets, say
             if training_paths:
                 return False
-        ran.append({site.module for site in dyer.order if site.module in dyer.projections})
+        ran.append({site.module for site in dyer.order if site.module in dyer.layers})
         dyer.order.clear()
     return ran[0] < ran[1]
 
@@ -247,8 +245,8 @@ def _decode(
 def _settle(dyer: Dyer, decoded: _Decoded) -> tuple[dict[Site, Feeds], dict[Site, int]]:
     """The axis that counts features at each site, and who feeds them."""
     axes = {}
-    for name, module in dyer.projections.items():
-        kind = projection_kind(module)
+    for name, module in dyer.layers.items():
+        kind = layer_kind(module)
         if kind is not None:
             axes[Site(name)] = kind.activity_axis
     for site in decoded.along:
@@ -264,7 +262,7 @@ def _gates(
     """Which features fall silent with one of their sources, although others feed them."""
     joint = {}
     for site, fed in feeds.items():
-        shared = sum((unit != NOBODY).int() for unit in fed.values()) > 1
+        shared = sum((unit != NO_UNIT).int() for unit in fed.values()) > 1
         if isinstance(shared, Tensor) and shared.any():
             joint[site] = shared
     if not joint:
@@ -272,7 +270,7 @@ def _gates(
     # what gates does so wherever the two meet: all the features that a source shares at a site must fall silent
     watched = frozenset(joint)
     fewest = min(math.prod(dyer.shapes[site]) for site in joint)
-    passes = -(-WITNESSES // max(fewest, 1))
+    passes = -(-PROBES // max(fewest, 1))
 
     def active(silent: frozenset[str]) -> dict[Site, Tensor]:
         found: dict[Site, Tensor] = {}
@@ -286,7 +284,7 @@ def _gates(
                 found[site] = found[site] | active if site in found else active
         return found
 
-    heard = active(frozenset())
+    active_with_all = active(frozenset())
     gates: dict[Site, dict[str, Tensor]] = {}
     for group in groups:
         places = {
@@ -305,6 +303,6 @@ def _gates(
         left = active(members)
         for source in members:
             for site, where in places[source].items():
-                if where.any() and bool(heard[site][where].any()) and not left[site][where].any():
+                if where.any() and bool(active_with_all[site][where].any()) and not left[site][where].any():
                     gates.setdefault(site, {})[source] = where
     return gates

@@ -8,15 +8,15 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from dpap.anatomy.codes import INPUT, MIXED, NOBODY
+from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT
 from dpap.anatomy.dye import Site
-from dpap.anatomy.projections import ProjectionKind, groups_of, is_depthwise, weight_of
+from dpap.anatomy.layers import LayerKind, groups_of, is_depthwise, weight_of
 from dpap.anatomy.stain import Feeds
 
 Gates = dict[str, Bool[Tensor, "_"]]
 """Source projection -> features that are silent whenever its unit is."""
 
-Fate = Literal["prunable", "silenced", "follows", "whole"]
+Prunability = Literal["prunable", "silenced", "follows", "whole"]
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Reader:
 
 
 @dataclass
-class Projection(Reader):
+class WeightLayer(Reader):
     """A weight layer, and with it the population of its units.
 
     Attributes:
@@ -61,11 +61,11 @@ class Projection(Reader):
     """
 
     module: nn.Module
-    kind: ProjectionKind
+    kind: LayerKind
     units: int
     positions: int = 0
     neuron: Site | None = None
-    fate: Fate = "prunable"
+    prunability: Prunability = "prunable"
     reason: str = ""
     synapses: bool = False
     fixed: bool = False
@@ -90,14 +90,14 @@ class Projection(Reader):
         return units * features // self.groups * self.taps
 
     @property
-    def dies(self) -> bool:
+    def can_die(self) -> bool:
         """Whether its units die by themselves."""
-        return self.fate in ("prunable", "silenced")
+        return self.prunability in ("prunable", "silenced")
 
     @property
-    def leaves(self) -> bool:
+    def removable(self) -> bool:
         """Whether its units can be removed."""
-        return self.fate in ("prunable", "follows")
+        return self.prunability in ("prunable", "follows")
 
 
 @dataclass
@@ -150,7 +150,7 @@ class Wiring:
         stepped: whether a forward is one timestep: spiking neurons keep their state from call to call.
     """
 
-    projections: dict[str, Projection]
+    layers: dict[str, WeightLayer]
     neurons: dict[Site, NeuronSite]
     attachments: dict[str, Attachment]
     training_paths: bool = False
@@ -161,13 +161,13 @@ class Wiring:
         """Whether any neuron spikes."""
         return any(neuron.spikes for neuron in self.neurons.values())
 
-    def neuron_of(self, projection: Projection) -> NeuronSite | None:
+    def neuron_of(self, layer: WeightLayer) -> NeuronSite | None:
         """The neurons at which the activity of a projection's units is seen."""
-        return None if projection.neuron is None else self.neurons[projection.neuron]
+        return None if layer.neuron is None else self.neurons[layer.neuron]
 
     def readers(self) -> Iterator[Reader]:
         """Every part at which activity arrives."""
-        yield from self.projections.values()
+        yield from self.layers.values()
         yield from self.attachments.values()
         yield from self.neurons.values()
 
@@ -181,11 +181,11 @@ class Wiring:
             features: key of a reader -> indices of its features that remain, where not all do.
         """
         total = 0
-        for name, projection in self.projections.items():
+        for name, layer in self.layers.items():
             outgoing, incoming = (units or {}).get(name), (features or {}).get(name)
-            total += projection.positions * projection.weights_between(
-                projection.units if outgoing is None else len(outgoing),
-                projection.features if incoming is None else len(incoming),
+            total += layer.positions * layer.weights_between(
+                layer.units if outgoing is None else len(outgoing),
+                layer.features if incoming is None else len(incoming),
             )
         return total
 
@@ -198,10 +198,10 @@ class Wiring:
         """
         renumber = {}
         for name, kept in units.items():
-            mapping = torch.full((self.projections[name].units,), NOBODY, dtype=torch.int64)
+            mapping = torch.full((self.layers[name].units,), NO_UNIT, dtype=torch.int64)
             mapping[kept] = torch.arange(len(kept))
             renumber[name] = mapping
-            self.projections[name].units = len(kept)
+            self.layers[name].units = len(kept)
 
         def follow(feeds: Feeds, kept: Tensor | None) -> Feeds:
             followed = {}
@@ -221,23 +221,23 @@ class Wiring:
 
     def __str__(self) -> str:
         rows = [("layer", "kind", "units", "features", "weights", "fed by", "seen at", "prunable")]
-        for projection in self.projections.values():
-            fed = [name if name != INPUT else "input" for name in projection.feeds] or ["?"]
-            if projection.fate == "prunable":
-                verdict = "units and synapses" if projection.synapses else "units"
-                verdict += ", as many in each group" if projection.groups > 1 else ""
+        for layer in self.layers.values():
+            fed = [name if name != INPUT else "input" for name in layer.feeds] or ["?"]
+            if layer.prunability == "prunable":
+                verdict = "units and synapses" if layer.synapses else "units"
+                verdict += ", as many in each group" if layer.groups > 1 else ""
             else:
                 what = {"silenced": "units, silenced only: ", "follows": "no, but ", "whole": "no: "}
-                verdict = what[projection.fate] + projection.reason
+                verdict = what[layer.prunability] + layer.reason
             rows.append(
                 (
-                    projection.name,
-                    projection.kind.name,
-                    f"{projection.units:,}",
-                    f"{projection.features:,}",
-                    f"{projection.weights:,}",
+                    layer.name,
+                    layer.kind.name,
+                    f"{layer.units:,}",
+                    f"{layer.features:,}",
+                    f"{layer.weights:,}",
                     ", ".join(fed),
-                    projection.neuron.module if projection.neuron else "-",
+                    layer.neuron.module if layer.neuron else "-",
                     verdict,
                 )
             )
@@ -268,13 +268,13 @@ def receiving(
     fed = torch.zeros(features, dtype=torch.bool)
     living = torch.zeros(features, dtype=torch.bool)
     for source, unit in feeds.items():
-        fed |= unit != NOBODY
+        fed |= unit != NO_UNIT
         if source in alive:
             known = unit >= 0
             living[known] |= alive[source].cpu()[unit[known]]
             living |= unit == MIXED
         else:
-            living |= unit != NOBODY
+            living |= unit != NO_UNIT
     return (living | ~fed) & ~gated
 
 

@@ -9,14 +9,14 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dpap.anatomy import Projection, Wiring, find_wiring
-from dpap.anatomy.nested import Inputs
-from dpap.anatomy.projections import weight_of
-from dpap.config import PruningConfig
-from dpap.given import as_inputs, as_optimizers, unwrapped
-from dpap.reports import LayerReport, PruneReport
-from dpap.surgery import CompactReport, Living
-from dpap.surgery.rehearsal import rehearse
+from dpap.anatomy import WeightLayer, Wiring, find_wiring
+from dpap.anatomy.layers import weight_of
+from dpap.anatomy.pytrees import Inputs
+from dpap.pruning.arguments import as_inputs, as_optimizers, unwrapped
+from dpap.pruning.config import PruningConfig
+from dpap.pruning.reports import LayerReport, PruneReport
+from dpap.surgery import CompactReport, Masks
+from dpap.surgery.trial import try_removal
 
 Weights = dict[str, Tensor]
 """Something of every weight that counts, by projection."""
@@ -72,17 +72,17 @@ class Baseline(ABC):
         self._optimizers = as_optimizers(optimizer)
         example = as_inputs(example_inputs, self.model)
         self.wiring: Wiring = find_wiring(self.model, example)
-        rehearse(self.model, self.wiring, example)  # for it decides, too, what counts
-        newborn = Living.at_birth(self.wiring, synapses=False, timesteps=False)
+        try_removal(self.model, self.wiring, example)  # for it decides, too, what counts
+        newborn = Masks.all_alive(self.wiring, synapses=False, timesteps=False)
         counted = newborn.weights(self.wiring) if newborn.units else {}
         if not counted:
             raise ValueError(f"nothing in this network can be pruned:\n{self.wiring}")
-        self.weights: Weights = {name: weight_of(self.wiring.projections[name].module) for name in counted}
+        self.weights: Weights = {name: weight_of(self.wiring.layers[name].module) for name in counted}
 
     @property
     def sparsity(self) -> float:
         """Share of the prunable weights that is zero."""
-        alive = sum(int(living.sum()) for living in self.living().values())
+        alive = sum(int(alive.sum()) for alive in self.alive_weights().values())
         return 1 - alive / sum(weight.numel() for weight in self.weights.values())
 
     @property
@@ -148,7 +148,7 @@ class Baseline(ABC):
         self._impose()
 
     @abstractmethod
-    def living(self) -> dict[str, Bool[Tensor, "..."]]:
+    def alive_weights(self) -> dict[str, Bool[Tensor, "..."]]:
         """Which weights live, in each weight's shape."""
 
     @abstractmethod
@@ -170,8 +170,8 @@ class Baseline(ABC):
     def _units_alive(self) -> dict[str, int]:
         """Units with any living weight."""
         return {
-            name: int(_units_with(living, self.wiring.projections[name]).sum())
-            for name, living in self.living().items()
+            name: int(_units_with(alive, self.wiring.layers[name]).sum())
+            for name, alive in self.alive_weights().items()
         }
 
     def _layer_reports(self, before: dict[str, int]) -> list[LayerReport]:
@@ -179,19 +179,19 @@ class Baseline(ABC):
         return [
             LayerReport(
                 name=name,
-                kind=self.wiring.projections[name].kind.name,
-                units=self.wiring.projections[name].units,
+                kind=self.wiring.layers[name].kind.name,
+                units=self.wiring.layers[name].units,
                 alive=units[name],
                 died=before[name] - units[name],
-                weights=living.numel(),
-                weights_alive=int(living.sum()),
+                weights=alive.numel(),
+                weights_alive=int(alive.sum()),
                 timesteps_alive=1.0,
             )
-            for name, living in self.living().items()
+            for name, alive in self.alive_weights().items()
         ]
 
 
-def _units_with(living: Bool[Tensor, "..."], projection: Projection) -> Bool[Tensor, "_"]:
+def _units_with(alive: Bool[Tensor, "..."], layer: WeightLayer) -> Bool[Tensor, "_"]:
     """Which units have a living weight; the first axis of a weight counts through all groups, the second within one."""
-    blocks = living.reshape(projection.groups, len(living) // projection.groups, living.shape[1], -1)
-    return blocks.any(3).any(2 - projection.kind.unit_axis).flatten()
+    blocks = alive.reshape(layer.groups, len(alive) // layer.groups, alive.shape[1], -1)
+    return blocks.any(3).any(2 - layer.kind.unit_axis).flatten()

@@ -14,9 +14,9 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dpap.anatomy.nested import Inputs
+from dpap.anatomy.pytrees import Inputs
 from dpap.baselines.base import Baseline, Weights
-from dpap.config import PruningConfig
+from dpap.pruning.config import PruningConfig
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class GradientRewiring(Baseline):
             self._handles.append(one.register_step_pre_hook(self._before_step))
             self._handles.append(one.register_step_post_hook(self._after_step))
 
-    def living(self) -> dict[str, Bool[Tensor, "..."]]:
+    def alive_weights(self) -> dict[str, Bool[Tensor, "..."]]:
         """Where theta is above zero; a weight that was born as zero has no sign, and stays."""
         return {name: theta > 0 for name, theta in self._theta.items()}
 

@@ -11,10 +11,10 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dpap.anatomy.nested import Inputs
+from dpap.anatomy.pytrees import Inputs
 from dpap.baselines.base import Baseline, Weights
-from dpap.budget import scheduled_share
-from dpap.config import PruningConfig
+from dpap.pruning.budget import scheduled_share
+from dpap.pruning.config import PruningConfig
 from dpap.surgery import Silence
 from dpap.surgery.compiled import recompile
 
@@ -47,7 +47,7 @@ class GradualMagnitude(Baseline):
         self._silence = Silence(self.model, self.wiring, self._optimizers)
         recompile()
 
-    def living(self) -> dict[str, Bool[Tensor, "..."]]:
+    def alive_weights(self) -> dict[str, Bool[Tensor, "..."]]:
         """The masks."""
         return self._alive
 

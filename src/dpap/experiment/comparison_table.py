@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dpap.experiment.costs import PICO
 from dpap.experiment.grid import target_words
 from dpap.experiment.results import Result
+from dpap.experiment.significance import Difference, Group, groups
 from dpap.experiment.tables import quantity
-from dpap.experiment.verdicts import Difference, Group, groups
 
 HEAD = (
     "method", "target", "n", "accuracy %", "to dense", "verdict", "pruned %", "parameters", "weights", "MACs",

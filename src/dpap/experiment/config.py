@@ -11,10 +11,10 @@ import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 
 from dpap.baselines import GradientRewiringConfig
-from dpap.config import PruningConfig
 from dpap.data import DataConfig
 from dpap.experiment.errors import UserError, blame
 from dpap.models import NetworkConfig
+from dpap.pruning.config import PruningConfig
 
 
 @dataclass(frozen=True)

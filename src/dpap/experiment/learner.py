@@ -13,8 +13,8 @@ from dpap.data import DataBundle
 from dpap.experiment.config import ExperimentConfig, TrainingConfig
 from dpap.experiment.errors import blame
 from dpap.models import build_network
-from dpap.pruner import Pruner
-from dpap.reports import PruneReport
+from dpap.pruning.pruner import Pruner
+from dpap.pruning.reports import PruneReport
 from dpap.spiking import SpikingNeuron
 from dpap.surgery import CompactReport
 

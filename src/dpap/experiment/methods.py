@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dpap.baselines import GradientRewiringConfig
-from dpap.config import PruningConfig
 from dpap.experiment.config import ExperimentConfig, overridden
 from dpap.experiment.errors import UserError, blame
+from dpap.pruning.config import PruningConfig
 
 DENSE = "dense"
 RECIPES_OWN = {

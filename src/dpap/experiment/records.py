@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from dpap.experiment.loop import Score
 from dpap.experiment.run_folder import Record
-from dpap.reports import PruneReport
+from dpap.pruning.reports import PruneReport
 
 AS_SPARSE = 0.01  # differences of sparsity up to this are none
 

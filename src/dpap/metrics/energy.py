@@ -1,7 +1,7 @@
 """Energy: the paper's estimate, equations (14) and (15), and picojoules from counted operations."""
 
-from dpap.currencies import PICOJOULES_AC, PICOJOULES_MAC
 from dpap.metrics.synaptic import SynapticOperations
+from dpap.pruning.costs import PICOJOULES_AC, PICOJOULES_MAC
 
 
 def energy(flops: float, timesteps: int, per_operation: float = PICOJOULES_AC) -> float:

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.parametrize import is_parametrized
 
-from dpap.anatomy.grading import common_step, joint_step
-from dpap.currencies import adding_is_cheaper
+from dpap.anatomy.levels import common_step, joint_step
 from dpap.metrics.layers import WeightLayer, evaluating, weight_layers
+from dpap.pruning.costs import adding_is_cheaper
 
 
 @dataclass(frozen=True)

@@ -4,17 +4,17 @@ B. Han, F. Zhao, Y. Zeng, G. Shen, IEEE TPAMI 47(1), 2025, doi 10.1109/TPAMI.202
 are those of that paper. `CRITERIA` holds what puts them together, and what they are compared with.
 """
 
-from dpap.plasticity.criteria import CRITERIA, Criterion, Evidence
-from dpap.plasticity.memory import Memory
+from dpap.plasticity.criteria import CRITERIA, Criterion, LayerContext
 from dpap.plasticity.spines import spines
+from dpap.plasticity.statistics import Statistics
 from dpap.plasticity.survival import (
     critical_epsilon,
     exponential_decay,
-    growth,
     normalise,
     ranked,
     staircase_decay,
-    survive,
+    survival_change,
+    update_survival,
 )
 from dpap.plasticity.synapses import bcm, potentiation, sliding_threshold
 from dpap.plasticity.timesteps import timestep_importance
@@ -23,12 +23,11 @@ from dpap.plasticity.traces import population_activity, running_traces, trace
 __all__ = [
     "CRITERIA",
     "Criterion",
-    "Evidence",
-    "Memory",
+    "LayerContext",
+    "Statistics",
     "bcm",
     "critical_epsilon",
     "exponential_decay",
-    "growth",
     "normalise",
     "population_activity",
     "potentiation",
@@ -37,7 +36,8 @@ __all__ = [
     "sliding_threshold",
     "spines",
     "staircase_decay",
-    "survive",
+    "survival_change",
     "timestep_importance",
     "trace",
+    "update_survival",
 ]

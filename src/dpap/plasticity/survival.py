@@ -65,7 +65,7 @@ def _quantile(values: Float[Tensor, " unit"], quantile: float) -> Float[Tensor, 
     return torch.lerp(ordered[below], ordered[above], position - below)
 
 
-def growth(
+def survival_change(
     normalised: Float[Tensor, "*unit"], epsilon: float, protection: float, strict: bool = False
 ) -> Float[Tensor, "*unit"]:
     """Change of survival dF: delta = 2 N - epsilon (9), plus the protection C where delta >= 0 (10).
@@ -77,7 +77,7 @@ def growth(
     return torch.where(useful, delta + protection, delta)
 
 
-def survive(
+def update_survival(
     survival: Float[Tensor, "*unit"], change: Float[Tensor, "*unit"], gamma: float, decay: float
 ) -> Float[Tensor, "*unit"]:
     """Survival F' = gamma F + decay dF, (11), where decay is exp(-epoch/eta). What falls below zero dies."""

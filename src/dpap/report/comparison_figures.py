@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from dpap.experiment.methods import ABLATIONS, DENSE
 from dpap.experiment.results import EpochResult
-from dpap.experiment.verdicts import Group, Target
+from dpap.experiment.significance import Group, Target
 from dpap.report.figures import look_closer
 from dpap.report.style import (
     BLUE,

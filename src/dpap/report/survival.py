@@ -18,7 +18,7 @@ SUBTITLE = "survival function F of (11); crosses: deaths"
 
 
 @dataclass(frozen=True)
-class Life:
+class UnitHistory:
     """One unit: the epochs after which it lived, its survival function then, and the epoch of its death."""
 
     unit: int
@@ -27,7 +27,7 @@ class Life:
     died: int | None
 
 
-def lives(run: Run, layer: str) -> list[Life]:
+def unit_histories(run: Run, layer: str) -> list[UnitHistory]:
     """Every unit of `layer`, by its original number."""
     recorded = [(record.epoch, record.layers[layer]) for record in run.survival if layer in record.layers]
     units = max((len(values) for _, values in recorded), default=0)
@@ -36,33 +36,33 @@ def lives(run: Run, layer: str) -> list[Life]:
         points = [(epoch, values[unit] if unit < len(values) else None) for epoch, values in recorded]
         alive = [(epoch, value) for epoch, value in points if value is not None]
         died = next((epoch for epoch, value in points if value is None), None)
-        found.append(Life(unit, [epoch for epoch, _ in alive], [value for _, value in alive], died))
+        found.append(UnitHistory(unit, [epoch for epoch, _ in alive], [value for _, value in alive], died))
     return found
 
 
 @styled
 def survival_functions(run: Run, layer: str) -> Figure | None:
     """F over epochs for a spread of the dead and of the living of `layer`; a cross where a unit died."""
-    units = lives(run, layer)
+    units = unit_histories(run, layer)
     if not units:
         return None
     dead = sorted((u for u in units if u.died is not None), key=lambda u: (u.died or 0, u.unit))
     alive = sorted((u for u in units if u.died is None), key=lambda u: (u.values[-1], u.unit))
     shown_dead, shown_alive = _spread_over(dead), _spread_over(alive)
-    heights = [value for life in (*shown_alive, *shown_dead) for value in life.values]
+    heights = [value for unit in (*shown_alive, *shown_dead) for value in unit.values]
     bent = max([*heights, 1.0]) > BENT
     subtitle = SUBTITLE.replace(";", ", logarithmic above 1;") if bent else SUBTITLE
     axes = panel(f"Survival in {layer}", subtitle, left=0.5, right=1.5)
-    for life in shown_alive:
+    for unit in shown_alive:
         axes.plot(
-            life.epochs, life.values, color=BLUE, linewidth=1.1, alpha=0.75, gid=f"unit {life.unit}",
-            marker="o" if len(life.epochs) == 1 else None, markersize=3,
+            unit.epochs, unit.values, color=BLUE, linewidth=1.1, alpha=0.75, gid=f"unit {unit.unit}",
+            marker="o" if len(unit.epochs) == 1 else None, markersize=3,
         )  # fmt: skip
-    for life in shown_dead:
-        end = life.died or 0
+    for unit in shown_dead:
+        end = unit.died or 0
         axes.plot(
-            [*life.epochs, end], [*life.values, min([*life.values[-1:], 0.0])], color=VERMILION,
-            linewidth=1.1, alpha=0.75, gid=f"unit {life.unit}",
+            [*unit.epochs, end], [*unit.values, min([*unit.values[-1:], 0.0])], color=VERMILION,
+            linewidth=1.1, alpha=0.75, gid=f"unit {unit.unit}",
         )  # fmt: skip
     axes.plot(
         [u.died or 0 for u in shown_dead], [min([*u.values[-1:], 0.0]) for u in shown_dead], linestyle="none",
@@ -81,13 +81,13 @@ def survival_functions(run: Run, layer: str) -> Figure | None:
     return figure_of(axes)
 
 
-def _spread_over(units: list[Life]) -> list[Life]:
+def _spread_over(units: list[UnitHistory]) -> list[UnitHistory]:
     if len(units) <= SHOWN:
         return units
     return [units[round(i * (len(units) - 1) / (SHOWN - 1))] for i in range(SHOWN)]
 
 
-def _some(shown: list[Life], units: list[Life]) -> str:
+def _some(shown: list[UnitHistory], units: list[UnitHistory]) -> str:
     return f"{len(units)}" if len(shown) == len(units) else f"{len(shown)} of {len(units)} that"
 
 

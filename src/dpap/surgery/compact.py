@@ -15,10 +15,10 @@ from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring
 from dpap.anatomy.dye import Site
-from dpap.anatomy.nested import Inputs
-from dpap.surgery.living import Living, feature_stays
+from dpap.anatomy.pytrees import Inputs
+from dpap.surgery.equivalence import CompactionError, EquivalenceCheck, largest_difference
+from dpap.surgery.masks import Masks, feature_stays
 from dpap.surgery.slicing import Kept, keep_only
-from dpap.surgery.witness import CompactionError, Witness, largest_difference
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class CompactReport:
 
 
 def what_remains(wiring: Wiring, leaving: dict[str, Bool[Tensor, "_"]]) -> Kept:
-    """The units and features that stay when the given units of each projection have left."""
+    """The units and features that remain when the given units of each layer have left."""
     units = {name: (~gone).nonzero().flatten() for name, gone in leaving.items() if gone.any()}
     features: dict[str | Site, Tensor] = {}
     for reader in wiring.readers():
@@ -58,21 +58,21 @@ def what_remains(wiring: Wiring, leaving: dict[str, Bool[Tensor, "_"]]) -> Kept:
 def remove_dead(
     model: nn.Module,
     wiring: Wiring,
-    living: Living,
+    masks: Masks,
     optimizers: Sequence[Optimizer],
     example_inputs: Inputs,
     round_to: int = 1,
 ) -> tuple[Kept, CompactReport]:
     """Remove the dead units that can leave, and check that the network computes what it computed.
 
-    Wiring and living are left as they were: the caller renumbers them, and its own state, by the result.
+    Wiring and masks are left as they were: the caller renumbers them, and its own state, by the result.
 
     Raises:
         CompactionError: where the compact network fails or computes something else; nothing is changed.
     """
     start = time.perf_counter()
     before = sum(parameter.numel() for parameter in model.parameters())
-    kept = what_remains(wiring, living.removable(wiring, round_to))
+    kept = what_remains(wiring, masks.removable(wiring, round_to))
     if kept.everything:
         return kept, CompactReport(before, before, 0.0, time.perf_counter() - start)
     _, difference = removed(model, wiring, kept, optimizers, example_inputs)
@@ -96,12 +96,12 @@ def removed(
     Raises:
         CompactionError: where it is too large, or nothing runs; everything is put back then.
     """
-    count = sum(wiring.projections[name].units - len(units) for name, units in kept.units.items())
-    with Witness(model, wiring, example_inputs, double) as witness:
-        silent = witness.look()
+    count = sum(wiring.layers[name].units - len(units) for name, units in kept.units.items())
+    with EquivalenceCheck(model, wiring, example_inputs, double) as check:
+        silent = check.reference()
         undo = keep_only(model, wiring, kept, optimizers)
         try:
-            difference = largest_difference(silent, witness.outputs())
+            difference = largest_difference(silent, check.outputs())
         except Exception as error:
             undo()
             raise CompactionError(
@@ -109,7 +109,7 @@ def removed(
                 f"({type(error).__name__}: {error}); code that fixes a number of channels, such as view(-1, 1960), "
                 "has to take it from the tensor"
             ) from error
-        tolerance = witness.tolerance
+        tolerance = check.tolerance
         if not difference <= tolerance:
             undo()
             raise CompactionError(

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring
-from dpap.surgery.living import Living
+from dpap.surgery.masks import Masks
 from dpap.surgery.silence import impose
 from dpap.surgery.slicing import Kept, keep_only
 
@@ -31,10 +31,10 @@ class Copies:
         self.optimizers = tuple(optimizers)
 
     @torch.no_grad()
-    def impose(self, living: Living) -> None:
+    def impose(self, masks: Masks) -> None:
         """Silence what is silent in the other network."""
         for model in self.models:
-            impose(model, self._wiring_of(model), living, self.optimizers)
+            impose(model, self._wiring_of(model), masks, self.optimizers)
 
     def keep_only(self, kept: Kept) -> None:
         """Slice what is sliced in the other network, before its wiring is renumbered."""
@@ -43,9 +43,9 @@ class Copies:
 
     def _wiring_of(self, model: nn.Module) -> Wiring:
         parts = dict(model.named_modules())
-        projections, attachments = self.wiring.projections, self.wiring.attachments
+        layers, attachments = self.wiring.layers, self.wiring.attachments
         return replace(
             self.wiring,
-            projections={name: replace(one, module=parts[name]) for name, one in projections.items()},
+            layers={name: replace(one, module=parts[name]) for name, one in layers.items()},
             attachments={name: replace(one, module=parts[name]) for name, one in attachments.items()},
         )

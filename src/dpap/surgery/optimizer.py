@@ -1,4 +1,4 @@
-"""What hangs on a parameter in an optimizer: moments, factored moments, the history of a quasi-Newton method.
+"""Optimizer state of a parameter, cut along with it: moments, factored moments, the history of quasi-Newton methods.
 
 State is told by its layout, not by the optimizer's class: a tensor with the parameter's axes, each whole or of size 1
 (as in the factored moments of Adafactor), is changed along with the parameter; single numbers stay. State of any
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import LBFGS, Optimizer
 
-from dpap.surgery.witness import CompactionError
+from dpap.surgery.equivalence import CompactionError
 
 
 def moments(optimizer: Optimizer, parameter: Parameter) -> Iterator[tuple[str, Tensor]]:

@@ -1,4 +1,4 @@
-"""Silence that holds: the dead are exactly zero after every optimizer step, and stay so."""
+"""Where masks are applied: the dead are exactly zero after every optimizer step, and stay so."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -10,39 +10,39 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring, neuron_kind
-from dpap.anatomy.projections import between, weight_of
+from dpap.anatomy.layers import between, weight_of
 from dpap.anatomy.wiring import Attachment, unit_tensors
-from dpap.surgery.living import Living
+from dpap.surgery.masks import Masks
 from dpap.surgery.optimizer import forget_curvature, silence_moments
 from dpap.surgery.timesteps import AXES, BUFFER, silence_timesteps
 
 
-def dead_tensors(wiring: Wiring, living: Living) -> list[tuple[Tensor, Bool[Tensor, "..."]]]:
+def dead_tensors(wiring: Wiring, masks: Masks) -> list[tuple[Tensor, Bool[Tensor, "..."]]]:
     """Every parameter and buffer with dead entries, and which entries those are.
 
     Weights are dead where unit, synapse or feature is; biases and normalisation (weight, bias, running mean
     and variance) where the unit is.
     """
     found: list[tuple[Tensor, Tensor]] = []
-    useful = living.useful(wiring)
-    heard = Living(useful, {}, {})
-    for name, projection in wiring.projections.items():
-        if projection.fixed:
+    useful = masks.useful(wiring)
+    received = Masks(useful, {}, {})
+    for name, layer in wiring.layers.items():
+        if layer.fixed:
             continue
-        weight, units = weight_of(projection.module), useful[name]
-        dead = ~between(projection.module, units, heard.features(projection)).to(weight.device)
-        if name in living.synapses:
-            dead = dead | ~living.synapses[name].to(weight.device)
+        weight, units = weight_of(layer.module), useful[name]
+        dead = ~between(layer.module, units, received.features(layer)).to(weight.device)
+        if name in masks.synapses:
+            dead = dead | ~masks.synapses[name].to(weight.device)
         if dead.any():
             found.append((weight, dead))
-        bias = projection.module._parameters.get("bias")
+        bias = layer.module._parameters.get("bias")
         if bias is not None and not units.all():
             found.append((bias, ~units.to(bias.device)))
     for attachment in wiring.attachments.values():
         if neuron_kind(attachment.module) is not None:
             # silent for want of input; a threshold of zero would let it fire
             continue
-        dead = ~heard.features(attachment)
+        dead = ~received.features(attachment)
         if dead.any():
             for tensor, axis in unit_parts(attachment):
                 along = [1] * tensor.ndim
@@ -63,10 +63,10 @@ Dead = Sequence[tuple[Tensor, Bool[Tensor, "..."]]]
 
 
 @torch.no_grad()
-def impose(model: nn.Module, wiring: Wiring, living: Living, optimizers: Sequence[Optimizer]) -> None:
+def impose(model: nn.Module, wiring: Wiring, masks: Masks, optimizers: Sequence[Optimizer]) -> None:
     """Clear values, gradients and moments of the dead, and let no neuron fire at its dead timesteps."""
-    _clear_all(dead_tensors(wiring, living), optimizers)
-    _impose_timesteps(model, wiring, living)
+    _clear_all(dead_tensors(wiring, masks), optimizers)
+    _impose_timesteps(model, wiring, masks)
 
 
 def _clear_all(found: Dead, optimizers: Sequence[Optimizer]) -> None:
@@ -81,9 +81,9 @@ def _clear_all(found: Dead, optimizers: Sequence[Optimizer]) -> None:
                 silence_moments(optimizer, tensor, dead)
 
 
-def _impose_timesteps(model: nn.Module, wiring: Wiring, living: Living) -> None:
-    for name, alive in living.timesteps.items():
-        neuron = wiring.neuron_of(wiring.projections[name])
+def _impose_timesteps(model: nn.Module, wiring: Wiring, masks: Masks) -> None:
+    for name, alive in masks.timesteps.items():
+        neuron = wiring.neuron_of(wiring.layers[name])
         if neuron is None or neuron.time_axis is None:
             continue
         of_site = torch.ones(alive.shape[0], neuron.features, dtype=torch.bool, device=alive.device)
@@ -97,7 +97,7 @@ def _impose_timesteps(model: nn.Module, wiring: Wiring, living: Living) -> None:
 class Silence:
     """Keeps the dead at zero: weights, biases, normalisation, their gradients and their optimizer's moments.
 
-    Gradients of the dead are cleared as soon as they arrive, so that whoever looks at gradients (clipping, a gradient
+    Gradients of the dead are cleared as soon as they arrive, so that code that looks at gradients (clipping, a gradient
     scaler) sees what it would see without the dead. Their values are cleared after each step of the optimizers;
     without an optimizer, before every forward of the network.
 
@@ -120,10 +120,10 @@ class Silence:
         if not self.optimizers:
             self._handles.append(model.register_forward_pre_hook(self._before_forward))
 
-    def impose(self, living: Living) -> None:
-        """From now on exactly what `living` says is silent; clears it at once."""
-        self.hold(dead_tensors(self.wiring, living))
-        _impose_timesteps(self.model, self.wiring, living)
+    def impose(self, masks: Masks) -> None:
+        """From now on exactly what `masks` says is silent; clears it at once."""
+        self.hold(dead_tensors(self.wiring, masks))
+        _impose_timesteps(self.model, self.wiring, masks)
 
     @torch.no_grad()
     def hold(self, dead: Dead) -> None:
@@ -139,7 +139,7 @@ class Silence:
         ]
 
     def remove(self) -> None:
-        """Take the hooks out; the dead stay zero only as long as nobody moves them."""
+        """Take the hooks out; the dead stay zero only as long as nothing changes them."""
         for handle in (*self._handles, *self._watched):
             handle.remove()
         self._handles.clear()
@@ -155,7 +155,7 @@ class Silence:
             _clear(tensor.grad, dead)
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        # of parameters that were frozen when their units died, and of gradients that somebody else put there
+        # of parameters that were frozen when their units died, and of gradients that other code wrote
         self._clear_gradients()
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -166,7 +166,7 @@ class Silence:
 
 
 def _clear(tensor: Tensor | None, dead: Bool[Tensor, "..."]) -> None:
-    # from a removal until what is left is imposed anew the dead are gone already, and what remains is zero
+    # between a removal and the next impose() the dead are gone already, and what remains is zero
     if tensor is not None and tensor.shape == dead.shape:
         tensor.masked_fill_(dead, 0)
 

@@ -1,4 +1,4 @@
-"""Slice what remains: parameters, buffers, gradients and moments, in place, and put everything back if asked."""
+"""Slice parameters, buffers, gradients and optimizer state to what remains, in place, and put them back if asked."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring
 from dpap.anatomy.dye import Site
-from dpap.anatomy.projections import is_depthwise, select, size_of
-from dpap.anatomy.state import slice_state
-from dpap.anatomy.wiring import Attachment, Projection
+from dpap.anatomy.hidden_state import slice_state
+from dpap.anatomy.layers import is_depthwise, select, size_of
+from dpap.anatomy.wiring import Attachment, WeightLayer
+from dpap.surgery.equivalence import CompactionError
 from dpap.surgery.optimizer import change_state, check_state
 from dpap.surgery.silence import unit_parts
 from dpap.surgery.timesteps import keep_timesteps
-from dpap.surgery.witness import CompactionError
 
 Undo = Callable[[], None]
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What remains of each part: indices of units by projection, of features by reader."""
+    """What remains: indices of units by weight layer, of features by reader."""
 
     units: dict[str, Tensor]
     features: dict[str | Site, Tensor]
@@ -38,31 +38,31 @@ class Kept:
 def keep_only(model: nn.Module, wiring: Wiring, kept: Kept, optimizers: Sequence[Optimizer]) -> Undo:
     """Slice parameters, buffers, gradients, moments and hidden state to what remains; returns what undoes it.
 
-    Tensors stay the same objects, so that everybody's references and hooks stay valid.
+    Tensors stay the same objects, so that references and hooks stay valid.
 
     Raises:
         CompactionError: where something cannot be sliced; nothing is changed then.
     """
     for optimizer in optimizers:
         check_state(optimizer)
-    knife = _Knife(optimizers)
+    slicer = _Slicer(optimizers)
     try:
-        for projection in wiring.projections.values():
-            knife.slice_projection(projection, kept)
+        for layer in wiring.layers.values():
+            slicer.slice_layer(layer, kept)
         for attachment in wiring.attachments.values():
-            knife.slice_attachment(attachment, kept)
+            slicer.slice_attachment(attachment, kept)
         for site, neuron in wiring.neurons.items():
             if site.call == 0 and not neuron.incoming and site in kept.features:
                 module, features = model.get_submodule(site.module), kept.features[site]
-                knife.undo.append(slice_state(module, neuron.axis, neuron.features, features))
-                knife.undo.append(keep_timesteps(module, features))
+                slicer.undo.append(slice_state(module, neuron.axis, neuron.features, features))
+                slicer.undo.append(keep_timesteps(module, features))
     except BaseException:
-        knife.put_back()
+        slicer.put_back()
         raise
-    return knife.put_back
+    return slicer.put_back
 
 
-class _Knife:
+class _Slicer:
     """Slices, and remembers how to put back."""
 
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
@@ -75,18 +75,18 @@ class _Knife:
             step()
         self.undo.clear()
 
-    def slice_projection(self, projection: Projection, kept: Kept) -> None:
-        module = projection.module
-        units, features = kept.units.get(projection.name), kept.features.get(projection.name)
+    def slice_layer(self, layer: WeightLayer, kept: Kept) -> None:
+        module = layer.module
+        units, features = kept.units.get(layer.name), kept.features.get(layer.name)
         if units is None and features is None:
             return
         weight = module.get_parameter("weight")
         remains = partial(select, module=module, shape=weight.shape, units=units, features=features)
-        self._change(projection.name, weight, remains)
+        self._change(layer.name, weight, remains)
         if units is not None:
             bias = module._parameters.get("bias")
             if bias is not None:
-                self._change(projection.name, bias, partial(_along, axis=0, size=len(bias), index=units))
+                self._change(layer.name, bias, partial(_along, axis=0, size=len(bias), index=units))
             self._set_number(module, ("out_features", "out_channels"), len(units))
         if features is not None:
             self._set_number(module, ("in_features", "in_channels"), len(features))

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from dpap.anatomy.state import at_rest, rest, state_buffers
+from dpap.anatomy.hidden_state import preserved_state, reset_state, state_buffers
 from dpap.surgery.structure import differences, modules_of, plain_name, recount, structure_of
 from dpap.surgery.timesteps import AXES, BUFFER, silence_timesteps
 
@@ -40,7 +40,7 @@ def save(model: nn.Module, path: str | Path) -> Path:
         ValueError: where a lazy layer has no shape yet.
     """
     path = Path(path)
-    with at_rest(model):
+    with preserved_state(model):
         own, extra = _state(model)
         tied = _tied(own)
         tensors = {
@@ -94,7 +94,7 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
         for name in stored
         if name.endswith(f".{BUFFER}") and f"{name.removesuffix(BUFFER)}{AXES}" in stored
     }
-    with at_rest(model):
+    with preserved_state(model):
         own, extra = _state(model)
         _check_fit(path, about, stored, model, own, extra, silenced & modules.keys())
     fitting = {
@@ -102,7 +102,7 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
         for name, tensor in own.items()
     }
     _set_extra(modules, extra, {name: about["extra"].get(name, stored.get(name)) for name in extra})
-    rest(model)
+    reset_state(model)
     own, _ = _state(model)
     for name in silenced:
         alive, axes = stored[f"{name}.{BUFFER}"], stored[f"{name}.{AXES}"].tolist()

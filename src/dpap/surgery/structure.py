@@ -5,11 +5,11 @@ from typing import Any
 
 from torch import nn
 
+from dpap.anatomy.layers import groups_of, is_depthwise, layer_kind, size_of
 from dpap.anatomy.neurons import neuron_kind
-from dpap.anatomy.projections import groups_of, is_depthwise, projection_kind, size_of
 
 Structure = dict[str, dict[str, Any]]
-"""Path of a layer -> its class, its settings, and its size where it is a projection; plain values throughout."""
+"""Path of a layer -> its class, its settings, and its size where it is a weight layer; plain values throughout."""
 
 _SIZES = ("in_features", "out_features", "in_channels", "out_channels", "num_features", "num_parameters")
 _OF_TRAINING = ("inplace", "momentum", "p")
@@ -27,7 +27,7 @@ def plain_name(name: str) -> str:
 
 
 def structure_of(model: nn.Module) -> Structure:
-    """The layers of a network: modules without children, projections and neurons.
+    """The layers of a network: modules without children, weight layers and neurons.
 
     Containers are left out, for they are the user's own and may be renamed.
     """
@@ -66,7 +66,7 @@ def differences(stored: Structure, model: nn.Module) -> list[str]:
 def recount(module: nn.Module, layer: dict[str, Any] | None) -> None:
     """Let a module's own counts of groups, units and features follow its stored structure and its tensors."""
     counts: dict[str, int] = {}
-    if projection_kind(module) is not None:
+    if layer_kind(module) is not None:
         if layer is not None:
             counts["groups"] = layer["size"][2]
             _set_counts(module, counts)
@@ -86,7 +86,7 @@ def _set_counts(module: nn.Module, counts: dict[str, int]) -> None:
 
 
 def _described(path: str, module: nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:
-    known = projection_kind(module) is not None or neuron_kind(module) is not None
+    known = layer_kind(module) is not None or neuron_kind(module) is not None
     if known or not any(True for _ in module.children()):
         yield plain_name(path), _layer(module)
         return
@@ -101,7 +101,7 @@ def _layer(module: nn.Module) -> dict[str, Any]:
         value = _single(getattr(module, name, None))
         if name not in (*_SIZES, *_OF_TRAINING, "groups") and _is_plain(value):
             layer["settings"][name] = value
-    if projection_kind(module) is not None:
+    if layer_kind(module) is not None:
         layer["size"] = [*size_of(module), groups_of(module)]
     return layer
 
@@ -120,7 +120,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _groups_fit(size: list[int], module: nn.Module) -> bool:
-    """Whether a projection can have lost units to come to a size: depthwise convolutions lose groups with them."""
+    """Whether a layer can have lost units to come to a size: depthwise convolutions lose groups with them."""
     units, features, groups = size
     if not is_depthwise(module):
         return groups == groups_of(module)

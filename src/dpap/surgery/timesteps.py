@@ -31,13 +31,13 @@ def _mask_output(module: nn.Module, args: Any, output: Tensor) -> Tensor:
 def silence_timesteps(
     module: nn.Module, alive: Bool[Tensor, "_ _"], time_axis: int, feature_axis: int
 ) -> RemovableHandle | None:
-    """Let neurons fire only at their living timesteps; the reset of the membrane is left as it is.
+    """Let neurons fire only at their alive timesteps; the reset of the membrane is left as it is.
 
     The mask is a buffer of the module, saved and moved with it.
 
     Args:
         module: spiking neurons that are called once per forward with all timesteps.
-        alive: which neuron-timesteps live.
+        alive: which neuron-timesteps are alive.
         time_axis: axis of the output that counts timesteps.
         feature_axis: axis of the output that counts units, from the end.
 

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpap.plasticity import CRITERIA, bcm, spines, trace
-from support.evidence import evidence, rand
+from support.context import context, rand
 
 BCM = CRITERIA["bcm"]
 
@@ -13,7 +13,7 @@ BCM = CRITERIA["bcm"]
     st.lists(st.integers(1, 4), min_size=1, max_size=4), st.integers(0, 999), st.sampled_from([0.0, 0.5, 1.0])
 )
 def test_an_epoch_is_summed_with_the_threshold_before_its_update(sizes, seed, decay):
-    memory = BCM.blank(3, 4, synapses=True, dtype=torch.float64)
+    statistics = BCM.blank(3, 4, synapses=True, dtype=torch.float64)
     threshold, seen = torch.zeros(3).double(), []
     synapses, neurons = torch.zeros(3, 4).double(), torch.zeros(3).double()
     for number, size in enumerate(sizes):
@@ -23,21 +23,21 @@ def test_an_epoch_is_summed_with_the_threshold_before_its_update(sizes, seed, de
         neurons += spines(pre.sum(1), post, threshold)
         seen.append(post)
         threshold = torch.cat(seen).mean(0)
-        BCM.observe(memory, *counts, decay)
+        BCM.observe(statistics, *counts, decay)
     close = {"rtol": 1e-11, "atol": 1e-13}
-    assert torch.allclose(BCM.synapse_importance(evidence(memory)), synapses, **close)
-    assert torch.allclose(BCM.unit_importance(evidence(memory)), neurons, **close)
-    assert torch.allclose(memory.threshold, threshold, **close)
-    assert torch.allclose(memory.activity, torch.cat(seen).sum(0), **close)
-    assert (memory.samples, memory.batches) == (sum(sizes), len(sizes))
+    assert torch.allclose(BCM.synapse_importance(context(statistics)), synapses, **close)
+    assert torch.allclose(BCM.unit_importance(context(statistics)), neurons, **close)
+    assert torch.allclose(statistics.threshold, threshold, **close)
+    assert torch.allclose(statistics.activity, torch.cat(seen).sum(0), **close)
+    assert (statistics.samples, statistics.batches) == (sum(sizes), len(sizes))
 
 
 def test_an_epoch_starts_from_nothing_but_the_threshold():
-    memory = BCM.blank(3, 4, synapses=True, dtype=torch.float64)
-    BCM.observe(memory, rand(1, 2, 4), rand(1, 2, 3), 0.5)
-    threshold = memory.threshold.clone()
-    BCM.begin_epoch(memory)
-    assert torch.equal(memory.threshold, threshold)
-    BCM.observe(memory, rand(1, 2, 4, seed=1), rand(1, 2, 3, seed=2), 0.5)
+    statistics = BCM.blank(3, 4, synapses=True, dtype=torch.float64)
+    BCM.observe(statistics, rand(1, 2, 4), rand(1, 2, 3), 0.5)
+    threshold = statistics.threshold.clone()
+    BCM.begin_epoch(statistics)
+    assert torch.equal(statistics.threshold, threshold)
+    BCM.observe(statistics, rand(1, 2, 4, seed=1), rand(1, 2, 3, seed=2), 0.5)
     alone = bcm(rand(2, 4, seed=1), rand(2, 3, seed=2), threshold)
-    assert torch.allclose(BCM.synapse_importance(evidence(memory)), alone, rtol=1e-12)
+    assert torch.allclose(BCM.synapse_importance(context(statistics)), alone, rtol=1e-12)

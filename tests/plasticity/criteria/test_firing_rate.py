@@ -1,16 +1,16 @@
 import torch
 
 from dpap.plasticity import CRITERIA
-from support.evidence import evidence, spikes
+from support.context import context, spikes
 
 RATE = CRITERIA["firing_rate"]
 
 
 def test_everything_is_worth_its_spikes():
     pre, post = spikes(5, 3, 4), spikes(5, 3, 2, seed=7)
-    memory = RATE.blank(2, 4, synapses=True, timesteps=5, dtype=torch.float64)
-    RATE.observe(memory, pre, post, 0.5)
-    asked = evidence(memory)
+    statistics = RATE.blank(2, 4, synapses=True, timesteps=5, dtype=torch.float64)
+    RATE.observe(statistics, pre, post, 0.5)
+    asked = context(statistics)
     assert RATE.unit_importance(asked).tolist() == [int(post[..., unit].sum()) for unit in range(2)]
     of_features = [int(pre[..., feature].sum()) for feature in range(4)]
     assert RATE.synapse_importance(asked).tolist() == [of_features] * 2

@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from dpap.plasticity import CRITERIA, normalise
-from support.evidence import evidence, rand
+from support.context import context, rand
 
 RANDOM = CRITERIA["random"]
 
 
 def drawn(units=6, **given):
-    memory = RANDOM.blank(units, 4, synapses=True, timesteps=3)
-    asked = evidence(memory, **given)
+    statistics = RANDOM.blank(units, 4, synapses=True, timesteps=3)
+    asked = context(statistics, **given)
     return [
         RANDOM.unit_importance(asked),
         RANDOM.synapse_importance(asked),
@@ -20,11 +20,11 @@ def drawn(units=6, **given):
 
 
 def test_the_same_seed_draws_the_same_whatever_was_observed():
-    memory = RANDOM.blank(6, 4, synapses=True, timesteps=3)
-    RANDOM.observe(memory, rand(3, 2, 4), rand(3, 2, 6), 0.5)
+    statistics = RANDOM.blank(6, 4, synapses=True, timesteps=3)
+    RANDOM.observe(statistics, rand(3, 2, 4), rand(3, 2, 6), 0.5)
     torch.rand(5)
-    assert torch.equal(RANDOM.unit_importance(evidence(memory)), drawn()[0])
-    assert torch.equal(RANDOM.timestep_importance(evidence(memory)), drawn()[2])
+    assert torch.equal(RANDOM.unit_importance(context(statistics)), drawn()[0])
+    assert torch.equal(RANDOM.timestep_importance(context(statistics)), drawn()[2])
 
 
 @pytest.mark.parametrize("other", [{"seed": 1}, {"epoch": 1}, {"name": "fc2"}])

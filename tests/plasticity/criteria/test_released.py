@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from dpap.plasticity import CRITERIA, normalise
-from support.evidence import evidence, rand
+from support.context import context, rand
 
 RELEASED = CRITERIA["released"]
 
@@ -12,36 +12,36 @@ def blank(**kinds):
 
 
 def test_nothing_is_ever_forgotten():
-    memory = blank()
-    RELEASED.observe(memory, rand(1, 2, 4), rand(1, 2, 3), 0.5)
-    before = memory.state_dict()
-    RELEASED.begin_epoch(memory)
+    statistics = blank()
+    RELEASED.observe(statistics, rand(1, 2, 4), rand(1, 2, 3), 0.5)
+    before = statistics.state_dict()
+    RELEASED.begin_epoch(statistics)
     assert all(
         torch.equal(torch.as_tensor(value), torch.as_tensor(before[name]))
-        for name, value in memory.state_dict().items()
+        for name, value in statistics.state_dict().items()
     )
 
 
 def test_batches_of_changing_size():
-    memory = blank()
+    statistics = blank()
     first, short, long = rand(2, 3), rand(1, 3, seed=1), rand(3, 3, seed=2)
-    RELEASED.observe(memory, rand(1, 2, 4), first[None], 0.5)
-    RELEASED.observe(memory, rand(1, 1, 4), short[None], 0.5)
+    RELEASED.observe(statistics, rand(1, 2, 4), first[None], 0.5)
+    RELEASED.observe(statistics, rand(1, 1, 4), short[None], 0.5)
     expected = torch.stack([(first[0] + short[0]) / 2, first[1]])
-    assert torch.allclose(memory.threshold, expected, rtol=1e-12)
-    RELEASED.observe(memory, rand(1, 3, 4), long[None], 0.5)
+    assert torch.allclose(statistics.threshold, expected, rtol=1e-12)
+    RELEASED.observe(statistics, rand(1, 3, 4), long[None], 0.5)
     expected = (torch.cat([expected, expected.mean(0, keepdim=True)]) * 2 + long) / 3
-    assert torch.allclose(memory.threshold, expected, rtol=1e-12)
+    assert torch.allclose(statistics.threshold, expected, rtol=1e-12)
 
 
 def test_importance_does_not_need_the_matrix():
     whole, rows = blank(), blank(synapses=False)
     for seed in range(3):
-        for memory in (whole, rows):
-            RELEASED.observe(memory, rand(1, 2, 4, seed=seed), rand(1, 2, 3, seed=seed + 9), 0.5)
+        for statistics in (whole, rows):
+            RELEASED.observe(statistics, rand(1, 2, 4, seed=seed), rand(1, 2, 3, seed=seed + 9), 0.5)
     everyone = torch.ones(3, dtype=torch.bool)
     expected = normalise(whole.synapses.sum(1), everyone) * normalise(whole.activity, everyone)
-    assert torch.allclose(RELEASED.unit_importance(evidence(rows)), expected, rtol=1e-10)
+    assert torch.allclose(RELEASED.unit_importance(context(rows)), expected, rtol=1e-10)
 
 
 def test_how_it_departs_from_the_equations():

@@ -2,15 +2,15 @@ import pytest
 import torch
 
 from dpap.plasticity import CRITERIA, trace
-from support.evidence import evidence, rand, spikes
+from support.context import context, rand, spikes
 
 STDP = CRITERIA["stdp"]
 
 
 def observed(pre, post, decay=0.5):
-    memory = STDP.blank(post.shape[2], pre.shape[2], synapses=True, dtype=torch.float64)
-    STDP.observe(memory, pre, post, decay)
-    return evidence(memory)
+    statistics = STDP.blank(post.shape[2], pre.shape[2], synapses=True, dtype=torch.float64)
+    STDP.observe(statistics, pre, post, decay)
+    return context(statistics)
 
 
 @pytest.mark.parametrize("decay", [0.5, 1.0])
@@ -44,8 +44,8 @@ def test_before_is_worth_more_than_after():
 
 def test_without_time_it_is_hebb():
     pre, post = rand(1, 6, 4), rand(1, 6, 3, seed=5)
-    memory = CRITERIA["hebb"].blank(3, 4, synapses=True, dtype=torch.float64)
-    CRITERIA["hebb"].observe(memory, pre, post, 0.5)
+    statistics = CRITERIA["hebb"].blank(3, 4, synapses=True, dtype=torch.float64)
+    CRITERIA["hebb"].observe(statistics, pre, post, 0.5)
     asked = observed(pre, post)
-    assert torch.allclose(STDP.synapse_importance(asked), memory.synapses, rtol=1e-12)
-    assert torch.allclose(STDP.unit_importance(asked), memory.units, rtol=1e-12)
+    assert torch.allclose(STDP.synapse_importance(asked), statistics.synapses, rtol=1e-12)
+    assert torch.allclose(STDP.unit_importance(asked), statistics.units, rtol=1e-12)

@@ -3,7 +3,7 @@
 Survival, budget and surgery are the same for all of them.
 """
 
-from dpap.plasticity.criteria.base import Criterion, Evidence
+from dpap.plasticity.criteria.base import Criterion, LayerContext
 from dpap.plasticity.criteria.bcm import Bcm
 from dpap.plasticity.criteria.bcm_strength import BcmStrength
 from dpap.plasticity.criteria.bcm_without_spines import BcmWithoutSpines
@@ -28,4 +28,4 @@ CRITERIA: dict[str, Criterion] = {
     "random_once": RandomOnce(),
 }
 
-__all__ = ["CRITERIA", "Criterion", "Evidence"]
+__all__ = ["CRITERIA", "Criterion", "LayerContext"]

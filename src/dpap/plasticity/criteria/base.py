@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dpap.plasticity.memory import Memory
+from dpap.plasticity.statistics import Statistics
 from dpap.plasticity.survival import exponential_decay, normalise
 from dpap.plasticity.timesteps import timestep_importance
 from dpap.plasticity.traces import running_traces
@@ -19,7 +19,7 @@ Normalisation = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Evidence:
+class LayerContext:
     """What a criterion judges a projection by at the end of an epoch.
 
     Attributes:
@@ -30,7 +30,7 @@ class Evidence:
         seed: of whatever is drawn.
     """
 
-    memory: Memory
+    statistics: Statistics
     weight: Callable[[], Float[Tensor, "unit incoming"]]
     name: str
     epoch: int
@@ -61,7 +61,7 @@ class Criterion(ABC):
         timesteps: int | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
-    ) -> Memory:
+    ) -> Statistics:
         """The memory of a projection that nothing has been observed of.
 
         `synapses`: whether single synapses can die; `timesteps`: how many there are, if they can die.
@@ -70,7 +70,7 @@ class Criterion(ABC):
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
 
-        return Memory(
+        return Statistics(
             threshold=zeros(0, units) if self.slots else zeros(units),
             units=zeros(units),
             activity=zeros(units),
@@ -81,7 +81,7 @@ class Criterion(ABC):
     @torch.no_grad()
     def observe(
         self,
-        memory: Memory,
+        statistics: Statistics,
         pre: Float[Tensor, "time batch feature"],
         post: Float[Tensor, "time batch unit"],
         decay: float,
@@ -91,19 +91,19 @@ class Criterion(ABC):
         `pre` and `post` are the output of features and units at each timestep, `decay` is that of the traces.
         """
         with torch.autocast(post.device.type, enabled=False):
-            pre, post = pre.to(memory.units.dtype), post.to(memory.units.dtype)
-            if memory.synapses is None:
+            pre, post = pre.to(statistics.units.dtype), post.to(statistics.units.dtype)
+            if statistics.synapses is None:
                 pre = pre.sum(2, keepdim=True)
-            self._add(memory, pre, post, decay)
-            if memory.timesteps is not None:
-                memory.timesteps += self._of_timesteps(pre, post, decay)
-        memory.samples += post.shape[1]
-        memory.batches += 1
+            self._add(statistics, pre, post, decay)
+            if statistics.timesteps is not None:
+                statistics.timesteps += self._of_timesteps(pre, post, decay)
+        statistics.samples += post.shape[1]
+        statistics.batches += 1
 
     @abstractmethod
     def _add(
         self,
-        memory: Memory,
+        statistics: Statistics,
         pre: Float[Tensor, "time batch feature"],
         post: Float[Tensor, "time batch unit"],
         decay: float,
@@ -122,29 +122,29 @@ class Criterion(ABC):
         """What one batch adds to the importance of neuron-timesteps."""
         return timestep_importance(running_traces(pre.sum(2, keepdim=True), decay)[:, :, 0], post)
 
-    def begin_epoch(self, memory: Memory) -> None:
+    def begin_epoch(self, statistics: Statistics) -> None:
         """Prepare the memory for another epoch of observing."""
-        memory.forget()
+        statistics.forget()
 
-    def unit_importance(self, evidence: Evidence) -> Float[Tensor, " unit"]:
+    def unit_importance(self, context: LayerContext) -> Float[Tensor, " unit"]:
         """Importance of each neuron or channel. Like the next two, maybe the sums themselves: read only."""
-        return evidence.memory.units
+        return context.statistics.units
 
-    def synapse_importance(self, evidence: Evidence) -> Float[Tensor, "unit feature"]:
+    def synapse_importance(self, context: LayerContext) -> Float[Tensor, "unit feature"]:
         """Importance of each synapse.
 
         Raises:
             ValueError: the memory is not one of synapses.
         """
-        return synapses_of(evidence.memory)
+        return synapses_of(context.statistics)
 
-    def timestep_importance(self, evidence: Evidence) -> Float[Tensor, "time unit"]:
+    def timestep_importance(self, context: LayerContext) -> Float[Tensor, "time unit"]:
         """Importance of each neuron-timestep.
 
         Raises:
             ValueError: the memory is not one of timesteps.
         """
-        return timesteps_of(evidence.memory)
+        return timesteps_of(context.statistics)
 
     def normalise(
         self,
@@ -160,28 +160,28 @@ class Criterion(ABC):
         return exponential_decay(epoch, eta)
 
 
-def strengths(evidence: Evidence) -> Float[Tensor, "unit incoming"]:
+def strengths(context: LayerContext) -> Float[Tensor, "unit incoming"]:
     """Magnitudes of the incoming weights of every unit, in the precision of the memory."""
-    return evidence.weight().abs().to(evidence.memory.units.dtype)
+    return context.weight().abs().to(context.statistics.units.dtype)
 
 
-def synapses_of(memory: Memory) -> Float[Tensor, "unit feature"]:
+def synapses_of(statistics: Statistics) -> Float[Tensor, "unit feature"]:
     """The sums of a memory's synapses.
 
     Raises:
         ValueError: the memory is not one of synapses.
     """
-    if memory.synapses is None:
+    if statistics.synapses is None:
         raise ValueError("this memory counts no synapses: make it with blank(..., synapses=True)")
-    return memory.synapses
+    return statistics.synapses
 
 
-def timesteps_of(memory: Memory) -> Float[Tensor, "time unit"]:
+def timesteps_of(statistics: Statistics) -> Float[Tensor, "time unit"]:
     """The sums of a memory's neuron-timesteps.
 
     Raises:
         ValueError: the memory is not one of timesteps.
     """
-    if memory.timesteps is None:
+    if statistics.timesteps is None:
         raise ValueError("this memory counts no timesteps: make it with blank(..., timesteps=T)")
-    return memory.timesteps
+    return statistics.timesteps

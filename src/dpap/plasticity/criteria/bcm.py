@@ -4,8 +4,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dpap.plasticity.criteria.base import Criterion
-from dpap.plasticity.memory import Memory
 from dpap.plasticity.spines import spines
+from dpap.plasticity.statistics import Statistics
 from dpap.plasticity.synapses import potentiation, sliding_threshold
 from dpap.plasticity.traces import trace
 
@@ -19,22 +19,22 @@ class Bcm(Criterion):
 
     def _add(
         self,
-        memory: Memory,
+        statistics: Statistics,
         pre: Float[Tensor, "time batch feature"],
         post: Float[Tensor, "time batch unit"],
         decay: float,
     ) -> None:
         arrived, emitted = self.trace(pre, decay), self.trace(post, decay)
-        threshold = self._threshold(memory, len(emitted))
-        memory.units += self._of_units(arrived.sum(1), emitted, threshold)
-        memory.activity += emitted.sum(0)
-        if memory.synapses is not None:
-            memory.synapses.addmm_(potentiation(emitted, threshold).T, arrived)
-        self._slide(memory, emitted)
+        threshold = self._threshold(statistics, len(emitted))
+        statistics.units += self._of_units(arrived.sum(1), emitted, threshold)
+        statistics.activity += emitted.sum(0)
+        if statistics.synapses is not None:
+            statistics.synapses.addmm_(potentiation(emitted, threshold).T, arrived)
+        self._slide(statistics, emitted)
 
-    def _threshold(self, memory: Memory, batch: int) -> Float[Tensor, "*slot unit"]:
+    def _threshold(self, statistics: Statistics, batch: int) -> Float[Tensor, "*slot unit"]:
         """Theta as a batch of this size sees it."""
-        return memory.threshold
+        return statistics.threshold
 
     def _of_units(
         self,
@@ -45,6 +45,6 @@ class Bcm(Criterion):
         """What the traces of one batch add to the importance of units."""
         return spines(pre_total, post, threshold)
 
-    def _slide(self, memory: Memory, post: Float[Tensor, "batch unit"]) -> None:
+    def _slide(self, statistics: Statistics, post: Float[Tensor, "batch unit"]) -> None:
         """Move theta on by one batch."""
-        memory.threshold = sliding_threshold(memory.threshold, memory.samples, post)
+        statistics.threshold = sliding_threshold(statistics.threshold, statistics.samples, post)

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from dpap.plasticity.criteria.base import Evidence, strengths, synapses_of
+from dpap.plasticity.criteria.base import LayerContext, strengths, synapses_of
 from dpap.plasticity.criteria.bcm import Bcm
 from dpap.plasticity.survival import ranked
 
@@ -18,9 +18,9 @@ class BcmStrength(Bcm):
     rank of their spines, D of (7): 92.3 against 90.9 % on N-MNIST at 98 %, n = 3, a tie.
     """
 
-    def unit_importance(self, evidence: Evidence) -> Float[Tensor, " unit"]:
-        return strengths(evidence).mean(1)
+    def unit_importance(self, context: LayerContext) -> Float[Tensor, " unit"]:
+        return strengths(context).mean(1)
 
-    def synapse_importance(self, evidence: Evidence) -> Float[Tensor, "unit feature"]:
-        strength = strengths(evidence)
-        return strength * ranked(synapses_of(evidence.memory), strength > 0)
+    def synapse_importance(self, context: LayerContext) -> Float[Tensor, "unit feature"]:
+        strength = strengths(context)
+        return strength * ranked(synapses_of(context.statistics), strength > 0)

@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dpap.plasticity.criteria.base import Criterion
-from dpap.plasticity.memory import Memory
+from dpap.plasticity.statistics import Statistics
 
 
 class FiringRate(Criterion):
@@ -16,14 +16,14 @@ class FiringRate(Criterion):
 
     def _add(
         self,
-        memory: Memory,
+        statistics: Statistics,
         pre: Float[Tensor, "time batch feature"],
         post: Float[Tensor, "time batch unit"],
         decay: float,
     ) -> None:
-        memory.units += post.sum((0, 1))
-        if memory.synapses is not None:
-            memory.synapses += pre.sum((0, 1))
+        statistics.units += post.sum((0, 1))
+        if statistics.synapses is not None:
+            statistics.synapses += pre.sum((0, 1))
 
     def _of_timesteps(
         self,

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dpap.plasticity.criteria.base import Criterion
-from dpap.plasticity.memory import Memory
+from dpap.plasticity.statistics import Statistics
 from dpap.plasticity.traces import trace
 
 
@@ -17,12 +17,12 @@ class Hebb(Criterion):
 
     def _add(
         self,
-        memory: Memory,
+        statistics: Statistics,
         pre: Float[Tensor, "time batch feature"],
         post: Float[Tensor, "time batch unit"],
         decay: float,
     ) -> None:
         arrived, emitted = trace(pre, decay), trace(post, decay)
-        memory.units += torch.mv(emitted.square().T, arrived.sum(1))
-        if memory.synapses is not None:
-            memory.synapses.addmm_(emitted.T, arrived)
+        statistics.units += torch.mv(emitted.square().T, arrived.sum(1))
+        if statistics.synapses is not None:
+            statistics.synapses.addmm_(emitted.T, arrived)

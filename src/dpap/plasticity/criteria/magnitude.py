@@ -3,8 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from dpap.plasticity.criteria.base import Criterion, Evidence, strengths, synapses_of
-from dpap.plasticity.memory import Memory
+from dpap.plasticity.criteria.base import Criterion, LayerContext, strengths, synapses_of
+from dpap.plasticity.statistics import Statistics
 
 
 class Magnitude(Criterion):
@@ -18,15 +18,15 @@ class Magnitude(Criterion):
 
     def _add(
         self,
-        memory: Memory,
+        statistics: Statistics,
         pre: Float[Tensor, "time batch feature"],
         post: Float[Tensor, "time batch unit"],
         decay: float,
     ) -> None:
         return
 
-    def unit_importance(self, evidence: Evidence) -> Float[Tensor, " unit"]:
-        return strengths(evidence).mean(1)
+    def unit_importance(self, context: LayerContext) -> Float[Tensor, " unit"]:
+        return strengths(context).mean(1)
 
-    def synapse_importance(self, evidence: Evidence) -> Float[Tensor, "unit feature"]:
-        return strengths(evidence).type_as(synapses_of(evidence.memory))
+    def synapse_importance(self, context: LayerContext) -> Float[Tensor, "unit feature"]:
+        return strengths(context).type_as(synapses_of(context.statistics))

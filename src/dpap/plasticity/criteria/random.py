@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dpap.plasticity.criteria.base import Criterion, Evidence, Normalisation, synapses_of, timesteps_of
-from dpap.plasticity.memory import Memory
+from dpap.plasticity.criteria.base import Criterion, LayerContext, Normalisation, synapses_of, timesteps_of
+from dpap.plasticity.statistics import Statistics
 from dpap.plasticity.survival import normalise
 
 
@@ -22,7 +22,7 @@ class Random(Criterion):
 
     def _add(
         self,
-        memory: Memory,
+        statistics: Statistics,
         pre: Float[Tensor, "time batch feature"],
         post: Float[Tensor, "time batch unit"],
         decay: float,
@@ -37,14 +37,14 @@ class Random(Criterion):
     ) -> Float[Tensor, "time unit"]:
         return torch.zeros_like(post[:, 0])
 
-    def unit_importance(self, evidence: Evidence) -> Float[Tensor, " unit"]:
-        return _drawn(evidence, "units", evidence.memory.units)
+    def unit_importance(self, context: LayerContext) -> Float[Tensor, " unit"]:
+        return _drawn(context, "units", context.statistics.units)
 
-    def synapse_importance(self, evidence: Evidence) -> Float[Tensor, "unit feature"]:
-        return _drawn(evidence, "synapses", synapses_of(evidence.memory))
+    def synapse_importance(self, context: LayerContext) -> Float[Tensor, "unit feature"]:
+        return _drawn(context, "synapses", synapses_of(context.statistics))
 
-    def timestep_importance(self, evidence: Evidence) -> Float[Tensor, "time unit"]:
-        return _drawn(evidence, "timesteps", timesteps_of(evidence.memory))
+    def timestep_importance(self, context: LayerContext) -> Float[Tensor, "time unit"]:
+        return _drawn(context, "timesteps", timesteps_of(context.statistics))
 
     def normalise(
         self,
@@ -56,8 +56,8 @@ class Random(Criterion):
         return normalise(importance, alive)
 
 
-def _drawn(evidence: Evidence, kind: str, like: Tensor) -> Tensor:
-    key = f"{evidence.seed} {evidence.epoch} {kind} {evidence.name}"
+def _drawn(context: LayerContext, kind: str, like: Tensor) -> Tensor:
+    key = f"{context.seed} {context.epoch} {kind} {context.name}"
     seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big", signed=True)
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(like.shape, generator=generator, dtype=like.dtype).to(like.device)

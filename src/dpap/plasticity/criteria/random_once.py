@@ -3,9 +3,9 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from dpap.plasticity.criteria.base import Evidence, synapses_of, timesteps_of
+from dpap.plasticity.criteria.base import LayerContext, synapses_of, timesteps_of
 from dpap.plasticity.criteria.random import Random
-from dpap.plasticity.memory import Memory
+from dpap.plasticity.statistics import Statistics
 
 
 class RandomOnce(Random):
@@ -15,17 +15,17 @@ class RandomOnce(Random):
     them. Who draws low here stays low, as who is seldom active does, so that as many units die as by activity.
     """
 
-    def begin_epoch(self, memory: Memory) -> None:
+    def begin_epoch(self, statistics: Statistics) -> None:
         return
 
-    def unit_importance(self, evidence: Evidence) -> Float[Tensor, " unit"]:
-        return _once(evidence.memory.units, super().unit_importance(evidence))
+    def unit_importance(self, context: LayerContext) -> Float[Tensor, " unit"]:
+        return _once(context.statistics.units, super().unit_importance(context))
 
-    def synapse_importance(self, evidence: Evidence) -> Float[Tensor, "unit feature"]:
-        return _once(synapses_of(evidence.memory), super().synapse_importance(evidence))
+    def synapse_importance(self, context: LayerContext) -> Float[Tensor, "unit feature"]:
+        return _once(synapses_of(context.statistics), super().synapse_importance(context))
 
-    def timestep_importance(self, evidence: Evidence) -> Float[Tensor, "time unit"]:
-        return _once(timesteps_of(evidence.memory), super().timestep_importance(evidence))
+    def timestep_importance(self, context: LayerContext) -> Float[Tensor, "time unit"]:
+        return _once(timesteps_of(context.statistics), super().timestep_importance(context))
 
 
 def _once(kept: Tensor, drawn: Tensor) -> Tensor:

@@ -4,9 +4,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dpap.plasticity.criteria.base import Evidence, Normalisation
+from dpap.plasticity.criteria.base import LayerContext, Normalisation
 from dpap.plasticity.criteria.bcm_without_spines import BcmWithoutSpines
-from dpap.plasticity.memory import Memory
+from dpap.plasticity.statistics import Statistics
 from dpap.plasticity.survival import normalise, staircase_decay
 
 
@@ -27,25 +27,29 @@ class Released(BcmWithoutSpines):
         """Final activity trace of a batch, over its timesteps."""
         return super().trace(counts, decay) / len(counts)
 
-    def _threshold(self, memory: Memory, batch: int) -> Float[Tensor, "batch unit"]:
-        slots = len(memory.threshold)
+    def _threshold(self, statistics: Statistics, batch: int) -> Float[Tensor, "batch unit"]:
+        slots = len(statistics.threshold)
         if batch > slots:
-            start = memory.threshold.mean(0) if slots else memory.activity.new_zeros(len(memory.activity))
+            start = (
+                statistics.threshold.mean(0)
+                if slots
+                else statistics.activity.new_zeros(len(statistics.activity))
+            )
             late = start.expand(batch - slots, -1)
-            memory.threshold = torch.cat([memory.threshold, late])
-        return memory.threshold[:batch]
+            statistics.threshold = torch.cat([statistics.threshold, late])
+        return statistics.threshold[:batch]
 
-    def _slide(self, memory: Memory, post: Float[Tensor, "batch unit"]) -> None:
-        slots = memory.threshold[: len(post)]
-        slots.mul_(memory.batches).add_(post).div_(memory.batches + 1)
+    def _slide(self, statistics: Statistics, post: Float[Tensor, "batch unit"]) -> None:
+        slots = statistics.threshold[: len(post)]
+        slots.mul_(statistics.batches).add_(post).div_(statistics.batches + 1)
 
-    def begin_epoch(self, memory: Memory) -> None:
+    def begin_epoch(self, statistics: Statistics) -> None:
         return
 
-    def unit_importance(self, evidence: Evidence) -> Float[Tensor, " unit"]:
-        memory = evidence.memory
-        everyone = torch.ones_like(memory.units, dtype=torch.bool)
-        return normalise(memory.units, everyone) * normalise(memory.activity, everyone)
+    def unit_importance(self, context: LayerContext) -> Float[Tensor, " unit"]:
+        statistics = context.statistics
+        everyone = torch.ones_like(statistics.units, dtype=torch.bool)
+        return normalise(statistics.units, everyone) * normalise(statistics.activity, everyone)
 
     def normalise(
         self,

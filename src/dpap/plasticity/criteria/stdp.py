@@ -4,7 +4,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dpap.plasticity.criteria.base import Criterion
-from dpap.plasticity.memory import Memory
+from dpap.plasticity.statistics import Statistics
 from dpap.plasticity.traces import running_traces
 
 DEPRESSION = 1.05
@@ -26,7 +26,7 @@ class Stdp(Criterion):
 
     def _add(
         self,
-        memory: Memory,
+        statistics: Statistics,
         pre: Float[Tensor, "time batch feature"],
         post: Float[Tensor, "time batch unit"],
         decay: float,
@@ -34,8 +34,8 @@ class Stdp(Criterion):
         arrived, emitted = running_traces(pre, decay), running_traces(post, decay)
         before = emitted - post
         of_rows = arrived.sum(2, keepdim=True) * post - DEPRESSION * before * pre.sum(2, keepdim=True)
-        memory.units += (emitted[-1] * of_rows.sum(0)).sum(0)
-        if memory.synapses is not None:
+        statistics.units += (emitted[-1] * of_rows.sum(0)).sum(0)
+        if statistics.synapses is not None:
             # time and batch are summed alike, so both are one axis of one product
-            memory.synapses.addmm_(post.flatten(0, 1).T, arrived.flatten(0, 1))
-            memory.synapses.addmm_(before.flatten(0, 1).T, pre.flatten(0, 1), alpha=-DEPRESSION)
+            statistics.synapses.addmm_(post.flatten(0, 1).T, arrived.flatten(0, 1))
+            statistics.synapses.addmm_(before.flatten(0, 1).T, pre.flatten(0, 1), alpha=-DEPRESSION)

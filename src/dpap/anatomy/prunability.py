@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from dpap.anatomy.codes import INPUT, MIXED, NOBODY
+from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT
 from dpap.anatomy.dye import Site
-from dpap.anatomy.nested import Inputs
+from dpap.anatomy.layers import is_depthwise, layer_kind, size_of
 from dpap.anatomy.neurons import neuron_kind
-from dpap.anatomy.projections import is_depthwise, projection_kind, size_of
+from dpap.anatomy.pytrees import Inputs
 from dpap.anatomy.stain import Feeds, Stained, stain
-from dpap.anatomy.wiring import Attachment, Fate, NeuronSite, Projection, Wiring, unit_tensors
+from dpap.anatomy.wiring import Attachment, NeuronSite, Prunability, WeightLayer, Wiring, unit_tensors
 
 
 def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
@@ -24,8 +24,8 @@ def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
     """
     stained = stain(model, example_inputs)
     modules = dict(model.named_modules())
-    projections = _projections(modules, stained)
-    if not projections:
+    layers = _weight_layers(modules, stained)
+    if not layers:
         raise ValueError(
             "no projection (Linear or convolution) of the network ran on the example inputs; give the inputs that "
             "training gives, and a network whose layers are torch.nn modules"
@@ -36,26 +36,26 @@ def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
         for site, neuron in neurons.items()
     )
     attachments = _attachments(modules, stained)
-    wiring = Wiring(projections, neurons, attachments, stained.training_paths, stepped)
+    wiring = Wiring(layers, neurons, attachments, stained.training_paths, stepped)
     shared = _sharing(modules)
-    for projection in projections.values():
-        projection.neuron = _activity_of(projection, wiring)
-        projection.fate, projection.reason = _fate(projection, wiring, stained, shared)
-        projection.synapses = projection.kind.name == "fc" and projection.dies
-        projection.fixed = _computed(projection) or projection.name in shared
-    spread_permanence(wiring)
+    for layer in layers.values():
+        layer.neuron = _activity_of(layer, wiring)
+        layer.prunability, layer.reason = _prunability(layer, wiring, stained, shared)
+        layer.synapses = layer.kind.name == "fc" and layer.can_die
+        layer.fixed = _computed(layer) or layer.name in shared
+    propagate_unremovable(wiring)
     return wiring
 
 
-def _projections(modules: dict[str, nn.Module], stained: Stained) -> dict[str, Projection]:
-    projections = {}
+def _weight_layers(modules: dict[str, nn.Module], stained: Stained) -> dict[str, WeightLayer]:
+    layers = {}
     for site in stained.order:
         module = modules[site.module]
-        kind = projection_kind(module)
+        kind = layer_kind(module)
         if kind is None or is_depthwise(module):
             continue
         units, features = size_of(module)
-        projections[site.module] = Projection(
+        layers[site.module] = WeightLayer(
             site.module,
             features,
             stained.feeds.get(site, {}),
@@ -65,7 +65,7 @@ def _projections(modules: dict[str, nn.Module], stained: Stained) -> dict[str, P
             units,
             stained.positions.get(site.module, 0),
         )
-    return projections
+    return layers
 
 
 def _neurons(modules: dict[str, nn.Module], stained: Stained) -> dict[Site, NeuronSite]:
@@ -96,9 +96,7 @@ def _attachments(modules: dict[str, nn.Module], stained: Stained) -> dict[str, A
     attachments: dict[str, Attachment] = {}
     for site, feeds in stained.feeds.items():
         module = modules[site.module]
-        if site.module in stained.mixing or (
-            projection_kind(module) is not None and not is_depthwise(module)
-        ):
+        if site.module in stained.mixing or (layer_kind(module) is not None and not is_depthwise(module)):
             continue
         features = len(next(iter(feeds.values())))
         if not unit_tensors(module, features):
@@ -117,7 +115,7 @@ def _attachments(modules: dict[str, nn.Module], stained: Stained) -> dict[str, A
 def _joined(one: Tensor, other: Tensor) -> Tensor:
     """Who feeds features in either of two calls."""
     both = torch.where(one == other, one, MIXED)
-    return torch.where(one == NOBODY, other, torch.where(other == NOBODY, one, both))
+    return torch.where(one == NO_UNIT, other, torch.where(other == NO_UNIT, one, both))
 
 
 def _sharing(modules: dict[str, nn.Module]) -> dict[str, str]:
@@ -130,15 +128,15 @@ def _sharing(modules: dict[str, nn.Module]) -> dict[str, str]:
     return {name: names[0] if name != names[0] else names[1] for names in together for name in names}
 
 
-def _activity_of(projection: Projection, wiring: Wiring) -> Site | None:
+def _activity_of(layer: WeightLayer, wiring: Wiring) -> Site | None:
     """Where the activity of a projection's units is seen: at the first neurons that carry them all, or where they
     enter a projection if no neuron module does (functional activations).
     """
     for site, neuron in wiring.neurons.items():
-        if not neuron.incoming and _carries(neuron.feeds, projection):
+        if not neuron.incoming and _carries(neuron.feeds, layer):
             return site
-    for reader in wiring.projections.values():
-        if _carries(reader.feeds, projection):
+    for reader in wiring.layers.values():
+        if _carries(reader.feeds, layer):
             site = Site(reader.name)
             if site not in wiring.neurons:
                 wiring.neurons[site] = NeuronSite(
@@ -157,27 +155,27 @@ def _activity_of(projection: Projection, wiring: Wiring) -> Site | None:
     return None
 
 
-def _carries(feeds: Feeds, projection: Projection) -> bool:
-    fed = feeds.get(projection.name)
-    return fed is not None and len(torch.unique(fed[fed >= 0])) == projection.units
+def _carries(feeds: Feeds, layer: WeightLayer) -> bool:
+    fed = feeds.get(layer.name)
+    return fed is not None and len(torch.unique(fed[fed >= 0])) == layer.units
 
 
-def _fate(
-    projection: Projection, wiring: Wiring, stained: Stained, shared: dict[str, str]
-) -> tuple[Fate, str]:
+def _prunability(
+    layer: WeightLayer, wiring: Wiring, stained: Stained, shared: dict[str, str]
+) -> tuple[Prunability, str]:
     """Whether a projection's units may die, whether they can be removed, and why not."""
-    name = projection.name
-    readers = [other for other in wiring.projections.values() if name in other.feeds]
+    name = layer.name
+    readers = [other for other in wiring.layers.values() if name in other.feeds]
     reads = [other.feeds[name] for other in readers]
     if name in stained.outputs:
         return "whole", "its units are the network's output"
-    if _computed(projection):
+    if _computed(layer):
         return "whole", "its weight is computed from other parameters (weight norm or a parametrisation)"
     if name in shared:
         return "whole", f"it shares a parameter with {shared[name]}"
     if not reads:
         return "whole", "its activity reaches no weight layer: is there a neuron that is not registered?"
-    if projection.neuron is None:
+    if layer.neuron is None:
         return (
             "whole",
             "its units are mixed, or no neuron carries them all, before their activity can be seen",
@@ -186,12 +184,12 @@ def _fate(
         if name in attachment.feeds and attachment.name in shared:
             who = f"{attachment.name}, which it feeds,"
             return "whole", f"{who} shares a parameter with {shared[attachment.name]}"
-    modulated = _modulated(projection, wiring)
+    modulated = _modulated(layer, wiring)
     if modulated is not None:
         return modulated
     for other in readers:
-        loud = stained.loud.get(other.name)
-        if loud is not None and bool((loud & (other.feeds[name] != NOBODY)).any()):
+        nonzero = stained.nonzero.get(other.name)
+        if nonzero is not None and bool((nonzero & (other.feeds[name] != NO_UNIT)).any()):
             return "whole", f"a silent unit would still be heard at {other.name} (activation with f(0) != 0?)"
     if any(bool((read == MIXED).any()) for read in reads):
         return "silenced", "its units are mixed before the next weight layer"
@@ -203,7 +201,7 @@ def _fate(
     if unmapped:
         return "silenced", f"its units cannot be told apart at {unmapped[0]}"
     reached = torch.cat([torch.unique(read[read >= 0]) for read in reads])
-    if len(torch.unique(reached)) < projection.units:
+    if len(torch.unique(reached)) < layer.units:
         return "silenced", "some of its units reach no weight layer"
     for other in readers:
         if _computed(other):
@@ -213,20 +211,20 @@ def _fate(
     return "prunable", ""
 
 
-def _computed(projection: Projection) -> bool:
-    return "weight" not in projection.module._parameters
+def _computed(layer: WeightLayer) -> bool:
+    return "weight" not in layer.module._parameters
 
 
-def _modulated(projection: Projection, wiring: Wiring) -> tuple[Fate, str] | None:
+def _modulated(layer: WeightLayer, wiring: Wiring) -> tuple[Prunability, str] | None:
     """The fate of a projection that scales the activity of others, as a gate that is never quite shut does."""
     whom: set[str] = set()
     everywhere = True
-    for reader in wiring.projections.values():
-        if projection.name not in reader.feeds:
+    for reader in wiring.layers.values():
+        if layer.name not in reader.feeds:
             continue
-        mine = reader.feeds[projection.name] != NOBODY
-        others = {source: gated for source, gated in reader.gates.items() if source != projection.name}
-        free = ~reader.gates.get(projection.name, torch.zeros_like(mine))
+        mine = reader.feeds[layer.name] != NO_UNIT
+        others = {source: gated for source, gated in reader.gates.items() if source != layer.name}
+        free = ~reader.gates.get(layer.name, torch.zeros_like(mine))
         scaled = torch.zeros_like(mine)
         for source, gated in others.items():
             if bool((gated & mine & free).any()):
@@ -241,29 +239,29 @@ def _modulated(projection: Projection, wiring: Wiring) -> tuple[Fate, str] | Non
     return "whole", f"its units modulate those of {names}, and are heard elsewhere too"
 
 
-def spread_permanence(wiring: Wiring) -> None:
+def propagate_unremovable(wiring: Wiring) -> None:
     """Units that share a feature with a source that never leaves cannot leave either."""
     changed = True
     while changed:
         changed = False
-        for projection in wiring.projections.values():
-            if projection.leaves:
-                stays = _who_stays(projection, wiring)
+        for layer in wiring.layers.values():
+            if layer.removable:
+                stays = _unremovable_source(layer, wiring)
                 if stays is not None:
                     who = "the network's input" if stays == INPUT else stays
-                    projection.fate = "silenced" if projection.dies else "whole"
-                    projection.reason = f"its units are joined with those of {who}, which stay"
+                    layer.prunability = "silenced" if layer.can_die else "whole"
+                    layer.reason = f"its units are joined with those of {who}, which stay"
                     changed = True
 
 
-def _who_stays(projection: Projection, wiring: Wiring) -> str | None:
+def _unremovable_source(layer: WeightLayer, wiring: Wiring) -> str | None:
     """A source that never leaves and shares a feature with a projection."""
     for reader in wiring.readers():
-        if projection.name not in reader.feeds:
+        if layer.name not in reader.feeds:
             continue
-        mine = reader.feeds[projection.name] >= 0
+        mine = reader.feeds[layer.name] >= 0
         for other, unit in reader.feeds.items():
-            stays = other == INPUT or not wiring.projections[other].leaves
-            if other != projection.name and stays and bool((mine & (unit != NOBODY)).any()):
+            stays = other == INPUT or not wiring.layers[other].removable
+            if other != layer.name and stays and bool((mine & (unit != NO_UNIT)).any()):
                 return other
     return None

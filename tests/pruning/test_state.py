@@ -25,8 +25,8 @@ CONFIG = dpap.PruningConfig(
 
 
 def _normalised(values: list[float], alive: list[bool]) -> list[float]:
-    living = [value for value, lives in zip(values, alive, strict=True) if lives]
-    low, high = min(living), max(living)
+    masks = [value for value, lives in zip(values, alive, strict=True) if lives]
+    low, high = min(masks), max(masks)
     return [(value - low) / (high - low) if high > low else 0.5 for value in values]
 
 
@@ -61,8 +61,8 @@ def _by_hand(
         alive = [value is not None for value in neuron]
         spine = _normalised(spine, alive)
         pairs = [(i, j) for i in range(units) for j in range(features)]
-        living = [alive[i] and synapse[i][j] is not None for i, j in pairs]
-        strength = dict(zip(pairs, _normalised([bcm[i][j] for i, j in pairs], living), strict=True))
+        masks = [alive[i] and synapse[i][j] is not None for i, j in pairs]
+        strength = dict(zip(pairs, _normalised([bcm[i][j] for i, j in pairs], masks), strict=True))
         for i in range(units):
             if neuron[i] is not None:
                 grown = _grown(neuron[i], spine[i], CONFIG.neuron, epoch)
@@ -134,7 +134,7 @@ def test_a_unit_is_as_active_as_all_the_features_that_it_feeds() -> None:
     images = torch.randn(5, 2, 7, 7)
     model(images)
     maps = torch.relu(model[2](torch.relu(model[0](images)))).sum((2, 3))
-    memory = pruner._life.memories["2"]
+    memory = pruner._state.statistics["2"]
     assert torch.allclose(memory.activity, maps.sum(0), rtol=1e-4)
 
 
@@ -146,7 +146,7 @@ def test_units_of_a_group_hear_that_group_alone() -> None:
     batches = [torch.randn(5, 2, 7, 7), torch.randn(3, 2, 7, 7)]
     for batch in batches:
         grouped(batch)
-    spines = pruner._life.memories["2"].units
+    spines = pruner._state.statistics["2"].units
     theta, seen, expected = torch.zeros(4), 0, torch.zeros(4)
     for batch in batches:
         pre = torch.relu(grouped[0](batch))

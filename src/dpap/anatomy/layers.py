@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class ProjectionKind:
+class LayerKind:
     """Where a weight layer keeps its units and features.
 
     Attributes:
@@ -25,18 +25,18 @@ class ProjectionKind:
     activity_axis: int
 
 
-_KINDS: tuple[tuple[type[nn.Module], ProjectionKind], ...] = (
-    (nn.Linear, ProjectionKind("fc", 0, 1, -1)),
-    (nn.Conv1d, ProjectionKind("conv", 0, 1, -2)),
-    (nn.Conv2d, ProjectionKind("conv", 0, 1, -3)),
-    (nn.Conv3d, ProjectionKind("conv", 0, 1, -4)),
-    (nn.ConvTranspose1d, ProjectionKind("conv", 1, 0, -2)),
-    (nn.ConvTranspose2d, ProjectionKind("conv", 1, 0, -3)),
-    (nn.ConvTranspose3d, ProjectionKind("conv", 1, 0, -4)),
+_KINDS: tuple[tuple[type[nn.Module], LayerKind], ...] = (
+    (nn.Linear, LayerKind("fc", 0, 1, -1)),
+    (nn.Conv1d, LayerKind("conv", 0, 1, -2)),
+    (nn.Conv2d, LayerKind("conv", 0, 1, -3)),
+    (nn.Conv3d, LayerKind("conv", 0, 1, -4)),
+    (nn.ConvTranspose1d, LayerKind("conv", 1, 0, -2)),
+    (nn.ConvTranspose2d, LayerKind("conv", 1, 0, -3)),
+    (nn.ConvTranspose3d, LayerKind("conv", 1, 0, -4)),
 )
 
 
-def projection_kind(module: nn.Module) -> ProjectionKind | None:
+def layer_kind(module: nn.Module) -> LayerKind | None:
     """The kind of projection that a module is, or None."""
     for layer, kind in _KINDS:
         if isinstance(module, layer):
@@ -47,7 +47,7 @@ def projection_kind(module: nn.Module) -> ProjectionKind | None:
 def is_depthwise(module: nn.Module) -> bool:
     """Whether a module is a convolution of each channel with kernels of its own: no connection between channels."""
     groups = groups_of(module)
-    return projection_kind(module) is not None and groups > 1 and size_of(module)[1] == groups
+    return layer_kind(module) is not None and groups > 1 and size_of(module)[1] == groups
 
 
 def groups_of(module: nn.Module) -> int:
@@ -68,7 +68,7 @@ def weight_of(module: nn.Module) -> Tensor:
 
 def incoming(module: nn.Module) -> Float[Tensor, "unit incoming"]:
     """The weight of a projection with one row for each unit: its weights from every feature that it reads."""
-    kind = projection_kind(module)
+    kind = layer_kind(module)
     if kind is None:
         raise TypeError(f"expected a Linear or convolution layer; got {type(module).__name__}")
     weight = weight_of(module).detach()
@@ -79,7 +79,7 @@ def incoming(module: nn.Module) -> Float[Tensor, "unit incoming"]:
 
 def size_of(module: nn.Module) -> tuple[int, int]:
     """How many units and features a projection has, groups counted in."""
-    kind = projection_kind(module)
+    kind = layer_kind(module)
     if kind is None:
         raise TypeError(f"expected a Linear or convolution layer; got {type(module).__name__}")
     shape, groups = weight_of(module).shape, groups_of(module)
@@ -100,7 +100,7 @@ def select(
         units: indices of the units that remain, ascending, in equal numbers in every group.
         features: indices of the features that remain, likewise.
     """
-    kind = projection_kind(module)
+    kind = layer_kind(module)
     if kind is None:
         raise TypeError(f"expected a Linear or convolution layer; got {type(module).__name__}")
     # the first axis counts through all groups, the second within one
@@ -120,7 +120,7 @@ def select(
 
 def between(module: nn.Module, units: Bool[Tensor, "_"], features: Bool[Tensor, "_"]) -> Bool[Tensor, "..."]:
     """Which weights lie between the given features and units, in the weight's shape."""
-    kind = projection_kind(module)
+    kind = layer_kind(module)
     if kind is None:
         raise TypeError(f"expected a Linear or convolution layer; got {type(module).__name__}")
     shape, groups = weight_of(module).shape, groups_of(module)

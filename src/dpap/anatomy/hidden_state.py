@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from dpap.anatomy.neurons import neuron_kind, put_to_rest
+from dpap.anatomy.neurons import neuron_kind, reset_module
 
 _OF_ANY_MODULE = frozenset(vars(nn.Module()))
 _SIZES = frozenset(
@@ -91,7 +91,7 @@ _ASIDE: "WeakKeyDictionary[nn.Module, list[_Aside]]" = WeakKeyDictionary()
 
 
 @contextmanager
-def at_rest(model: nn.Module) -> Iterator[None]:
+def preserved_state(model: nn.Module) -> Iterator[None]:
     """Set aside every module's hidden state, put the network to rest, and leave it afterwards as it was.
 
     State may be of any batch size and hang on an autograd graph: the network works on copies meanwhile.
@@ -100,7 +100,7 @@ def at_rest(model: nn.Module) -> Iterator[None]:
     for module in modules:
         _ASIDE.setdefault(module, []).append(_Aside.of(module))
     try:
-        rest(model)
+        reset_state(model)
         yield
     finally:
         for module in modules:
@@ -109,7 +109,7 @@ def at_rest(model: nn.Module) -> Iterator[None]:
                 del _ASIDE[module]
 
 
-def rest(model: nn.Module) -> None:
+def reset_state(model: nn.Module) -> None:
     """Put a network to rest, as it is at the start of a presentation.
 
     Neurons are reset; what else modules remember is, within `at_rest`, as it was when that began.
@@ -119,7 +119,7 @@ def rest(model: nn.Module) -> None:
         if module in _ASIDE:
             _ASIDE[module][-1].put_copies(module, copies)
     for module in model.modules():
-        put_to_rest(module)
+        reset_module(module)
 
 
 def slice_state(module: nn.Module, axis: int, size: int, index: Tensor) -> Callable[[], None]:

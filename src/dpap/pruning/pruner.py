@@ -10,21 +10,22 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring, find_wiring
-from dpap.anatomy.arrivals import Counter
-from dpap.anatomy.nested import Inputs
+from dpap.anatomy.operations import OperationCounter
+from dpap.anatomy.pytrees import Inputs
 from dpap.anatomy.recording import Recorder, Recording
-from dpap.budget import TOLERANCE, dead_timesteps, scheduled_share
-from dpap.config import PruningConfig
-from dpap.currencies import OBSERVED, Books
-from dpap.given import as_copies, as_inputs, as_optimizers, unwrapped
-from dpap.life import Life
-from dpap.reports import LayerReport, PruneReport
+from dpap.pruning.arguments import as_copies, as_inputs, as_optimizers, unwrapped
+from dpap.pruning.budget import TOLERANCE, dead_timesteps, scheduled_share
+from dpap.pruning.config import PruningConfig
+from dpap.pruning.costs import OBSERVED, CostLedger
+from dpap.pruning.reports import LayerReport, PruneReport
+from dpap.pruning.state import PruningState
+from dpap.pruning.versions import VERSION, upgraded
 from dpap.surgery import CompactionError, CompactReport, Silence
 from dpap.surgery.compact import remove_dead, what_remains
 from dpap.surgery.compiled import recompile
 from dpap.surgery.copies import Copies
-from dpap.surgery.rehearsal import rehearse
 from dpap.surgery.slicing import Kept, keep_only
+from dpap.surgery.trial import try_removal
 
 STEP = 3
 """Multiplications of a training step, in forwards: one forwards, twice as many backwards."""
@@ -70,54 +71,56 @@ class Pruner:
         self._optimizers = as_optimizers(optimizer)
         followers = as_copies(copies, self.model)
         self.wiring: Wiring = find_wiring(self.model, self._example)
-        rehearse(self.model, self.wiring, self._example)
+        try_removal(self.model, self.wiring, self._example)
         self._copies = Copies(followers, self.wiring, self._optimizers)
-        self._life = Life(self.wiring, self.config)
-        if not self._life.living.units:
+        self._state = PruningState(self.wiring, self.config)
+        if not self._state.masks.units:
             raise ValueError(f"nothing in this network can be pruned:\n{self.wiring}")
-        self._books = Books.at_birth(self.model, self.wiring, self._life.living, self.config.round_to)
+        self._ledger = CostLedger.of_dense(self.model, self.wiring, self._state.masks, self.config.round_to)
         if self.config.target_of not in (*OBSERVED, "weights"):
             self._check_reach()
-        self._born = {name: weights for name, (_, weights) in self._life.living.weights(self.wiring).items()}
-        self._units_born = {name: projection.units for name, projection in self.wiring.projections.items()}
-        self._origin = {name: torch.arange(units) for name, units in self._units_born.items()}
+        self._initial_weights = {
+            name: weights for name, (_, weights) in self._state.masks.weights(self.wiring).items()
+        }
+        self._initial_units = {name: layer.units for name, layer in self.wiring.layers.items()}
+        self._original_index = {name: torch.arange(units) for name, units in self._initial_units.items()}
         self._silence = Silence(self.model, self.wiring, self._optimizers)
         self._recorder = Recorder(
             self.model, self.wiring, self.config.observe_every, self._observe, self._optimizers
         )
-        self._counter: Counter | None = None
+        self._counter: OperationCounter | None = None
         if self.config.target is not None and self.config.target_of in OBSERVED:
-            self._counter = Counter(self.wiring, lambda: self._recorder.recording and self._counts())
+            self._counter = OperationCounter(self.wiring, lambda: self._recorder.recording and self._counts())
         self._samples = 0
         recompile()
 
     @property
     def sparsity(self) -> float:
         """Share of the prunable weights that is dead."""
-        return self._books.share("weights", self._life.living)
+        return self._ledger.share("weights", self._state.masks)
 
     @property
     def achieved(self) -> float:
         """Share that is pruned of what `PruningConfig.target_of` names; 0.0 where nothing of it was observed yet."""
-        return self._books.share(self.config.target_of, self._life.living)
+        return self._ledger.share(self.config.target_of, self._state.masks)
 
     @property
     def timestep_sparsity(self) -> float:
-        """Share of the living neurons' timesteps that is dead; 0.0 where timesteps do not die."""
-        return dead_timesteps(self._life.living)
+        """Share of the alive neurons' timesteps that is dead; 0.0 where timesteps do not die."""
+        return dead_timesteps(self._state.masks)
 
     def survival(self) -> dict[str, list[float | None]]:
-        """Survival F of every unit at birth, by projection; None once it is dead."""
-        told: dict[str, list[float | None]] = {}
-        for name, vitality in self._life.vitality.items():
-            values: list[float | None] = [None] * self._units_born[name]
-            alive = self._life.living.units[name].tolist()
-            for place, value, lives in zip(
-                self._origin[name].tolist(), vitality.units.tolist(), alive, strict=True
+        """Survival F of every unit of the dense network, by layer; None once it is dead."""
+        by_layer: dict[str, list[float | None]] = {}
+        for name, layer_survival in self._state.survival.items():
+            values: list[float | None] = [None] * self._initial_units[name]
+            mask = self._state.masks.units[name].tolist()
+            for index, value, alive in zip(
+                self._original_index[name].tolist(), layer_survival.units.tolist(), mask, strict=True
             ):
-                values[place] = value if lives else None
-            told[name] = values
-        return told
+                values[index] = value if alive else None
+            by_layer[name] = values
+        return by_layer
 
     @torch.no_grad()
     def step(self) -> PruneReport:
@@ -128,28 +131,28 @@ class Pruner:
         """
         epoch, config = self.epoch, self.config
         self._recorder.end_presentation()
-        if not self._life.judged:
+        if not self._state.updatable:
             raise RuntimeError(
                 "no training forward of the network was observed since the last step: call step() once an epoch, "
                 "after training, with the network in training mode (model.train()) and gradients on"
             )
-        before = {name: int(alive.sum()) for name, alive in self._life.living.units.items()}
+        before = {name: int(alive.sum()) for name, alive in self._state.masks.units.items()}
         target = config.target
         due = None
         if target is not None and config.end_epoch is not None:
             due = scheduled_share(target, epoch + 1, config.start_epoch, config.end_epoch)
         if self._counter is not None:
-            self._books.see(self._counter.take(), self._samples, self._life.living)
+            self._ledger.update(self._counter.take(), self._samples, self._state.masks)
             self._samples = 0
         epsilon: dict[str, float] = {}
         over = config.end_epoch is not None and epoch >= config.end_epoch
         if epoch >= config.start_epoch and not over:
             if self._counter is not None and epoch == config.start_epoch:
                 self._check_reach()
-            epsilon = self._life.age(epoch, due, partial(self._books.share, config.target_of))
+            epsilon = self._state.update(epoch, due, partial(self._ledger.share, config.target_of))
             self._impose()
         compacted = self._compact_if_worth_it() if config.compact == "auto" else None
-        self._life.begin_epoch()
+        self._state.begin_epoch()
         self._recorder.begin_epoch()
         self.epoch += 1
         return PruneReport(
@@ -174,7 +177,7 @@ class Pruner:
         kept, report = remove_dead(
             self.model,
             self.wiring,
-            self._life.living,
+            self._state.masks,
             self._optimizers,
             self._example,
             self.config.round_to,
@@ -199,12 +202,13 @@ class Pruner:
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on, as plain tensors and numbers; also the structure of a compacted network."""
         return {
+            "version": VERSION,
             "epoch": self.epoch,
             "config": self.config.as_dict(),
-            "units_at_birth": dict(self._units_born),
-            "origin": {name: origin.clone() for name, origin in self._origin.items()},
-            **self._life.state_dict(),
-            "traffic": self._books.state_dict(),
+            "initial_units": dict(self._initial_units),
+            "original_index": {name: index.clone() for name, index in self._original_index.items()},
+            **self._state.state_dict(),
+            "activity": self._ledger.state_dict(),
         }
 
     @torch.no_grad()
@@ -214,42 +218,40 @@ class Pruner:
         Load the network's and the optimizer's state after this.
 
         Raises:
-            ValueError: where the state is of another network, or of a network smaller than this one has become.
+            ValueError: where the state is of another network, of a network smaller than this one has become, of a
+                later version of dpap, or no state of a pruner.
         """
-        if state["units_at_birth"] != self._units_born:
+        state = upgraded(state)
+        if state["initial_units"] != self._initial_units:
             raise ValueError(
-                f"this state is of a network with units {state['units_at_birth']}; this network has "
-                f"{self._units_born}: build the network that the state was saved with"
+                f"this state is of a network with units {state['initial_units']}; this network has "
+                f"{self._initial_units}: build the network that the state was saved with"
             )
-        units = {}
-        for name, origin in state["origin"].items():
-            place = {unit: index for index, unit in enumerate(self._origin[name].tolist())}
-            missing = [unit for unit in origin.tolist() if unit not in place]
+        leaving = {}
+        for name, stored in state["original_index"].items():
+            place = {unit: index for index, unit in enumerate(self._original_index[name].tolist())}
+            missing = [unit for unit in stored.tolist() if unit not in place]
             if missing:
                 raise ValueError(
                     f"this state holds {len(missing)} units of {name} that were removed from this network: load it "
                     "into a pruner of the freshly built network"
                 )
-            units[name] = torch.tensor([place[unit] for unit in origin.tolist()], dtype=torch.int64)
-        leaving = {}
-        for name, kept_units in units.items():
-            gone = torch.ones(self.wiring.projections[name].units, dtype=torch.bool)
-            gone[kept_units] = False
-            leaving[name] = gone
+            leaving[name] = torch.ones(self.wiring.layers[name].units, dtype=torch.bool)
+            leaving[name][[place[unit] for unit in stored.tolist()]] = False
         kept = what_remains(self.wiring, leaving)
         if not kept.everything:
             keep_only(self.model, self.wiring, kept, self._optimizers)
             self._copies.keep_only(kept)
             self._renumber(kept)
         self.epoch = int(state["epoch"])
-        self._life.load_state_dict(state)
-        self._books.load_state_dict(state["traffic"])
+        self._state.load_state_dict(state)
+        self._ledger.load_state_dict(state["activity"])
         self._impose()
 
     _refused = False
 
     def _observe(self, recording: Recording) -> None:
-        self._life.observe(recording)
+        self._state.observe(recording)
         if self._counts():
             self._samples += recording.batch
 
@@ -258,11 +260,11 @@ class Pruner:
         return (self._recorder.presentations - 1) % (COUNTED * self._recorder.every) == 0
 
     def _check_reach(self) -> None:
-        """Warn where no deaths can bring about the target."""
+        """Warn where the target is out of reach even with every layer at its floor."""
         config = self.config
         if config.target is None:
             return
-        most = self._books.most(config.target_of, self._life.living, self._life.floors)
+        most = self._ledger.reachable(config.target_of, self._state.masks, self._state.floors)
         if config.target > most + TOLERANCE:
             warnings.warn(
                 f"the target, {config.target:.1%} of the {config.target_of.replace('_', ' ')}, is out of reach: at "
@@ -274,12 +276,12 @@ class Pruner:
 
     def _impose(self) -> None:
         """Silence the dead, here and in the copies."""
-        self._silence.impose(self._life.living)
-        self._copies.impose(self._life.living)
+        self._silence.impose(self._state.masks)
+        self._copies.impose(self._state.masks)
 
     def _compact_if_worth_it(self) -> CompactReport | None:
         """Compact where another epoch like this one would save more multiplications than the removal takes."""
-        kept = what_remains(self.wiring, self._life.living.removable(self.wiring, self.config.round_to))
+        kept = what_remains(self.wiring, self._state.masks.removable(self.wiring, self.config.round_to))
         now, left = self.wiring.macs(), self.wiring.macs(kept.units, kept.features)
         if self._refused or STEP * self._recorder.presentations * (now - left) <= REMOVAL * now:
             return None
@@ -294,26 +296,26 @@ class Pruner:
         """Let everything that counts units and features follow a removal."""
         self.wiring.keep(kept.units, kept.features)
         for name, kept_units in kept.units.items():
-            self._origin[name] = self._origin[name][kept_units]
-        self._life.keep(kept)
-        self._books.keep(kept)
+            self._original_index[name] = self._original_index[name][kept_units]
+        self._state.keep(kept)
+        self._ledger.keep(kept)
         self._impose()
 
     def _layer_reports(self, before: dict[str, int]) -> list[LayerReport]:
         reports = []
-        for name, (weights_alive, _) in self._life.living.weights(self.wiring).items():
-            projection = self.wiring.projections[name]
-            units = self._life.living.units.get(name)
-            alive = projection.units if units is None else int(units.sum())
-            times = self._life.living.timesteps.get(name)
+        for name, (weights_alive, _) in self._state.masks.weights(self.wiring).items():
+            layer = self.wiring.layers[name]
+            units = self._state.masks.units.get(name)
+            alive = layer.units if units is None else int(units.sum())
+            times = self._state.masks.timesteps.get(name)
             reports.append(
                 LayerReport(
                     name=name,
-                    kind=projection.kind.name,
-                    units=self._units_born[name],
+                    kind=layer.kind.name,
+                    units=self._initial_units[name],
                     alive=alive,
                     died=before.get(name, alive) - alive,
-                    weights=self._born[name],
+                    weights=self._initial_weights[name],
                     weights_alive=weights_alive,
                     timesteps_alive=1.0
                     if times is None or units is None or not units.any()

@@ -1,4 +1,7 @@
-"""A witness of what a network computes: in evaluation mode, in double precision, on an input that makes it fire."""
+"""Whether a network computes the same before and after a removal.
+
+It is run in evaluation mode, in double precision, on an input that makes its neurons fire.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,16 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from dpap.anatomy import Wiring, neuron_kind
-from dpap.anatomy.calm import calm
-from dpap.anatomy.nested import Inputs, float_tensors, map_floats, run
-from dpap.anatomy.state import rest
+from dpap.anatomy.frozen import frozen
+from dpap.anatomy.hidden_state import reset_state
+from dpap.anatomy.pytrees import Inputs, float_tensors, map_floats, run
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-1, torch.float16: 1e-2}
 """Largest accepted difference between silent and compact output, relative to the largest output."""
 
 
 STEPS = 4
-"""Timesteps that are looked at of a network whose forward is a single one."""
+"""Timesteps that are compared of a network whose forward is a single one."""
 
 
 class CompactionError(RuntimeError):
@@ -29,7 +32,7 @@ class NothingFires(CompactionError):
     """Removal cannot be checked on a network that is silent."""
 
 
-class Witness:
+class EquivalenceCheck:
     """Runs a network in evaluation mode and, where it can, double precision, on an input that makes it fire.
 
     Args:
@@ -53,16 +56,16 @@ class Witness:
             return TOLERANCE[torch.float64]
         return max((TOLERANCE.get(each.dtype, 1e-5) for each in self.model.parameters()), default=1e-5)
 
-    def __enter__(self) -> "Witness":
-        self._calm = calm(self.model, training_paths=self.wiring.training_paths)
-        self._calm.__enter__()
+    def __enter__(self) -> "EquivalenceCheck":
+        self._frozen = frozen(self.model, training_paths=self.wiring.training_paths)
+        self._frozen.__enter__()
         return self
 
     def __exit__(self, *reason: Any) -> None:
-        self._calm.__exit__(*reason)
+        self._frozen.__exit__(*reason)
 
-    def look(self) -> list[Tensor]:
-        """Outputs on whichever of these makes the most layers fire: the example, then stronger ones.
+    def reference(self) -> list[Tensor]:
+        """Outputs on whichever makes the most layers fire: the example, or a stronger multiple of it.
 
         Raises:
             NothingFires: where none of them makes any neuron fire.
@@ -101,13 +104,13 @@ class Witness:
             return self._presentation(map_floats(self.inputs, Tensor.double))
 
     def _presentation(self, inputs: Inputs) -> list[Tensor]:
-        rest(self.model)
+        reset_state(self.model)
         steps = STEPS if self.wiring.stepped else 1
         return [tensor for _ in range(steps) for tensor in float_tensors(run(self.model, inputs))]
 
     @contextmanager
     def _firing(self) -> Iterator[set[str]]:
-        """Names of the neurons, or of the projections that they enter, which are active in what is run meanwhile."""
+        """Names of the neurons, or of the layers that they enter, which are active in what is run meanwhile."""
         fired: set[str] = set()
         modules = dict(self.model.named_modules())
 
@@ -115,16 +118,16 @@ class Witness:
             if any(bool((tensor != 0).any()) for tensor in float_tensors(activity)):
                 fired.add(name)
 
-        def given(name: str) -> Callable[..., None]:
+        def entering(name: str) -> Callable[..., None]:
             return lambda module, args: note(name, args)
 
-        def gave(name: str) -> Callable[..., None]:
+        def emitted(name: str) -> Callable[..., None]:
             return lambda module, args, output: note(name, output)
 
         handles = [
-            modules[site.module].register_forward_pre_hook(given(site.module))
+            modules[site.module].register_forward_pre_hook(entering(site.module))
             if neuron.incoming
-            else modules[site.module].register_forward_hook(gave(site.module))
+            else modules[site.module].register_forward_hook(emitted(site.module))
             for site, neuron in self.wiring.neurons.items()
             if site.call == 0
         ]

@@ -8,7 +8,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from dpap.anatomy.nested import Inputs, float_tensors
+from dpap.anatomy.pytrees import Inputs, float_tensors
 from dpap.surgery.timesteps import AXES, BUFFER
 
 

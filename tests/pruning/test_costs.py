@@ -1,4 +1,4 @@
-"""Targets in every currency, against slow counts on the network itself."""
+"""Targets in every cost, against slow counts on the network itself."""
 
 import copy
 import warnings
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import dpap
-from dpap.config import TargetOf
-from dpap.currencies import CURRENCIES
 from dpap.metrics import SynapticOperations, inference_picojoules, macs, parameters, synaptic_operations
 from dpap.models import NetworkConfig, build_network
-from dpap.surgery import Living
+from dpap.pruning.config import TargetOf
+from dpap.pruning.costs import COSTS
+from dpap.surgery import Masks
 
 NETWORKS = {
     "snn": NetworkConfig(layers="snn_2conv2fc", timesteps=4),
@@ -55,36 +55,32 @@ def _learn(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("network", "currency"),
+    ("network", "cost"),
     [
-        *(
-            (network, currency)
-            for network in NETWORKS
-            for currency in ("parameters", "macs", "synaptic_operations")
-        ),
+        *((network, cost) for network in NETWORKS for cost in ("parameters", "macs", "synaptic_operations")),
         # of networks that do not spike energy is as their synaptic operations
         *((network, "energy") for network in ("snn", "deep snn")),
     ],
 )
-def test_a_target_is_met_and_is_what_removal_takes_away(network: str, currency: TargetOf) -> None:
-    model, optimizer, pruner = _start(NETWORKS[network], target=0.6, target_of=currency)
+def test_a_target_is_met_and_is_what_removal_takes_away(network: str, cost: TargetOf) -> None:
+    model, optimizer, pruner = _start(NETWORKS[network], target=0.6, target_of=cost)
     born = {"parameters": parameters(model), "macs": macs(model, _digits()[0][:8])}
     reports = []
     for _ in range(3):
         _learn(model, optimizer)
         reports.append(pruner.step())
     assert reports[-1].achieved == pytest.approx(0.6, abs=0.01)
-    assert reports[-1].achieved == pruner.achieved and reports[-1].target_of == currency
+    assert reports[-1].achieved == pruner.achieved and reports[-1].target_of == cost
     assert [report.achieved for report in reports] == sorted(report.achieved for report in reports)
-    assert str(reports[-1]).startswith(f"epoch 2: {pruner.achieved:.1%} of the {currency.replace('_', ' ')}")
+    assert str(reports[-1]).startswith(f"epoch 2: {pruner.achieved:.1%} of the {cost.replace('_', ' ')}")
     assert any(layer.died for layer in reports[-1].layers)
     told = pruner.achieved
     pruner.compact()
     assert pruner.achieved == pytest.approx(told, abs=1e-12)
     left = {"parameters": parameters(model), "macs": macs(model, _digits()[0][:8])}
-    if currency in left:
-        assert 1 - left[currency] / born[currency] == pytest.approx(told, abs=1e-9)
-        assert not pruner._life.living.synapses
+    if cost in left:
+        assert 1 - left[cost] / born[cost] == pytest.approx(told, abs=1e-9)
+        assert not pruner._state.masks.synapses
 
 
 @contextmanager
@@ -112,24 +108,24 @@ def _count(model: nn.Module, heard: dict[str, list[Tensor]]) -> dict[str, Synapt
 @pytest.mark.parametrize("network", ["snn", "deep snn", "ann", "residual"])
 def test_operations_and_energy_are_those_of_what_was_observed(network: str) -> None:
     """Deaths are counted again by masking the layers and presenting what they heard before."""
-    for currency in ("synaptic_operations", "energy") if network == "snn" else ("energy",):
+    for cost in ("synaptic_operations", "energy") if network == "snn" else ("energy",):
         model, optimizer, pruner = _start(
-            NETWORKS[network], target=0.6, target_of=currency, start_epoch=0, end_epoch=1, observe_every=1
+            NETWORKS[network], target=0.6, target_of=cost, start_epoch=0, end_epoch=1, observe_every=1
         )
         with _overheard(model) as heard:
             _learn(model, optimizer)
         heard = {name: parts[::2] for name, parts in heard.items()}  # every other presentation is counted
         dense = _count(model, heard)
         report = pruner.step()
-        for name, projection in pruner.wiring.projections.items():
-            axis = projection.kind.activity_axis
-            gone = ~pruner._life.living.features(projection)
+        for name, layer in pruner.wiring.layers.items():
+            axis = layer.kind.activity_axis
+            gone = ~pruner._state.masks.features(layer)
             for part in heard[name]:
                 part.detach().transpose(axis, -1)[..., gone] = 0
         left = _count(model, heard)
         samples = {name: counted.samples for name, counted in dense.items()}
 
-        def whole(counts: dict[str, SynapticOperations], by: str = currency) -> float:
+        def whole(counts: dict[str, SynapticOperations], by: str = cost) -> float:
             measure = inference_picojoules if by == "energy" else (lambda counted: counted.total)
             return sum(measure(counted) * counted.samples for counted in counts.values())
 
@@ -137,8 +133,8 @@ def test_operations_and_energy_are_those_of_what_was_observed(network: str) -> N
         assert report.achieved == pytest.approx(1 - whole(left) / whole(dense), abs=1e-4)
 
 
-def _random_deaths(living: Living, generator: torch.Generator, share: float) -> Living:
-    fewer = living.copy()
+def _random_deaths(masks: Masks, generator: torch.Generator, share: float) -> Masks:
+    fewer = masks.copy()
     for _, kind in fewer.tensors():
         for alive in kind.values():
             alive &= torch.rand(alive.shape, generator=generator) > share
@@ -151,13 +147,13 @@ def test_no_share_falls_when_more_die(network: str) -> None:
     model, optimizer, pruner = _start(NETWORKS[network], **chosen)
     _learn(model, optimizer)
     pruner.step()
-    books, generator = pruner._books, torch.Generator().manual_seed(0)
+    ledger, generator = pruner._ledger, torch.Generator().manual_seed(0)
     for _ in range(2):
-        living, before = pruner._life.living, dict.fromkeys(CURRENCIES, 0.0)
+        masks, before = pruner._state.masks, dict.fromkeys(COSTS, 0.0)
         for share in (0.05, 0.3, 0.6, 0.9):
-            living = _random_deaths(living, generator, share)
-            shares = {currency: books.share(currency, living) for currency in CURRENCIES}
-            assert all(before[currency] - 1e-12 <= shares[currency] <= 1 for currency in CURRENCIES)
+            masks = _random_deaths(masks, generator, share)
+            shares = {cost: ledger.share(cost, masks) for cost in COSTS}
+            assert all(before[cost] - 1e-12 <= shares[cost] <= 1 for cost in COSTS)
             before = shares
     assert min(before.values()) > 0.3
 
@@ -168,13 +164,15 @@ def test_silent_timesteps_save_their_share_of_the_spikes() -> None:
     )
     _learn(model, optimizer)
     pruner.step()
-    living = pruner._life.living.copy()
-    assert pruner._books.share("synaptic_operations", living) == pytest.approx(0.0, abs=1e-12)
-    for alive in living.timesteps.values():
+    masks = pruner._state.masks.copy()
+    assert pruner._ledger.share("synaptic_operations", masks) == pytest.approx(0.0, abs=1e-12)
+    for alive in masks.timesteps.values():
         alive[:2] = False
-    spikes = {n: seen.operations.sum() * pruner._books.units[n] for n, seen in pruner._books.traffic.items()}
+    spikes = {
+        n: seen.operations.sum() * pruner._ledger.units[n] for n, seen in pruner._ledger.activity.items()
+    }
     silent = 0.5 * (sum(spikes.values()) - spikes["conv1"]) / sum(spikes.values())
-    assert pruner._books.share("synaptic_operations", living) == pytest.approx(float(silent))
+    assert pruner._ledger.share("synaptic_operations", masks) == pytest.approx(float(silent))
 
 
 def test_targets_of_operations_and_of_timesteps_are_met_together() -> None:
@@ -187,28 +185,28 @@ def test_targets_of_operations_and_of_timesteps_are_met_together() -> None:
     assert report.timestep_sparsity == pytest.approx(0.4, abs=0.01)
 
 
-@pytest.mark.parametrize("currency", ["weights", "energy"])
-def test_no_layer_is_cut_off_however_much_dies(currency: TargetOf) -> None:
+@pytest.mark.parametrize("cost", ["weights", "energy"])
+def test_no_layer_is_cut_off_however_much_dies(cost: TargetOf) -> None:
     network = NetworkConfig(layers="6C3-BN-AvgPool2-20FC-20FC-10FC", timesteps=2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model, optimizer, pruner = _start(network, target=0.999, target_of=currency, compact="auto")
+        model, optimizer, pruner = _start(network, target=0.999, target_of=cost, compact="auto")
         for _ in range(3):
             _learn(model, optimizer)
             report = pruner.step()
     assert all(layer.alive >= 2 and layer.weights_alive >= 2 for layer in report.layers)
 
 
-@pytest.mark.parametrize("currency", ["energy", "parameters"])
-def test_an_interrupted_run_goes_on_to_the_same_bits(currency: TargetOf) -> None:
-    chosen = {"target": 0.6, "target_of": currency, "end_epoch": 4, "compact": "auto"}
+@pytest.mark.parametrize("cost", ["energy", "parameters"])
+def test_an_interrupted_run_goes_on_to_the_same_bits(cost: TargetOf) -> None:
+    chosen = {"target": 0.6, "target_of": cost, "end_epoch": 4, "compact": "auto"}
     model, optimizer, pruner = _start(NETWORKS["snn"], **chosen)
     for epoch in range(4):
         _learn(model, optimizer)
         report = pruner.step()
         if epoch == 1:
             saved = copy.deepcopy([pruner.state_dict(), model.state_dict(), optimizer.state_dict()])
-    assert pruner.compact().parameters_after < pruner._books.parameters
+    assert pruner.compact().parameters_after < pruner._ledger.parameters
     again, other, heir = _start(NETWORKS["snn"], **chosen)
     for part, state in zip((heir, again, other), saved, strict=True):
         part.load_state_dict(state)

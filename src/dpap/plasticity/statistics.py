@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @dataclass
-class Memory:
+class Statistics:
     """Sums over the observed activity of one projection, from its features (pre) to its units (post).
 
     Attributes:
@@ -45,7 +45,7 @@ class Memory:
         if features is not None and self.synapses is not None:
             self.synapses = self.synapses.index_select(1, features)
 
-    def parts(self, number: int) -> list["Memory"]:
+    def parts(self, number: int) -> list["Statistics"]:
         """Equal parts of the units, in order, which share the sums with this memory."""
 
         def cut(tensor: Tensor | None) -> list[Tensor] | list[None]:
@@ -56,7 +56,7 @@ class Memory:
                 "a memory of synapses is that of a fully connected projection, which has no parts"
             )
         return [
-            Memory(threshold, units, activity, None, timesteps, self.samples, self.batches)
+            Statistics(threshold, units, activity, None, timesteps, self.samples, self.batches)
             for threshold, units, activity, timesteps in zip(
                 self.threshold.chunk(number, -1),
                 self.units.chunk(number),
@@ -66,7 +66,7 @@ class Memory:
             )
         ]
 
-    def rejoin(self, parts: list["Memory"]) -> None:
+    def rejoin(self, parts: list["Statistics"]) -> None:
         """Take over from the parts what they do not share: thresholds and counts."""
         self.threshold = torch.cat([part.threshold for part in parts], -1)
         self.samples, self.batches = parts[0].samples, parts[0].batches

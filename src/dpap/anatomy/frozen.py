@@ -6,11 +6,11 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from dpap.anatomy.state import at_rest
+from dpap.anatomy.hidden_state import preserved_state
 
 
 @contextmanager
-def calm(model: nn.Module, *, training_paths: bool = False) -> Iterator[None]:
+def frozen(model: nn.Module, *, training_paths: bool = False) -> Iterator[None]:
     """No gradients, no dropout, fixed statistics, no hidden state, no kernels that bypass modules.
 
     Args:
@@ -31,7 +31,7 @@ def calm(model: nn.Module, *, training_paths: bool = False) -> Iterator[None]:
         for module in compiled:
             module._compiled_call_impl = None
         torch.backends.mha.set_fastpath_enabled(False)
-        with torch.no_grad(), at_rest(model):
+        with torch.no_grad(), preserved_state(model):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from dpap.config import Decay, PruningConfig
 from dpap.plasticity import CRITERIA
+from dpap.pruning.config import Decay, PruningConfig
 
 
 @pytest.mark.parametrize(

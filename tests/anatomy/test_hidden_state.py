@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dpap.anatomy import register_neuron
-from dpap.anatomy.state import at_rest, rest, slice_state
+from dpap.anatomy.hidden_state import preserved_state, reset_state, slice_state
 
 
 class Membranes(nn.Module):
@@ -16,7 +16,7 @@ class Membranes(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.membrane: Tensor | None = None
-        self.memories: dict[str, object] = {"v": 0.0, "trace": [None, None]}
+        self.statistics: dict[str, object] = {"v": 0.0, "trace": [None, None]}
         self.steps = 0
         self.register_buffer("mem", torch.zeros(0), persistent=False)
         self.register_buffer("count", torch.zeros(()))
@@ -28,16 +28,16 @@ class Membranes(nn.Module):
             self.mem = torch.zeros_like(current)
         self.membrane = self.membrane + current
         self.mem = self.mem + current
-        self.memories["v"] = self.memories["v"] + current
-        self.memories["trace"][self.steps % 2] = current
+        self.statistics["v"] = self.statistics["v"] + current
+        self.statistics["trace"][self.steps % 2] = current
         self.count += 1
         self.steps += 1
         self.last = current
-        return (self.membrane + self.mem + self.memories["v"] >= 1).to(current.dtype)
+        return (self.membrane + self.mem + self.statistics["v"] >= 1).to(current.dtype)
 
     def reset_mem(self) -> None:
         self.membrane = None
-        self.memories = {"v": 0.0, "trace": [None, None]}
+        self.statistics = {"v": 0.0, "trace": [None, None]}
         self.mem.zero_() if not self.mem.requires_grad else None
         self.steps = 0
 
@@ -59,8 +59,8 @@ def _tensors(neuron: Membranes) -> list[Tensor]:
     return [
         neuron.membrane,
         neuron.mem,
-        neuron.memories["v"],
-        neuron.memories["trace"][0],
+        neuron.statistics["v"],
+        neuron.statistics["trace"][0],
         neuron.count,
         neuron.last,
     ]
@@ -69,11 +69,11 @@ def _tensors(neuron: Membranes) -> list[Tensor]:
 @pytest.mark.parametrize("fails", [False, True])
 def test_everything_comes_back_as_the_same_object_with_the_same_values(fails: bool) -> None:
     model, neuron = _used()
-    memories, tensors = neuron.memories, _tensors(neuron)
+    memories, tensors = neuron.statistics, _tensors(neuron)
     values = [tensor.detach().clone() for tensor in tensors]
     versions = [tensor._version for tensor in tensors[:-2]]
     try:
-        with at_rest(model), torch.no_grad():
+        with preserved_state(model), torch.no_grad():
             assert neuron.membrane is None
             assert neuron.steps == 0
             model.eval()(torch.rand(2, 3))
@@ -82,14 +82,14 @@ def test_everything_comes_back_as_the_same_object_with_the_same_values(fails: bo
                 raise RuntimeError
     except RuntimeError:
         assert fails
-    assert neuron.memories is memories
+    assert neuron.statistics is memories
     assert neuron.steps == 1
     assert not hasattr(neuron, "new")
     for tensor, now, value in zip(tensors, _tensors(neuron), values, strict=True):
         assert tensor is now
         assert torch.equal(tensor, value)
     assert versions == [tensor._version for tensor in tensors[:-2]]
-    (neuron.membrane.sum() + neuron.mem.sum() + neuron.memories["v"].sum()).backward()
+    (neuron.membrane.sum() + neuron.mem.sum() + neuron.statistics["v"].sum()).backward()
     assert model[0].weight.grad is not None
 
 
@@ -100,17 +100,17 @@ def test_at_rest_a_network_answers_as_a_fresh_one_whenever_it_is_put_to_rest() -
     images = torch.rand(2, 3)
     expected = [fresh(images) for _ in range(3)]
     assert any(not torch.equal(expected[0], later) for later in expected)
-    with at_rest(model), torch.no_grad():
+    with preserved_state(model), torch.no_grad():
         model.eval()
         for _ in range(2):
-            rest(model)
+            reset_state(model)
             assert all(torch.equal(model(images), answer) for answer in expected)
 
 
 def test_statistics_and_sizes_are_no_state() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     linear, norm = model
-    with at_rest(model):
+    with preserved_state(model):
         linear.out_features = 2
         norm.num_features = 2
         norm.running_mean.data = norm.running_mean.data[:2]
@@ -125,12 +125,12 @@ def test_state_is_sliced_wherever_it_is_kept(aside: bool, undone: str) -> None:
     before = _tensors(neuron)
     index = torch.tensor([0, 3])
     if aside:
-        with at_rest(model), torch.no_grad():
+        with preserved_state(model), torch.no_grad():
             model.eval()(torch.rand(2, 3))
             undo = slice_state(neuron, -1, 4, index)
             if undone == "inside":
                 undo()
-            rest(model)
+            reset_state(model)
     else:
         undo = slice_state(neuron, -1, 4, index)
         if undone == "inside":
@@ -164,7 +164,7 @@ def test_a_state_that_two_modules_share_stays_shared() -> None:
 
     bus: list[Tensor] = []
     model = nn.Sequential(Bus(bus), Bus(bus))
-    with at_rest(model):
+    with preserved_state(model):
         assert torch.equal(model(torch.ones(1, 1)), torch.full((1, 1), 2.0))
     assert bus == []
     assert model[0].bus is model[1].bus is bus

@@ -1,7 +1,7 @@
-"""How much must die this epoch: one shift of all decay values, solved for, so that a target is met.
+"""How a target is met: one shift of all decay values is solved for, so that as much dies as is due this epoch.
 
 Which units die stays the survival function's choice, across layers: each has a critical shift above which it
-dies, and the budget only chooses the shift.
+dies, and the budget only chooses the shift. No layer dies whole: its strongest units are spared (`spare_strongest`).
 """
 
 import math
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from dpap.anatomy import Wiring
-from dpap.surgery import Living
+from dpap.surgery import Masks
 
 TOLERANCE = 0.002
 """A target counts as met within this share; a fifth of the percentage point that is promised."""
@@ -34,14 +34,14 @@ def scheduled_share(target: float, step: int, start: int, end: int) -> float:
 
 
 @dataclass
-class Critical:
-    """The shift above which each part dies, by projection; infinite for the dead and the spared.
+class CriticalShifts:
+    """The shift above which each part dies, by weight layer; infinite for the dead and the spared.
 
     Attributes:
         units: of units.
         synapses: of single synapses.
         timesteps: of neuron-timesteps.
-        round_to: as many units of a projection die as leave a multiple of it alive; the best of the others are
+        round_to: as many units of a layer die as leave a multiple of it alive; the best of the others are
             spared with them.
     """
 
@@ -62,114 +62,114 @@ class Critical:
                 apart = torch.rand(value.shape, generator=generator).to(value) * 1e-4
                 kind[name] = value + apart * (1 + value.abs())
 
-    def spare_strongest(self, living: Living, survival: dict[str, Tensor], counts: Mapping[str, int]) -> None:
-        """Spare the strongest units of every projection, as many as `counts` says, with their strongest synapse,
+    def spare_strongest(self, masks: Masks, survival: dict[str, Tensor], counts: Mapping[str, int]) -> None:
+        """Spare the strongest units of every layer, as many as `counts` says, with their strongest synapse,
         and of every unit its strongest timestep.
 
         The strongest are those that die last; between equals the larger survival, then the smaller index, decides.
         """
         for name, critical in self.units.items():
-            alive = living.units[name].nonzero().flatten()
+            alive = masks.units[name].nonzero().flatten()
             # sorts that keep the order of equals, the last reason first
             order = alive[survival[name][alive].argsort(descending=True, stable=True)]
             order = order[critical[order].argsort(descending=True, stable=True)]
-            self.spare(name, order[: counts[name]], living)
+            self.spare(name, order[: counts[name]], masks)
         for name, critical in self.timesteps.items():
-            best = critical.masked_fill(~living.timesteps[name], -math.inf).argmax(0)
+            best = critical.masked_fill(~masks.timesteps[name], -math.inf).argmax(0)
             critical[best, torch.arange(critical.shape[1], device=critical.device)] = math.inf
 
-    def spare_paths(self, wiring: Wiring, living: Living) -> None:
-        """Spare the strongest synapse of every spared unit that comes from a spared one, so that no layer hears only
+    def spare_paths(self, wiring: Wiring, masks: Masks) -> None:
+        """Spare the strongest synapse of every spared unit that comes from a spared one, so that no layer reads only
         the dead however much dies.
         """
-        spared = Living({name: alive.clone() for name, alive in living.units.items()}, {}, {})
+        spared = Masks({name: alive.clone() for name, alive in masks.units.items()}, {}, {})
         for name, critical in self.units.items():
             spared.units[name] &= critical == math.inf
         for name, critical in self.synapses.items():
             units = spared.units[name].nonzero().flatten()
-            heard = living.synapses[name][units] & spared.features(wiring.projections[name]).to(
-                critical.device
-            )
-            units, heard = units[heard.any(1)], heard[heard.any(1)]
-            strongest = critical[units].masked_fill(~heard, -math.inf).argmax(1)
+            receiving = masks.synapses[name][units] & spared.features(wiring.layers[name]).to(critical.device)
+            units, receiving = units[receiving.any(1)], receiving[receiving.any(1)]
+            strongest = critical[units].masked_fill(~receiving, -math.inf).argmax(1)
             critical[units, strongest] = math.inf
 
-    def spare(self, name: str, units: Int64[Tensor, "_"], living: Living) -> None:
-        """Let units of a projection survive any shift, with their strongest synapse."""
+    def spare(self, name: str, units: Int64[Tensor, "_"], masks: Masks) -> None:
+        """Let units of a layer survive any shift, with their strongest synapse."""
         self.units[name][units] = math.inf
         if name in self.synapses:
-            synapses = self.synapses[name][units].masked_fill(~living.synapses[name][units], -math.inf)
+            synapses = self.synapses[name][units].masked_fill(~masks.synapses[name][units], -math.inf)
             self.synapses[name][units, synapses.argmax(1)] = math.inf
 
 
-def after_deaths(living: Living, critical: Critical, shift: float) -> Living:
-    """Who lives once everything with a critical shift below `shift` has died.
+def after_deaths(masks: Masks, critical: CriticalShifts, shift: float) -> Masks:
+    """The masks once everything with a critical shift below `shift` has died.
 
     A unit whose last synapse dies is dead with it; one that is spared for the sake of a round width keeps its
     strongest.
     """
-    units = {name: alive.clone() for name, alive in living.units.items()}
-    synapses, timesteps = dict(living.synapses), dict(living.timesteps)
+    units = {name: alive.clone() for name, alive in masks.units.items()}
+    synapses, timesteps = dict(masks.synapses), dict(masks.timesteps)
     for name, value in critical.synapses.items():
         synapses[name] = synapses[name] & (value >= shift)
     for name, value in critical.units.items():
         alive = units[name] & (value >= shift)
         if name in critical.synapses:
             alive &= synapses[name].any(1)
-        spared = _spared(name, living, critical, alive)
+        spared = _spared(name, masks, critical, alive)
         if len(spared) and name in critical.synapses:
-            among = critical.synapses[name][spared].masked_fill(~living.synapses[name][spared], -math.inf)
+            among = critical.synapses[name][spared].masked_fill(~masks.synapses[name][spared], -math.inf)
             synapses[name][spared, among.argmax(1)] = True
         alive[spared] = True
         units[name] = alive
     for name, value in critical.timesteps.items():
         timesteps[name] = timesteps[name] & (value >= shift)
-    return Living(units, synapses, timesteps)
+    return Masks(units, synapses, timesteps)
 
 
-def _spared(name: str, living: Living, critical: Critical, alive: Bool[Tensor, "_"]) -> Int64[Tensor, "_"]:
-    """Which of the dying must live for the width to be round: those that would have died last."""
-    width, before = int(alive.sum()), living.units[name]
+def _spared(
+    name: str, masks: Masks, critical: CriticalShifts, alive: Bool[Tensor, "_"]
+) -> Int64[Tensor, "_"]:
+    """Which of the dying must stay for the width to be round: those that would have died last."""
+    width, before = int(alive.sum()), masks.units[name]
     missing = min(-width % critical.round_to, int(before.sum()) - width)
     dying = (before & ~alive).nonzero().flatten()
     if missing == 0:
         return dying[:0]
     last = critical.units[name][dying]
     if name in critical.synapses:
-        synapses = critical.synapses[name][dying].masked_fill(~living.synapses[name][dying], -math.inf)
+        synapses = critical.synapses[name][dying].masked_fill(~masks.synapses[name][dying], -math.inf)
         last = torch.minimum(last, synapses.amax(1))
     return dying[last.argsort(descending=True, stable=True)[:missing]]
 
 
-def dead_weights(wiring: Wiring, living: Living, born: int) -> float:
-    """Share of the prunable weights that is dead, of `born` at the start of learning."""
-    return 1 - sum(alive for alive, _ in living.weights(wiring).values()) / born
+def dead_weights(wiring: Wiring, masks: Masks, initial: int) -> float:
+    """Share of the prunable weights that is dead, of `initial` weights of the dense network."""
+    return 1 - sum(alive for alive, _ in masks.weights(wiring).values()) / initial
 
 
-def dead_timesteps(living: Living) -> float:
-    """Share of the living neurons' timesteps that is dead."""
+def dead_timesteps(masks: Masks) -> float:
+    """Share of the alive neurons' timesteps that is dead."""
     total = dead = 0
-    for name, alive in living.timesteps.items():
-        kept = alive[:, living.units[name]]
+    for name, alive in masks.timesteps.items():
+        kept = alive[:, masks.units[name]]
         total += kept.numel()
         dead += int((~kept).sum())
     return dead / total if total else 0.0
 
 
 def solve(
-    living: Living,
-    critical: Critical,
-    share: Callable[[Living], float],
+    masks: Masks,
+    critical: CriticalShifts,
+    share: Callable[[Masks], float],
     goal: float,
     *,
     exact: bool,
-) -> tuple[float, Living]:
+) -> tuple[float, Masks]:
     """Find the shift of the decay values at which the share of the dead comes to a goal.
 
     The share grows with the shift, in steps: where one death would overshoot, the last shift before it is taken.
 
     Args:
-        living: who lives now.
+        masks: what is alive now.
         critical: the shift above which each dies; changed where something is spared.
         share: the share of the dead that counts.
         goal: what it should come to.
@@ -177,26 +177,26 @@ def solve(
             parts die in their stead.
 
     Returns:
-        The shift, and who lives after it; -inf and the same living where the goal is met already.
+        The shift, and the masks after it; -inf and the same masks where the goal is met already.
     """
-    low, best, reached = -math.inf, (-math.inf, living), share(living)
+    low, best, reached = -math.inf, (-math.inf, masks), share(masks)
     if reached >= goal:
         return best
     while True:
-        low, high = _bracket(living, critical, share, goal, low)
+        low, high = _bracket(masks, critical, share, goal, low)
         for shift in (low, high) if exact else (low,):
-            candidate = after_deaths(living, critical, shift)
+            candidate = after_deaths(masks, critical, shift)
             dead = share(candidate)
             if abs(dead - goal) < abs(reached - goal):
                 best, reached = (shift, candidate), dead
         if not exact or abs(reached - goal) <= TOLERANCE:
             return best
-        if not _spare_between(living, critical, low, high):
+        if not _spare_between(masks, critical, low, high):
             return best
 
 
 def _bracket(
-    living: Living, critical: Critical, share: Callable[[Living], float], goal: float, low: float
+    masks: Masks, critical: CriticalShifts, share: Callable[[Masks], float], goal: float, low: float
 ) -> tuple[float, float]:
     """The largest shift from `low` on that does not overshoot, and the next at which anything dies; near the goal,
     one that is near enough, twice.
@@ -210,12 +210,12 @@ def _bracket(
     if not len(between):
         return low, low
     high = float(between.max()) + 1
-    if share(after_deaths(living, critical, high)) <= goal:
+    if share(after_deaths(masks, critical, high)) <= goal:
         return high, high
     between = between[between > low]
     while len(between):
         middle = float(between.median())
-        dead = share(after_deaths(living, critical, middle))
+        dead = share(after_deaths(masks, critical, middle))
         if dead <= goal:
             low, between = middle, between[between > middle]
             if goal - dead <= NEAR:
@@ -225,14 +225,14 @@ def _bracket(
     return low, high
 
 
-def _spare_between(living: Living, critical: Critical, low: float, high: float) -> bool:
+def _spare_between(masks: Masks, critical: CriticalShifts, low: float, high: float) -> bool:
     """Spare the units that die between two shifts, where widths are round all of their layer; whether any do."""
-    before, after = (after_deaths(living, critical, shift).units for shift in (low, high))
+    before, after = (after_deaths(masks, critical, shift).units for shift in (low, high))
     found = False
     for name in critical.units:
         dying = before[name] & ~after[name]
         if dying.any():
             spared = dying if critical.round_to == 1 else before[name]
-            critical.spare(name, spared.nonzero().flatten(), living)
+            critical.spare(name, spared.nonzero().flatten(), masks)
             found = True
     return found

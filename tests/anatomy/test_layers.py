@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from dpap.anatomy.projections import incoming, projection_kind, select, size_of
+from dpap.anatomy.layers import incoming, layer_kind, select, size_of
 
 
 @pytest.mark.parametrize(
@@ -23,14 +23,14 @@ from dpap.anatomy.projections import incoming, projection_kind, select, size_of
     ids=lambda layer: type(layer).__name__,
 )
 def test_units_and_features_lie_on_the_activity_axis(layer: nn.Module) -> None:
-    kind = projection_kind(layer)
+    kind = layer_kind(layer)
     assert kind is not None and size_of(layer) == (4, 6)
     space = [5] * (-kind.activity_axis - 1)
     assert layer(torch.rand(2, 6, *space)).shape[kind.activity_axis] == 4
 
 
 def test_other_modules_are_no_projections() -> None:
-    assert projection_kind(nn.BatchNorm2d(3)) is None
+    assert layer_kind(nn.BatchNorm2d(3)) is None
     with pytest.raises(TypeError, match="Linear or convolution layer; got ReLU"):
         size_of(nn.ReLU())
 
@@ -51,7 +51,7 @@ def test_what_is_selected_computes_the_units_that_remain(
     name: str, units: list[int] | None, features: list[int] | None
 ) -> None:
     layer = LAYERS[name]
-    kind = projection_kind(layer)
+    kind = layer_kind(layer)
     assert kind is not None
     axis = kind.activity_axis
     activity = torch.rand(2, 6, *[5] * (-axis - 1))
@@ -81,7 +81,7 @@ def test_what_is_selected_computes_the_units_that_remain(
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_unit_reads_with_its_row_of_incoming_weights(name: str) -> None:
     layer = copy.deepcopy(LAYERS[name])
-    kind = projection_kind(layer)
+    kind = layer_kind(layer)
     assert kind is not None
     layer.weight.data.zero_()
     first = layer.weight.data if kind.unit_axis == 0 else layer.weight.data.transpose(0, 1)

@@ -1,4 +1,4 @@
-"""What the pruner tells after each step."""
+"""What the pruner reports after each step."""
 
 from dataclasses import dataclass
 
@@ -7,17 +7,17 @@ from dpap.surgery import CompactReport
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One projection after a step.
+    """One weight layer after a step.
 
     Attributes:
         name: of the layer.
         kind: "conv" or "fc".
-        units: units at birth.
+        units: units of the dense network.
         alive: units alive.
         died: units that died in this step.
-        weights: weights at birth.
-        weights_alive: weights of living synapses between living units.
-        timesteps_alive: share of the living neurons' timesteps that is alive; 1.0 where timesteps do not die.
+        weights: weights of the dense network.
+        weights_alive: weights of alive synapses between alive units.
+        timesteps_alive: share of the alive neurons' timesteps that is alive; 1.0 where timesteps do not die.
     """
 
     name: str
@@ -35,15 +35,15 @@ class PruneReport:
     """The network after a step.
 
     Attributes:
-        epoch: epochs learned before this step, from 0.
+        epoch: epochs trained before this step, from 0.
         epsilon: decay value that was used, by kind ("conv", "neuron", "synapse", "timestep"); empty where nothing
             could die in this step.
         sparsity: share of the prunable weights that is dead.
-        timestep_sparsity: share of the living neurons' timesteps that is dead.
+        timestep_sparsity: share of the alive neurons' timesteps that is dead.
         target_of: what a target is a share of, as `PruningConfig` has it.
         achieved: share of it that is pruned.
         target: share of it that was due, or None without a target.
-        layers: each projection.
+        layers: each weight layer.
         compacted: what was removed physically in this step, or None.
     """
 

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from dpap.experiment.verdicts import STUDENT_T, difference, groups
+from dpap.experiment.significance import STUDENT_T, difference, groups
 from support.comparison import made
 
 

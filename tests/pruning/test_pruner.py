@@ -120,7 +120,7 @@ def test_survival_is_told_by_the_unit_at_birth() -> None:
     for layer in reports[-1].layers:
         if layer.name in told:
             assert sum(value is not None for value in told[layer.name]) == layer.alive
-    assert pruner.wiring.projections["fc1"].units < 40
+    assert pruner.wiring.layers["fc1"].units < 40
 
 
 @pytest.mark.parametrize("compact", ["auto", "manual"])

@@ -12,10 +12,10 @@ TENSORS = ("threshold", "units", "activity", "synapses", "timesteps")
 
 def observed(criterion, batches=2, units=4, features=5, synapses=True, timesteps=3, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    memory = criterion.blank(units, features, synapses=synapses, timesteps=timesteps, dtype=torch.float64)
+    statistics = criterion.blank(units, features, synapses=synapses, timesteps=timesteps, dtype=torch.float64)
     for _ in range(batches):
-        criterion.observe(memory, *batch(generator, units, features, timesteps))
-    return memory
+        criterion.observe(statistics, *batch(generator, units, features, timesteps))
+    return statistics
 
 
 def batch(generator, units=4, features=5, timesteps=3, samples=2):
@@ -61,37 +61,37 @@ def test_keeping_and_observing_commute_when_the_lost_features_are_silent(name, u
 @pytest.mark.parametrize("name", CRITERIA)
 @pytest.mark.parametrize("synapses", [True, False])
 def test_keep_none_keeps_everything(name, synapses):
-    memory, other = (observed(CRITERIA[name], synapses=synapses, timesteps=None) for _ in range(2))
-    memory.keep(None, None)
-    assert same(memory, other)
+    statistics, other = (observed(CRITERIA[name], synapses=synapses, timesteps=None) for _ in range(2))
+    statistics.keep(None, None)
+    assert same(statistics, other)
 
 
 @pytest.mark.parametrize("name", CRITERIA)
 @pytest.mark.parametrize(("synapses", "timesteps"), [(True, 3), (False, None)])
 def test_a_stored_memory_goes_on_as_if_nothing_happened(name, synapses, timesteps):
     criterion = CRITERIA[name]
-    memory = observed(criterion, synapses=synapses, timesteps=timesteps)
+    statistics = observed(criterion, synapses=synapses, timesteps=timesteps)
     file = io.BytesIO()
-    torch.save(memory.state_dict(), file)
+    torch.save(statistics.state_dict(), file)
     file.seek(0)
     restored = criterion.blank(4, 5, synapses=synapses, timesteps=timesteps, dtype=torch.float64)
     restored.load_state_dict(torch.load(file, weights_only=True))
-    assert same(memory, restored)
+    assert same(statistics, restored)
     more = batch(torch.Generator().manual_seed(7), timesteps=timesteps)
-    criterion.observe(memory, *more)
+    criterion.observe(statistics, *more)
     criterion.observe(restored, *more)
-    assert same(memory, restored)
+    assert same(statistics, restored)
 
 
 @pytest.mark.parametrize("name", CRITERIA)
 def test_a_state_is_a_copy(name):
     criterion = CRITERIA[name]
-    memory = observed(criterion)
-    state = memory.state_dict()
+    statistics = observed(criterion)
+    state = statistics.state_dict()
     other = criterion.blank(4, 5, synapses=True, timesteps=3, dtype=torch.float64)
     other.load_state_dict(state)
     before = {key: state[key].clone() for key in TENSORS}
-    for kept in (memory, other):
+    for kept in (statistics, other):
         criterion.observe(kept, *batch(torch.Generator().manual_seed(1)))
         criterion.begin_epoch(kept)
     assert all(torch.equal(state[key], before[key]) for key in TENSORS)
@@ -100,23 +100,23 @@ def test_a_state_is_a_copy(name):
 @pytest.mark.parametrize("name", CRITERIA)
 def test_a_state_of_another_projection_is_refused_and_changes_nothing(name):
     criterion = CRITERIA[name]
-    memory, untouched = observed(criterion), observed(criterion)
+    statistics, untouched = observed(criterion), observed(criterion)
     with pytest.raises(ValueError, match="must hold"):
-        memory.load_state_dict(observed(criterion, synapses=False).state_dict())
+        statistics.load_state_dict(observed(criterion, synapses=False).state_dict())
     with pytest.raises(ValueError, match="shape"):
-        memory.load_state_dict(observed(criterion, units=3).state_dict())
+        statistics.load_state_dict(observed(criterion, units=3).state_dict())
     with pytest.raises(ValueError, match="shape"):
-        memory.load_state_dict(observed(criterion, features=6).state_dict())
-    assert same(memory, untouched)
+        statistics.load_state_dict(observed(criterion, features=6).state_dict())
+    assert same(statistics, untouched)
 
 
 def test_forgetting_clears_the_sums_only():
-    memory = observed(CRITERIA["bcm"])
-    threshold = memory.threshold.clone()
-    memory.forget()
-    assert not any(getattr(memory, name).any() for name in TENSORS[1:])
-    assert torch.equal(memory.threshold, threshold)
-    assert (memory.samples, memory.batches) == (4, 2)
+    statistics = observed(CRITERIA["bcm"])
+    threshold = statistics.threshold.clone()
+    statistics.forget()
+    assert not any(getattr(statistics, name).any() for name in TENSORS[1:])
+    assert torch.equal(statistics.threshold, threshold)
+    assert (statistics.samples, statistics.batches) == (4, 2)
 
 
 @pytest.mark.parametrize("name", CRITERIA)
@@ -128,11 +128,11 @@ def test_parts_that_observe_for_themselves_are_memories_of_their_own(name):
         pre, post = torch.rand(2, 4, 2), torch.rand(2, 4, 6)
         parts = whole.parts(2)
         for group, part in enumerate(parts):
-            for memory in (part, separate[group]):
+            for statistics in (part, separate[group]):
                 heard, units = pre[..., group : group + 1], post[..., 3 * group : 3 * group + 3]
-                criterion.observe(memory, heard, units, 0.5)
+                criterion.observe(statistics, heard, units, 0.5)
         whole.rejoin(parts)
     assert whole.samples == separate[0].samples
     for part in ("threshold", "units", "activity", "timesteps"):
-        joined = torch.cat([getattr(memory, part) for memory in separate], -1)
+        joined = torch.cat([getattr(statistics, part) for statistics in separate], -1)
         assert torch.equal(getattr(whole, part), joined)

@@ -1,4 +1,4 @@
-"""The survival function of everything that can die: units, synapses and neuron-timesteps of a projection."""
+"""The survival function of all that can die in a weight layer: its units, synapses and neuron-timesteps."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -8,14 +8,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from dpap.config import Decay, PruningConfig
-from dpap.plasticity import CRITERIA, Evidence, Memory
-from dpap.plasticity.survival import critical_epsilon, growth, normalise, ranked, survive
+from dpap.plasticity import CRITERIA, LayerContext, Statistics
+from dpap.plasticity.survival import critical_epsilon, normalise, ranked, survival_change, update_survival
+from dpap.pruning.config import Decay, PruningConfig
 
 
 @dataclass
-class Vitality:
-    """Survival F of (11) of one projection, and the decay shift at which each of its parts would die.
+class LayerSurvival:
+    """Survival F of (11) of one weight layer.
 
     Attributes:
         kind: "conv" or "fc", which decides the constants.
@@ -30,17 +30,17 @@ class Vitality:
     timesteps: Float[Tensor, "time unit"] | None
 
     @classmethod
-    def at_birth(cls, kind: str, memory: Memory, config: PruningConfig) -> "Vitality":
-        """Survival beta of everything that the memory counts."""
+    def initial(cls, kind: str, statistics: Statistics, config: PruningConfig) -> "LayerSurvival":
+        """Survival beta of everything that the statistics cover."""
 
-        def born(like: Tensor | None, decay: Decay) -> Tensor | None:
+        def beta_of(like: Tensor | None, decay: Decay) -> Tensor | None:
             return None if like is None else torch.full_like(like, decay.beta)
 
         return cls(
             kind,
-            torch.full_like(memory.units, constants(config, kind).beta),
-            born(memory.synapses, config.synapse),
-            born(memory.timesteps, config.timestep),
+            torch.full_like(statistics.units, constants(config, kind).beta),
+            beta_of(statistics.synapses, config.synapse),
+            beta_of(statistics.timesteps, config.timestep),
         )
 
     def parts(self) -> Iterator[tuple[str, Tensor]]:
@@ -71,7 +71,7 @@ def constants(config: PruningConfig, kind: str) -> Decay:
 
 
 def importances(
-    evidence: Evidence, config: PruningConfig, alive: dict[str, Bool[Tensor, "..."]]
+    context: LayerContext, config: PruningConfig, alive: dict[str, Bool[Tensor, "..."]]
 ) -> dict[str, Float[Tensor, "..."]]:
     """Normalised importance of each part of `alive` ("units", "synapses", "timesteps") by the criterion in force."""
     criterion = CRITERIA[config.criterion]
@@ -81,9 +81,7 @@ def importances(
         "timesteps": criterion.timestep_importance,
     }
     mapped = ranked if config.normalisation == "rank" else partial(normalise, quantile=config.clip)
-    return {
-        part: criterion.normalise(measure[part](evidence), living, mapped) for part, living in alive.items()
-    }
+    return {part: criterion.normalise(measure[part](context), mask, mapped) for part, mask in alive.items()}
 
 
 def critical_shift(
@@ -98,7 +96,7 @@ def critical_shift(
     return critical_epsilon(importance, survival, config.gamma, strength) - decay.epsilon
 
 
-def grown(
+def updated_survival(
     survival: Float[Tensor, "..."],
     importance: Float[Tensor, "..."],
     decay: Decay,
@@ -108,5 +106,5 @@ def grown(
 ) -> Float[Tensor, "..."]:
     """Survival after this epoch, (9)-(11), with the decay value moved by `shift`."""
     criterion = CRITERIA[config.criterion]
-    change = growth(importance, decay.epsilon + shift, decay.protection, criterion.strict)
-    return survive(survival, change, config.gamma, criterion.decay(epoch, decay.eta))
+    change = survival_change(importance, decay.epsilon + shift, decay.protection, criterion.strict)
+    return update_survival(survival, change, config.gamma, criterion.decay(epoch, decay.eta))

@@ -11,18 +11,18 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
-from dpap.anatomy.grading import common_step, joint_step
-from dpap.anatomy.nested import float_tensors
-from dpap.anatomy.projections import groups_of
+from dpap.anatomy.layers import groups_of
+from dpap.anatomy.levels import common_step, joint_step
+from dpap.anatomy.pytrees import float_tensors
 from dpap.anatomy.recording import Hook
-from dpap.anatomy.wiring import Projection, Wiring
+from dpap.anatomy.wiring import WeightLayer, Wiring
 
 GLANCE = 2**16
 """Values of an activity from which its step is told, of each recorded forward."""
 
 
 @dataclass
-class Arrivals:
+class OperationCounts:
     """What arrived at one projection, summed over all recorded forwards.
 
     Attributes:
@@ -36,7 +36,7 @@ class Arrivals:
     step: float = 0.0
 
 
-class Counter:
+class OperationCounter:
     """Hooks that count what arrives at every projection.
 
     Args:
@@ -46,16 +46,16 @@ class Counter:
 
     def __init__(self, wiring: Wiring, counting: Callable[[], bool]) -> None:
         self._counting = counting
-        self._arrived: dict[str, Arrivals] = {}
+        self._counts: dict[str, OperationCounts] = {}
         self._handles = [
-            projection.module.register_forward_pre_hook(Hook(self._hook(projection)), with_kwargs=True)
-            for projection in wiring.projections.values()
+            layer.module.register_forward_pre_hook(Hook(self._hook(layer)), with_kwargs=True)
+            for layer in wiring.layers.values()
         ]
 
-    def take(self) -> dict[str, Arrivals]:
+    def take(self) -> dict[str, OperationCounts]:
         """What arrived since it was taken last, by projection."""
-        arrived, self._arrived = self._arrived, {}
-        return arrived
+        counts, self._counts = self._counts, {}
+        return counts
 
     def remove(self) -> None:
         """Take the hooks out of the network."""
@@ -63,8 +63,8 @@ class Counter:
             handle.remove()
         self._handles.clear()
 
-    def _hook(self, projection: Projection) -> Callable[..., None]:
-        name, axis, module = projection.name, projection.kind.activity_axis, projection.module
+    def _hook(self, layer: WeightLayer) -> Callable[..., None]:
+        name, axis, module = layer.name, layer.kind.activity_axis, layer.module
         readers: dict[tuple[int, ...], Tensor] = {}
 
         @torch.no_grad()
@@ -82,9 +82,9 @@ class Counter:
                     readers[place] = readers_of(module, rows.shape[1:])
                 met, size = ((part * readers[place]).flatten(1).sum(1) for part in (met, size))
             step = common_step(rows.flatten()[:GLANCE])
-            known = self._arrived.get(name)
+            known = self._counts.get(name)
             if known is None:
-                self._arrived[name] = Arrivals(met, size, step)
+                self._counts[name] = OperationCounts(met, size, step)
             else:
                 known.operations += met
                 known.magnitude += size

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dpap.anatomy.nested import float_tensors, map_floats
+from dpap.anatomy.pytrees import float_tensors, map_floats
 
 
 class Pair(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from dpap.given import as_copies, as_inputs, as_optimizers, unwrapped
+from dpap.pruning.arguments import as_copies, as_inputs, as_optimizers, unwrapped
 
 
 def _network(units: int = 4) -> nn.Module:

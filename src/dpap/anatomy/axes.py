@@ -18,7 +18,7 @@ def map_summed(activity: Tensor, axis: int) -> Float[Tensor, "*lead feature"]:
 
 
 @dataclass(frozen=True)
-class Clock:
+class ActivityAxes:
     """How time passes in one forward of a network.
 
     Attributes:
@@ -34,7 +34,7 @@ class Clock:
     looped: bool = False
 
     @classmethod
-    def of(cls, calls: list[Tensor], time_axis: int | None) -> "Clock":
+    def of(cls, calls: list[Tensor], time_axis: int | None) -> "ActivityAxes":
         """As spiking neurons show it, whose calls [..., features] have their time along an axis, or are timesteps."""
         if time_axis is None:
             return cls(len(calls), len(calls[0]), looped=True)

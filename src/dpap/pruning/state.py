@@ -1,0 +1,260 @@
+"""What is alive in a network, the statistics of its activity, and how an epoch updates both."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dpap.anatomy import NeuronSite, WeightLayer, Wiring
+from dpap.anatomy.layers import incoming, weight_of
+from dpap.anatomy.recording import Recording
+from dpap.plasticity import CRITERIA, Criterion, LayerContext, Statistics
+from dpap.pruning.budget import (
+    TOLERANCE,
+    CriticalShifts,
+    after_deaths,
+    dead_timesteps,
+    scheduled_share,
+    solve,
+)
+from dpap.pruning.config import PruningConfig
+from dpap.pruning.layer_survival import (
+    LayerSurvival,
+    constants,
+    critical_shift,
+    importances,
+    updated_survival,
+)
+from dpap.surgery import Masks
+from dpap.surgery.slicing import Kept
+
+ROUNDS = 8
+"""At most so often are two targets that depend on each other solved for in turn."""
+
+
+class PruningState:
+    """Everything that can die in a network.
+
+    Args:
+        wiring: of the network.
+        config: what dies, and by which criterion.
+
+    Attributes:
+        masks: what is alive.
+        statistics: of the activity of every weight layer whose units may die.
+        survival: of each of these layers.
+        observed: layers whose activity was observed in this epoch.
+        floors: units of each layer that survive whatever their importance, by its initial size.
+    """
+
+    def __init__(self, wiring: Wiring, config: PruningConfig) -> None:
+        self.wiring = wiring
+        self.config = config
+        self.criterion = CRITERIA[config.criterion]
+        self.masks = Masks.all_alive(
+            wiring, synapses=config.prunes_synapses, timesteps=config.prunes_timesteps
+        )
+        self.statistics = {name: self._blank_statistics(name) for name in self.masks.units}
+        self.survival = {
+            name: LayerSurvival.initial(wiring.layers[name].kind.name, statistics, config)
+            for name, statistics in self.statistics.items()
+        }
+        self.observed: set[str] = set()
+        self.floors = {name: config.floor(len(alive)) for name, alive in self.masks.units.items()}
+
+    def observe(self, recording: Recording) -> None:
+        """Add the activity of one presentation to the statistics."""
+        for name, statistics in self.statistics.items():
+            layer = self.wiring.layers[name]
+            pre = recording.inputs.get(name)
+            post = recording.outputs.get(layer.neuron) if layer.neuron is not None else None
+            if pre is None or post is None or pre.shape[1] != post.shape[1]:
+                continue
+            post = _of_units(post, layer, self.wiring.neuron_of(layer))
+            pre, post = pre.to(statistics.units.dtype), post.to(statistics.units.dtype)
+            if len(pre) == 1:
+                pre = pre.expand(len(post), -1, -1)
+            if layer.groups == 1:
+                self.criterion.observe(statistics, pre, post, self.config.trace_decay)
+            else:
+                _observe_groups(self.criterion, statistics, pre, post, self.config.trace_decay)
+            self.observed.add(name)
+
+    @property
+    def updatable(self) -> set[str]:
+        """Weight layers of which something may die at the end of this epoch."""
+        by_activity = self.criterion.observes or self.config.prunes_timesteps
+        return self.observed if by_activity else set(self.statistics)
+
+    def update(self, epoch: int, due: float | None, share: Callable[[Masks], float]) -> dict[str, float]:
+        """Update survival by one epoch, and mask what falls below zero.
+
+        Args:
+            epoch: epochs trained before this one.
+            due: share that should be pruned after it, or None where survival alone decides.
+            share: of given masks, the share that counts.
+
+        Returns:
+            The decay value used, by kind.
+        """
+        config = self.config
+        updatable = self.updatable
+        importance = {
+            name: importances(self._context(name, epoch), config, self._alive_parts(name))
+            for name in self.statistics
+            if name in updatable
+        }
+        layer_survivals = {name: self.survival[name] for name in importance}
+        whole, times = CriticalShifts(round_to=config.round_to), CriticalShifts()
+        for name, layer_survival in layer_survivals.items():
+            for part, survival in layer_survival.parts():
+                decay = constants(config, layer_survival.kind if part == "units" else part)
+                critical = critical_shift(survival, importance[name][part], decay, epoch, config)
+                critical.masked_fill_(~getattr(self.masks, part)[name], math.inf)
+                getattr(times if part == "timesteps" else whole, part)[name] = critical
+        survivals = {name: layer_survival.units for name, layer_survival in layer_survivals.items()}
+        shift, time_shift = 0.0, 0.0
+        if due is not None:
+            whole.break_ties(epoch)
+        if config.timestep_target is not None:
+            times.break_ties(epoch)
+        times.spare_strongest(self.masks, survivals, self.floors)
+        whole.spare_strongest(self.masks, survivals, self.floors)
+        whole.spare_paths(self.wiring, self.masks)
+        exact = config.end_epoch is not None and epoch + 1 >= config.end_epoch
+        if due is not None:
+            shift, masks = solve(self.masks, whole, share, due, exact=exact)
+            met = share(masks)
+        else:
+            masks = after_deaths(self.masks, whole, 0.0)
+        if config.timestep_target is not None and config.end_epoch is not None:
+            # last, for the share is one of the neurons that are left
+            goal = scheduled_share(config.timestep_target, epoch + 1, config.start_epoch, config.end_epoch)
+            time_shift, masks = solve(masks, times, dead_timesteps, goal, exact=exact)
+            if due is not None and abs(share(masks) - met) > TOLERANCE:
+                # silent timesteps count in this share: less of the others has to die, and what dies with them matters
+                aim = goal
+                for _ in range(ROUNDS):
+                    time_shift, silenced = solve(self.masks, times, dead_timesteps, aim, exact=exact)
+                    shift, masks = solve(silenced, whole, share, due, exact=exact)
+                    if abs(dead_timesteps(masks) - goal) <= TOLERANCE:
+                        break
+                    aim = min(max(aim + goal - dead_timesteps(masks), 0.0), 1.0)
+        elif config.prunes_timesteps:
+            masks = after_deaths(masks, times, 0.0)
+        self.masks = masks
+        for name, layer_survival in layer_survivals.items():
+            for part, survival in list(layer_survival.parts()):
+                decay = constants(config, layer_survival.kind if part == "units" else part)
+                by = time_shift if part == "timesteps" else shift
+                if math.isfinite(by):
+                    moved = updated_survival(survival, importance[name][part], decay, by, epoch, config)
+                    # the spared start the next epoch at the edge of death, not below it
+                    setattr(layer_survival, part, moved.clamp(min=0))
+        used = {"conv": config.conv, "neuron": config.neuron, "synapse": config.synapse}
+        epsilon = {kind: decay.epsilon + shift for kind, decay in used.items()}
+        if config.prunes_timesteps:
+            epsilon["timestep"] = config.timestep.epsilon + time_shift
+        return {kind: value for kind, value in epsilon.items() if math.isfinite(value)}
+
+    def begin_epoch(self) -> None:
+        """Prepare the statistics for another epoch."""
+        for statistics in self.statistics.values():
+            self.criterion.begin_epoch(statistics)
+        self.observed.clear()
+
+    def keep(self, kept: Kept) -> None:
+        """Drop what was removed."""
+        for name, statistics in self.statistics.items():
+            device = statistics.units.device
+            units, features = (
+                part[name].to(device) if name in part else None for part in (kept.units, kept.features)
+            )
+            statistics.keep(units, features)
+            self.survival[name].keep(units, features)
+            self.masks.keep(name, units, features)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies of everything, as plain tensors and numbers."""
+        return {
+            "masks": {kind: dict(alive) for kind, alive in self.masks.copy().tensors()},
+            "statistics": {name: statistics.state_dict() for name, statistics in self.statistics.items()},
+            "survival": {
+                name: {part: value.clone() for part, value in layer_survival.parts()}
+                for name, layer_survival in self.survival.items()
+            },
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave, for a network of the same structure."""
+        for name, statistics in self.statistics.items():
+            statistics.load_state_dict(state["statistics"][name])
+            for part, value in state["survival"][name].items():
+                setattr(self.survival[name], part, value.to(statistics.units.device, copy=True))
+        for kind, alive in self.masks.tensors():
+            for name, current in alive.items():
+                alive[name] = state["masks"][kind][name].to(current.device, copy=True)
+
+    def _blank_statistics(self, name: str) -> Statistics:
+        layer = self.wiring.layers[name]
+        synapses = name in self.masks.synapses
+        weight = weight_of(layer.module)
+        timesteps = self.masks.timesteps.get(name)
+        return self.criterion.blank(
+            layer.units,
+            layer.features if synapses else 1,
+            synapses=synapses,
+            timesteps=None if timesteps is None else timesteps.shape[0],
+            dtype=torch.float64 if weight.dtype == torch.float64 else torch.float32,
+            device=weight.device,
+        )
+
+    def _context(self, name: str, epoch: int) -> LayerContext:
+        weight = partial(incoming, self.wiring.layers[name].module)
+        return LayerContext(self.statistics[name], weight, name, epoch, self.config.seed)
+
+    def _alive_parts(self, name: str) -> dict[str, Tensor]:
+        """What of a weight layer is alive and can be compared: a dead feature takes its synapses along."""
+        layer, units = self.wiring.layers[name], self.masks.units[name]
+        parts = {"units": units}
+        if name in self.masks.synapses:
+            features = self.masks.features(layer)
+            parts["synapses"] = self.masks.synapses[name] & units[:, None] & features.to(units.device)
+        if name in self.masks.timesteps:
+            parts["timesteps"] = self.masks.timesteps[name] & units
+        return parts
+
+
+def _of_units(activity: Tensor, layer: WeightLayer, neuron: NeuronSite | None) -> Tensor:
+    """The activity of a weight layer's own units, summed over the features that each of them feeds."""
+    if neuron is None:
+        return activity
+    fed = neuron.feeds[layer.name]
+    if len(fed) == layer.units and bool((fed == torch.arange(layer.units)).all()):
+        return activity
+    features = torch.argsort(fed, stable=True)[int((fed < 0).sum()) :]
+    units = fed[features]
+    counts = torch.bincount(units, minlength=layer.units)
+    # a table of each unit's features, filled up with one that is always silent: adding by index has no fixed order
+    table = torch.full((layer.units, int(counts.max())), len(fed))
+    table[units, torch.arange(len(units)) - (counts.cumsum(0) - counts)[units]] = features
+    precision = torch.promote_types(activity.dtype, torch.float32)
+    return nn.functional.pad(activity, (0, 1))[:, :, table.to(activity.device)].sum(3, dtype=precision)
+
+
+def _observe_groups(
+    criterion: Criterion,
+    statistics: Statistics,
+    pre: Float[Tensor, "time batch group"],
+    post: Float[Tensor, "time batch unit"],
+    decay: float,
+) -> None:
+    """Add a presentation to the statistics of a grouped convolution: each group of units reads its own features."""
+    parts = statistics.parts(pre.shape[2])
+    for part, group_pre, group_post in zip(parts, pre.split(1, 2), post.chunk(len(parts), 2), strict=True):
+        criterion.observe(part, group_pre, group_post, decay)
+    statistics.rejoin(parts)

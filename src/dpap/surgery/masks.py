@@ -1,0 +1,206 @@
+"""Masks of what is alive: units, synapses and neuron-timesteps of every weight layer, and what can be removed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+from dpap.anatomy import Wiring
+from dpap.anatomy.codes import MIXED
+from dpap.anatomy.layers import weight_of
+from dpap.anatomy.wiring import Feeds, Reader, WeightLayer, receiving
+
+
+@dataclass
+class Masks:
+    """What is alive, by weight layer; True is alive.
+
+    Attributes:
+        units: of every layer whose units may die.
+        synapses: of every fully connected layer whose synapses may die.
+        timesteps: [T, units] of every layer whose neuron-timesteps may die.
+    """
+
+    units: dict[str, Bool[Tensor, "_"]]
+    synapses: dict[str, Bool[Tensor, "_ _"]]
+    timesteps: dict[str, Bool[Tensor, "_ _"]]
+
+    @classmethod
+    def all_alive(cls, wiring: Wiring, *, synapses: bool, timesteps: bool) -> "Masks":
+        """Nothing is pruned."""
+        units, single, times = {}, {}, {}
+        for layer in wiring.layers.values():
+            device = weight_of(layer.module).device
+            if layer.can_die:
+                units[layer.name] = torch.ones(layer.units, dtype=torch.bool, device=device)
+            if synapses and layer.synapses:
+                shape = (layer.units, layer.features)
+                single[layer.name] = torch.ones(shape, dtype=torch.bool, device=device)
+            neuron = wiring.neurons[layer.neuron] if layer.neuron else None
+            if timesteps and layer.can_die and neuron is not None and neuron.timesteps > 1:
+                shape = (neuron.timesteps, layer.units)
+                times[layer.name] = torch.ones(shape, dtype=torch.bool, device=device)
+        return cls(units, single, times)
+
+    def tensors(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """Each kind by its name."""
+        yield "units", self.units
+        yield "synapses", self.synapses
+        yield "timesteps", self.timesteps
+
+    def copy(self) -> "Masks":
+        """An independent copy."""
+        return Masks(*({name: alive.clone() for name, alive in kind.items()} for _, kind in self.tensors()))
+
+    def keep(self, name: str, units: Tensor | None, features: Tensor | None) -> None:
+        """Drop all but the given units and features of a layer; None keeps all of them."""
+        if units is not None:
+            self.units[name] = self.units[name][units]
+            if name in self.timesteps:
+                self.timesteps[name] = self.timesteps[name][:, units]
+        if name in self.synapses:
+            synapses = self.synapses[name] if units is None else self.synapses[name][units]
+            self.synapses[name] = synapses if features is None else synapses[:, features]
+
+    def features(self, reader: Reader) -> Bool[Tensor, "_"]:
+        """Which features of a reader still receive something."""
+        return receiving(reader.feeds, self.units, reader.features, reader.gates)
+
+    def useful(self, wiring: Wiring) -> dict[str, Bool[Tensor, "_"]]:
+        """Layer -> which of its alive units any layer receives: one that only scales dead units, say, none does."""
+        received = {name: torch.zeros(layer.units, dtype=torch.bool) for name, layer in wiring.layers.items()}
+        for reader in wiring.layers.values():
+            read = self.features(reader) & self._read(reader)
+            for source, unit in reader.feeds.items():
+                if source in received:
+                    received[source][unit[read & (unit >= 0)]] = True
+                    received[source] |= bool((read & (unit == MIXED)).any())
+        useful = {}
+        for name, layer in wiring.layers.items():
+            mask = self.units.get(name)
+            alive = torch.ones(layer.units, dtype=torch.bool) if mask is None else mask.cpu()
+            useful[name] = alive & received[name] if layer.removable else alive
+        return useful
+
+    def _read(self, reader: WeightLayer) -> Bool[Tensor, "_"]:
+        """Which features of a layer any alive unit of their group reads."""
+        units = self.units.get(reader.name)
+        if units is None or reader.groups == 1:
+            return torch.ones(reader.features, dtype=torch.bool)
+        alive = units.cpu().view(reader.groups, -1).any(1)
+        return alive.repeat_interleave(reader.features // reader.groups)
+
+    def weights(self, wiring: Wiring) -> dict[str, tuple[int, int]]:
+        """Layer -> (alive weights, weights), for every layer of which any weight can die.
+
+        A weight is dead where its synapse, its unit or the source of its feature is.
+        """
+        counts = {}
+        useful = self.useful(wiring)
+        for name, layer in wiring.layers.items():
+            if (
+                name not in self.units
+                and not any(source in self.units for source in layer.feeds)
+                and layer.prunability != "follows"
+            ):
+                continue
+            if layer.fixed:
+                continue
+            features, units = self.features(layer), useful[name]
+            if name in self.synapses:
+                alive = int((self.synapses[name].cpu() & features & units[:, None]).count_nonzero())
+            else:
+                in_group = features.view(layer.groups, -1).sum(1)
+                alive = int((units.view(layer.groups, -1).sum(1) * in_group).sum())
+            counts[name] = (alive * layer.taps, layer.weights)
+        return counts
+
+    def removable(self, wiring: Wiring, round_to: int = 1) -> dict[str, Bool[Tensor, "_"]]:
+        """Units that can be removed: dead or useless, as is all that is added to them wherever they are read.
+
+        Grouped convolutions lose equally many units, and equally many features, in every group.
+
+        Args:
+            wiring: of the network.
+            round_to: the widths that remain are multiples of it where possible; dead units stay as zeros for that.
+        """
+        useful = self.useful(wiring)
+        leaving = {
+            name: ~useful[name] if layer.removable else torch.zeros(layer.units, dtype=torch.bool)
+            for name, layer in wiring.layers.items()
+        }
+        while any(
+            [_keep_joined(wiring, leaving), _keep_groups(wiring, leaving), _keep_widths(leaving, round_to)]
+        ):
+            pass
+        return leaving
+
+
+def _keep_joined(wiring: Wiring, leaving: dict[str, Bool[Tensor, "_"]]) -> bool:
+    """Keep units that feed a feature which stays; returns whether there were any."""
+    changed = False
+    for feeds in (reader.feeds for reader in wiring.readers()):
+        stays = feature_stays(feeds, leaving)
+        if stays is None:
+            continue
+        for source, unit in feeds.items():
+            if source not in leaving:
+                continue
+            held = unit[stays & (unit >= 0)]
+            if bool(leaving[source][held].any()):
+                leaving[source][held] = False
+                changed = True
+    return changed
+
+
+def _keep_groups(wiring: Wiring, leaving: dict[str, Bool[Tensor, "_"]]) -> bool:
+    """Keep units until equally many units and features leave every group of each grouped convolution."""
+    changed = False
+    for name, layer in wiring.layers.items():
+        if layer.groups == 1:
+            continue
+        changed |= _level_groups(leaving[name], layer.groups, leaving[name])
+        stays = feature_stays(layer.feeds, leaving)
+        if stays is None:
+            continue
+        leave = ~stays
+        if _level_groups(leave, layer.groups, leave):
+            held = ~stays & ~leave
+            for source, unit in layer.feeds.items():
+                if source in leaving:
+                    leaving[source][unit[held & (unit >= 0)]] = False
+            changed = True
+    return changed
+
+
+def _level_groups(leave: Bool[Tensor, "_"], groups: int, out: Bool[Tensor, "_"]) -> bool:
+    """Let no group lose more than any other: the first of each leave; returns whether that changed anything."""
+    grouped = leave.view(groups, -1)
+    number = int(grouped.sum(1).min())
+    first = grouped & (grouped.cumsum(1) <= number)
+    changed = bool((first != grouped).any())
+    out.copy_(first.flatten())
+    return changed
+
+
+def _keep_widths(leaving: dict[str, Bool[Tensor, "_"]], round_to: int) -> bool:
+    """Keep units until every width is a multiple above 0; returns whether that changed anything."""
+    changed = False
+    for leave in leaving.values():
+        number = int(leave.sum())
+        left = len(leave) - number
+        excess = min(round_to - left if left == 0 else -left % round_to, number)
+        if excess:
+            leave[leave.nonzero().flatten()[-excess:]] = False
+            changed = True
+    return changed
+
+
+def feature_stays(feeds: Feeds, leaving: dict[str, Bool[Tensor, "_"]]) -> Bool[Tensor, "_"] | None:
+    """Which features remain when units leave: those without a source, and those with a source that stays."""
+    if not feeds:
+        return None
+    remaining = {name: ~gone for name, gone in leaving.items()}
+    return receiving(feeds, remaining, len(next(iter(feeds.values()))))
