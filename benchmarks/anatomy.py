@@ -3,8 +3,8 @@
 Every network runs in a process of its own, so that its memory is its own and a failure is one row. Norms get random
 statistics and scales first, as training would give them. Half of the prunable units of every layer, drawn at
 random, die; where units can only leave together, as in a residual stream, they die together. The networks before
-(dead units zero) and after (dead units removed) are then compared in double precision on inputs of which the
-removal knew nothing.
+(dead units zero) and after (dead units removed) are then compared in double precision on inputs that the removal
+did not use.
 """
 
 import copy
@@ -27,7 +27,7 @@ from timing import arguments_of, peak_bytes, report
 from torch import Tensor, nn
 
 from dpap.anatomy import Wiring, find_wiring
-from dpap.anatomy.hidden_state import rest
+from dpap.anatomy.hidden_state import reset_state
 from dpap.anatomy.pytrees import float_tensors, run
 from dpap.metrics import macs, parameters
 from dpap.surgery import Masks, Silence
@@ -38,7 +38,7 @@ Row = dict[str, Any]
 
 
 def networks(arguments: Any) -> dict[str, Maker]:
-    """Those that were asked for; a package that is not there is named and left out."""
+    """The chosen networks; a package that is not installed is named and left out."""
     found = dict(NETWORKS)
     for wanted, source in ((arguments.torchvision, from_torchvision), (arguments.timm, from_timm)):
         if wanted:
@@ -63,18 +63,18 @@ def measure(maker: Maker, rounds: int) -> Row:
         forward = partial(run, model, inputs)
         forward_bytes = peak_bytes(lambda: forward, cpu, steps=1)
         forward_seconds = median(timed(forward) for _ in range(max(rounds, 3)))
-    look = partial(look_at, model, inputs)
+    find = partial(find_and_try, model, inputs)
     row: Row = {
         "parameters": parameters(model),
         "macs": macs(model, *inputs) // samples,
         "forward_seconds": forward_seconds,
         "forward_bytes": forward_bytes,
-        "wiring_bytes": peak_bytes(lambda: look, cpu, steps=1),
-        "wiring_seconds": median(timed(look) for _ in range(rounds)),
+        "wiring_bytes": peak_bytes(lambda: find, cpu, steps=1),
+        "wiring_seconds": median(timed(find) for _ in range(rounds)),
         "rounds": rounds,
         "samples": samples,
     }
-    wiring = look()
+    wiring = find()
     masks = Masks.all_alive(wiring, synapses=False, timesteps=False)
     may_die = sum(weights for _, weights in masks.weights(wiring).values()) + depthwise_weights(wiring, masks)
     layers = wiring.layers.values()
@@ -82,7 +82,7 @@ def measure(maker: Maker, rounds: int) -> Row:
     row["layers"] = len(layers)
     row["layers_prunable"] = sum(layer.prunability == "prunable" for layer in layers)
     row["not_prunable"] = {layer.name: layer.reason for layer in layers if layer.prunability != "prunable"}
-    kill_half(wiring, masks)
+    mask_half(wiring, masks)
     Silence(model, wiring, []).impose(masks)
     silent = copy.deepcopy(model)
     kept, compacted = remove_dead(model, wiring, masks, [], inputs)
@@ -95,8 +95,8 @@ def measure(maker: Maker, rounds: int) -> Row:
     return row
 
 
-def look_at(model: nn.Module, inputs: tuple[Tensor, ...]) -> Wiring:
-    """The wiring as `dpap.Pruner` finds it: what a trial removal shows is part of it."""
+def find_and_try(model: nn.Module, inputs: tuple[Tensor, ...]) -> Wiring:
+    """The wiring as `dpap.Pruner` finds it, with the result of a trial removal."""
     wiring = find_wiring(model, inputs)
     try_removal(model, wiring, inputs)
     return wiring
@@ -121,7 +121,7 @@ def timed(action: Callable[[], object]) -> float:
 
 
 def train_norms(model: nn.Module) -> None:
-    """Statistics, scales and shifts away from those of a newborn; no layer that begins with zeros stays so."""
+    """Statistics, scales and shifts unlike initial ones; no layer that begins with zeros stays so."""
     for module in model.modules():
         if isinstance(module, nn.Linear) and not module.weight.any():
             module.reset_parameters()
@@ -134,7 +134,7 @@ def train_norms(model: nn.Module) -> None:
                     nn.init.normal_(tensor, std=0.2)
 
 
-def kill_half(wiring: Wiring, masks: Masks) -> None:
+def mask_half(wiring: Wiring, masks: Masks) -> None:
     """Of every kind of unit that can leave, a random half dies.
 
     Units that feed the same feature leave together and are one; two of these are of a kind where they have units in
@@ -185,7 +185,7 @@ def together(feeds: dict[str, Tensor], first: dict[str, int]) -> Iterator[np.nda
 
 
 def difference(silent: nn.Module, compact: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[float, str]:
-    """Largest difference of the outputs and in which precision: double, unless the network insists on single."""
+    """Largest difference of the outputs and in which precision: double, unless the network runs in single only."""
     try:
         return relative_difference(silent, compact, inputs, torch.float64), "double"
     except RuntimeError:
@@ -203,14 +203,14 @@ def relative_difference(
     both = [copy.deepcopy(model).to(dtype).eval() for model in (silent, compact)]
     for strength in (4, 16, 64, 256):
         fresh = tuple(strength * torch.rand_like(tensor, dtype=dtype) for tensor in inputs)
-        told = []
+        outputs = []
         for model in both:
-            rest(model)
+            reset_state(model)
             with torch.no_grad():
-                told.append(list(float_tensors(run(model, fresh))))
-        largest = max(float(tensor.abs().max()) for tensor in told[0])
+                outputs.append(list(float_tensors(run(model, fresh))))
+        largest = max(float(tensor.abs().max()) for tensor in outputs[0])
         if largest > 0:
-            apart = [float((one - other).abs().max()) for one, other in zip(*told, strict=True)]
+            apart = [float((one - other).abs().max()) for one, other in zip(*outputs, strict=True)]
             return max(apart) / largest
     raise ValueError("every output is 0, so nothing was compared")
 
@@ -267,11 +267,11 @@ def markdown(rows: dict[str, Row]) -> str:
 def main() -> None:
     """Run all rows and write them down."""
     parser = arguments_of(__doc__, rounds=3)
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="networks whose names contain any of these")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="networks with any of these in the name")
     parser.add_argument("--torchvision", action="store_true", help="torchvision's own networks, too")
     parser.add_argument("--timm", action="store_true", help="timm's own networks, too")
     parser.add_argument("--limit", type=int, default=600, help="seconds that one network may take")
-    parser.add_argument("--list", action="store_true", help="only say which networks there are")
+    parser.add_argument("--list", action="store_true", help="only list which networks there are")
     parser.add_argument("--row", metavar="NAME", help="only this network, in this process, as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)

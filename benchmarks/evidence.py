@@ -1,11 +1,13 @@
-"""From folders of `dpap compare` to docs/evidence: tables, CSV and figures, and all that was published beside it.
+"""From folders of `dpap compare` to the documentation: CSV and figures in docs/evidence, tables in the pages.
 
     python benchmarks/evidence.py runs/mnist_ann runs/mnist_snn runs/nmnist
 
-What stands between `<!-- NAME -->` and `<!-- end -->` in docs/results.md is replaced by the table of that name: a
-recipe of the comparisons, `published` or `speed`. It may be called while runs are missing: what is finished is shown,
-with its n. Runs published before and not in the folders stay, so that a comparison can be continued elsewhere; to begin
-anew remove its folder from docs/evidence.
+In README.md, docs/results.md and docs/results/*.md, what stands between `<!-- NAME -->` and `<!-- end -->` is replaced
+by the table of that name: a recipe of the comparisons, `summary`, `summary_spread`, `published`, `speed` or `legend`. A
+recipe that no page names gets a section in the page of its data set in docs/results, which is made where there is
+none. Text around the tables stays. It may be called while runs are missing: what is finished is shown, with its n. Runs
+published before and not in the folders stay, so that a comparison can be continued elsewhere; to begin anew remove its
+folder from docs/evidence.
 """
 
 import argparse
@@ -15,17 +17,19 @@ import shutil
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from dpap.experiment.comparison_table import HEAD as TABLE
-from dpap.experiment.comparison_table import cells, comparison, description, markdown
+from dpap.experiment.comparison_table import LEGEND, cells, comparison, description
 from dpap.experiment.methods import DENSE
 from dpap.experiment.results import EPOCHS, RESULTS, EpochResult, Line, Result, as_csv, read_csv
 from dpap.experiment.run_folder import write_text
 from dpap.experiment.significance import groups
+from dpap.experiment.tables import markdown
 from dpap.report import write_comparison
 
 HERE = Path(__file__).resolve().parents[1]
@@ -41,25 +45,99 @@ HEAD = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Row:
+    """A line of the summary.
+
+    Attributes:
+        title: data set and network.
+        recipes: of the comparisons; a method that the first lacks is taken from the next.
+        target: share of the weights that is pruned.
+    """
+
+    title: str
+    recipes: tuple[str, ...]
+    target: float
+
+
+SUMMARY = (
+    Row("MNIST, 2Conv2FC", ("mnist_ann",), 0.9),
+    Row("MNIST, 2Conv2FC", ("mnist_ann",), 0.98),
+    Row("MNIST, spiking 2Conv2FC", ("mnist_snn_98",), 0.98),
+    Row("Fashion-MNIST (a third), 2Conv2FC", ("fashion_ann",), 0.9),
+    Row("Fashion-MNIST (a third), spiking 2Conv2FC", ("fashion_snn",), 0.9),
+    Row("N-MNIST (1,100 recordings), spiking 2Conv2FC", ("nmnist_rates", "nmnist"), 0.98),
+    Row("CIFAR-10 (a fifth), VGG16 of a quarter's width", ("cifar10_vgg16",), 0.9),
+)
+SCRATCH = "from_scratch"
+COLUMNS = {
+    "DPAP (`bcm`)": ("dpap",),
+    "`bcm_strength`": ("strength",),
+    "magnitude": ("magnitude",),
+    "random": ("random_once", "random"),
+    "small dense, from scratch": (SCRATCH,),
+}
+"""Column of the summary -> methods, the first of which that was run counts."""
+LAST = next(reversed(COLUMNS))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folders", nargs="*", type=Path, help="folders of dpap compare")
-    parser.add_argument("--out", type=Path, default=HERE / "docs" / "evidence", help="default: docs/evidence")
     parser.add_argument(
-        "--page", type=Path, default=HERE / "docs" / "results.md", help="default: docs/results.md"
+        "--root", type=Path, default=HERE, help="folder of README.md and docs; default: this repository"
     )
     given = parser.parse_args()
+    evidence = given.root / "docs" / "evidence"
     for folder in given.folders:
-        publish(folder, given.out / folder.name)
-    results = [each for path in sorted(given.out.glob(f"*/{RESULTS}")) for each in read_csv(Result, path)]
+        publish(folder, evidence / folder.name)
+    tables, homes = made_from(evidence)
+    for path, text in written(pages(given.root), tables, homes).items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    print(tables["summary"], tables["published"], tables["speed"], sep="\n\n")
+
+
+def made_from(evidence: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Every table by its name, and the data set of every recipe, from the CSV files."""
+    results = [each for path in sorted(evidence.glob(f"*/{RESULTS}")) for each in read_csv(Result, path)]
     published = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
-    tables = {"published": beside(results, published), "speed": speed(results, published)}
+    tables = {
+        "published": beside(results, published["paper"]),
+        "speed": speed(results, published["paper"]),
+        "summary": summary(results, published["once"], spread=False),
+        "summary_spread": summary(results, published["once"], spread=True),
+        "legend": LEGEND,
+    }
+    homes = {}
     for recipe, table in groups(results).items():
         tables[recipe] = description(table) + "\n\n" + markdown(TABLE, cells(table))
-    given.page.write_text(filled(given.page.read_text(encoding="utf-8"), tables), encoding="utf-8")
-    print(tables["published"], tables["speed"], sep="\n\n")
+        homes[recipe] = table[0].first.data
+    return tables, homes
+
+
+def pages(root: Path) -> dict[Path, str]:
+    """The pages that may hold tables, with their text."""
+    results = root / "docs" / "results"
+    paths = (root / "README.md", results.with_suffix(".md"), *sorted(results.glob("*.md")))
+    return {path: path.read_text(encoding="utf-8") for path in paths}
+
+
+def written(
+    texts: Mapping[Path, str], tables: Mapping[str, str], homes: Mapping[str, str]
+) -> dict[Path, str]:
+    """The pages with every table in its place, those of `homes` in the page of their data set if nowhere else."""
+    texts = dict(texts)
+    named = {found[1] for text in texts.values() for found in re.finditer(BLOCK, text)}
+    folder = next(path for path in texts if path.name == "results.md").with_suffix("")
+    for recipe, data in homes.items():
+        if recipe not in named:
+            path = folder / f"{data}.md"
+            text = texts.get(path, f"# {data}\n")
+            texts[path] = f"{text}\n## {recipe}\n\n<!-- {recipe} -->\n<!-- end -->\n"
+    return {path: filled(text, tables) for path, text in texts.items()}
 
 
 def filled(text: str, tables: Mapping[str, str]) -> str:
@@ -112,6 +190,75 @@ def merged(kind: type[Line], folder: Path, out: Path, name: str) -> list[Line]:
 
 def _run(line: Result | EpochResult) -> tuple[object, ...]:
     return line.recipe, line.method, line.target, line.target_of, line.seed
+
+
+def summary(results: Sequence[Result], once: Mapping[str, Any], *, spread: bool) -> str:
+    """A Markdown table of the main accuracies, method by method, and which of them is ahead.
+
+    Args:
+        results: of all recipes.
+        once: recipe -> target -> method -> accuracy, of what was measured once and is in no comparison.
+        spread: whether n and standard deviations are shown.
+    """
+    lines = []
+    for row in SUMMARY:
+        dense = _chosen(results, row.recipes, None, (DENSE,))
+        chosen = {
+            column: _chosen(results, row.recipes, row.target, methods) for column, methods in COLUMNS.items()
+        }
+        # as one comparison, so that ties are decided as in its table
+        together = [replace(each, recipe=row.title) for runs in chosen.values() for each in runs]
+        best = {group.first.method for group in groups(together)[row.title] if group.best}
+        accuracies = {column: _accuracy(runs, spread) for column, runs in chosen.items()}
+        ahead = [
+            column.partition(" (")[0] for column, runs in chosen.items() if runs and runs[0].method in best
+        ]
+        single = once.get(row.recipes[0], {}).get(row.target, {}).get(SCRATCH)
+        if single is not None and not chosen[LAST]:
+            accuracies[LAST] = f"{single:.1f} (n = 1)"
+            ahead = [LAST] if single > max(_mean(runs) for runs in chosen.values() if runs) else ahead
+        measured = sum(bool(runs) for runs in chosen.values())
+        words = "all tie" if len(ahead) == measured else ", ".join(ahead)
+        words += " (a tie)" if 1 < len(ahead) < measured else ""
+        runs_of = [str(len(dense))] if spread else []
+        line = [
+            row.title,
+            f"{row.target:.0%}",
+            *runs_of,
+            _accuracy(dense, spread),
+            *accuracies.values(),
+            words,
+        ]
+        lines.append(line)
+    count = ["n"] if spread else []
+    return markdown(("data, network", "pruned", *count, DENSE, *COLUMNS, "ahead"), lines)
+
+
+def _chosen(
+    results: Sequence[Result], recipes: Sequence[str], target: float | None, methods: Sequence[str]
+) -> list[Result]:
+    """The runs of the first recipe and method that has any at this share of the weights."""
+    for recipe, method in itertools.product(recipes, methods):
+        wanted = (recipe, method, target, "weights")
+        found = [
+            each for each in results if (each.recipe, each.method, each.target, each.target_of) == wanted
+        ]
+        if found:
+            return found
+    return []
+
+
+def _mean(runs: Sequence[Result]) -> float:
+    return 100 * statistics.fmean(each.accuracy for each in runs)
+
+
+def _accuracy(runs: Sequence[Result], spread: bool) -> str:
+    if not runs:
+        return "not measured"
+    text = f"{_mean(runs):.2f}"
+    if spread and len(runs) > 1:
+        text += f" ± {100 * statistics.stdev(each.accuracy for each in runs):.2f}"
+    return text + (" †" if runs[0].method == "random" else "")
 
 
 def beside(results: Sequence[Result], published: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ operation by operation (they run one after the other) the longer of arithmetic a
     traffic       bytes over the bandwidth of large sums of tensors, in float32:
                   neurons    12 each way for each neuron and timestep; of a current that is constant over time (the
                              first layer) 8 each way, and 4 each way once
-                  layers     4 each way for each number that enters or leaves, 4 for each input that weights keep
+                  layers     4 each way for each number that enters or leaves, 4 for each input that is kept
                   weights    40 each: read twice, gradient written, and Adam's 16 read and 12 written
 Observation is the cost of a step that a `dpap.Pruner` observes; by default it observes every fourth.
 """
@@ -65,7 +65,7 @@ Row = dict[str, float]
 
 @dataclass(frozen=True)
 class Peaks:
-    """What this machine can do.
+    """The best rates of this machine.
 
     Attributes:
         macs: multiply-accumulates a second, float32.
@@ -128,7 +128,7 @@ def roofline(model: nn.Module, images: Tensor, peaks: Peaks) -> Row:
     products, moved = (sum(each) for each in zip(*operations, strict=True))
     if products != 3 * macs(model, images):
         raise ValueError(
-            f"operations add up to {products} MACs, dpap.metrics.macs says {3 * macs(model, images)}"
+            f"operations add up to {products} MACs, dpap.metrics.macs counts {3 * macs(model, images)}"
         )
     return {
         "macs": products,
@@ -156,9 +156,9 @@ def measure(axis: str, arguments: argparse.Namespace, device: torch.device, peak
             steps[f"{kind} {value}"] = stepper(build(config, device), images, labels, every, 1)
     seconds = alternate(steps, arguments.rounds, device)
     for value, row in rows.items():
-        told = compared({kind: seconds[f"{kind} {value}"] for kind in ("bare", "observed")}, "bare")
-        observed = told["observed"]
-        row["seconds"] = told["bare"]["milliseconds"] / 1e3
+        pair = compared({kind: seconds[f"{kind} {value}"] for kind in ("bare", "observed")}, "bare")
+        observed = pair["observed"]
+        row["seconds"] = pair["bare"]["milliseconds"] / 1e3
         row["n"] = arguments.rounds
         row["observation"] = 1 / observed["ratio"] - 1
         row["observation_low"], row["observation_high"] = 1 / observed["high"] - 1, 1 / observed["low"] - 1

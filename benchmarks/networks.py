@@ -79,7 +79,7 @@ def densenet121(blocks: tuple[int, ...] = (6, 12, 24, 16), growth: int = 32) -> 
 
 
 class SqueezeExcitation(nn.Module):
-    """Gates every channel by what the mean of all of them says."""
+    """Gates every channel by a function of the means of all of them."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class SqueezeExcitation(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Wider, depthwise, narrow again and linear; added to the input where the shapes agree."""
+    """Wider, depthwise, narrow again and linear; added to the input where the shapes are equal."""
 
     def __init__(
         self,
@@ -256,7 +256,7 @@ def resnet20() -> Example:
 
 
 def firing(network: nn.Module) -> nn.Module:
-    """Four times the weights of a newborn, so that spikes get through, as they do once it has learned."""
+    """Four times the initial weights, so that spikes get through, as they do in a trained network."""
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):

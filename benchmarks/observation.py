@@ -28,10 +28,10 @@ import dpap
 def stepper(
     model: nn.Module, images: Tensor, labels: Tensor, every: int | None, steps: int
 ) -> Callable[[], None]:
-    """So many training steps of a network, observed every n-th time or not at all."""
+    """Runs `steps` training steps of a network, observed every n-th time or not at all."""
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     if every is not None:
-        # the pruner lives as long as its hooks, which the network holds
+        # the network's hooks keep the pruner
         config = dpap.PruningConfig(target=0.6, end_epoch=20, observe_every=every)
         dpap.Pruner(model, images[:4], optimizer, config)
     model.train()
@@ -60,11 +60,11 @@ def main() -> None:
                 "bare": stepper(ours(name, device), images, labels, None, every),
                 "observed": stepper(ours(name, device), images, labels, every, every),
             }
-            told = compared(alternate(pair, arguments.rounds, device), "bare")
-            cost = {key: 1 / told["observed"][key] - 1 for key in ("ratio", "low", "high")}
-            results[f"{name} every {every}"] = {"steps": told, "cost": cost}
+            steps = compared(alternate(pair, arguments.rounds, device), "bare")
+            cost = {key: 1 / steps["observed"][key] - 1 for key in ("ratio", "low", "high")}
+            results[f"{name} every {every}"] = {"steps": steps, "cost": cost}
             bounds = f"{cost['high']:+.1%} to {cost['low']:+.1%}"
-            step = f"{told['bare']['milliseconds'] / every:.1f}"
+            step = f"{steps['bare']['milliseconds'] / every:.1f}"
             rows.append([name, f"{every}", step, f"{cost['ratio']:+.1%}", bounds, f"{arguments.rounds}"])
     table = text_table(["network", "observed every", "ms a step", "cost", "quartiles", "n"], rows)
     report("observation", arguments, {"results": results}, [table])

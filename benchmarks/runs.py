@@ -2,8 +2,8 @@
 
     python benchmarks/runs.py --config recipes/mnist_snn_2conv2fc_small.yaml --data.root DATA
 
-Both twins have the same seed, batches and schedule, and learn in turn, an epoch each, in one process. Seconds are of
-training and pruning, removal included; evaluation is not counted. A run that was cut off goes on where it stopped.
+Both twins have the same seed, batches and schedule, and train in turn, an epoch each, in one process. Seconds are of
+training and pruning, removal included; evaluation is not counted. An interrupted run goes on where it stopped.
 """
 
 import json
@@ -24,7 +24,7 @@ from dpap.experiment.train import resume, train
 
 
 class _OneEpoch(Quiet):
-    """Stops a run after its next epoch, by the interruption that a run survives."""
+    """Stops a run after its next epoch, by an interruption that it can be resumed from."""
 
     def end_epoch(self, record: dict[str, Any], epochs: int, left: float) -> None:
         """Stop, unless it was the last."""
@@ -32,8 +32,8 @@ class _OneEpoch(Quiet):
             raise KeyboardInterrupt
 
 
-def _an_epoch(config: ExperimentConfig) -> dict[str, Any] | None:
-    """Let a run learn for one more epoch; its summary once it is finished."""
+def _train_one_epoch(config: ExperimentConfig) -> dict[str, Any] | None:
+    """Run one more epoch; returns the summary once the run is finished."""
     folder = RunFolder(config.folder)
     try:
         if folder.holds_a_run():
@@ -65,7 +65,7 @@ def main() -> None:
     summaries: dict[str, dict[str, Any]] = {}
     while len(summaries) < len(twins):
         for name, twin in twins.items():
-            if name not in summaries and (summary := _an_epoch(twin)) is not None:
+            if name not in summaries and (summary := _train_one_epoch(twin)) is not None:
                 summaries[name] = summary
         print(", ".join(f"{name} {len(_seconds(twin))} epochs" for name, twin in twins.items()), flush=True)
     seconds = {name: _seconds(twin) for name, twin in twins.items()}

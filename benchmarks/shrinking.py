@@ -1,10 +1,10 @@
-"""How much of what removal saves in multiplications is saved in time: dense networks and halves of them.
+"""How much of the multiplications that removal saves is saved in time: dense networks and halves of them.
 
     python benchmarks/shrinking.py --keep-memory
 
 A random half of the units of every prunable layer is removed by the library's own surgery. A training step (forward,
-backward, Adam) of the dense network, of what is left of it, and of a network that was built with half the width
-alternate in one process; the last tells what surgery costs from what smaller layers cost. MACs are those of an
+backward, Adam) of the dense network, of its remaining half, and of a network that was built with half the width
+alternate in one process; the last separates the cost of surgery from that of smaller layers. MACs are those of an
 inference of the batch. Two ratios are given:
     speed-up / MACs    (t_dense / t_small) / (MACs_dense / MACs_small): 1 where a step shortens as its MACs do
     saved / MACs       share of the time that is saved over the share of the MACs that is saved
@@ -18,7 +18,7 @@ from steps import NETWORKS, STEPS, TAU
 from timing import alternate, arguments_of, compared, random_batch, report, set_up, text_table, training_step
 from torch import Tensor, nn
 
-from anatomy import kill_half
+from anatomy import mask_half
 from dpap.anatomy import find_wiring
 from dpap.metrics import macs
 from dpap.models import NetworkConfig, build_network
@@ -39,10 +39,10 @@ Row = dict[str, float]
 
 
 def halved(model: nn.Module, example: Tensor) -> nn.Module:
-    """The network after a random half of the units of every prunable layer left it."""
+    """The network without a random half of the units of every prunable layer."""
     wiring = find_wiring(model, (example,))
     masks = Masks.all_alive(wiring, synapses=False, timesteps=False)
-    kill_half(wiring, masks)
+    mask_half(wiring, masks)
     silence = Silence(model, wiring, [])
     silence.impose(masks)
     remove_dead(model, wiring, masks, [], (example,))

@@ -65,7 +65,7 @@ class InSpikingJelly(nn.Module):
         super().__init__()
         from spikingjelly.activation_based import functional, layer, neuron, surrogate
 
-        self.put_to_rest = functional.reset_net
+        self.reset_net = functional.reset_net
         layers = []
         for module in network:
             match module:
@@ -94,12 +94,12 @@ class InSpikingJelly(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Mean logits over time."""
-        self.put_to_rest(self)
+        self.reset_net(self)
         return self.layers(image.unsqueeze(0).repeat(STEPS, 1, 1, 1, 1)).mean(0)
 
 
 class InSnnTorch(nn.Module):
-    """The same network with snnTorch's Leaky. It adds its input whole, so what comes before is scaled by 1 / tau."""
+    """The same network with snnTorch's Leaky. It adds its whole input, so weights before it are scaled by 1 / tau."""
 
     def __init__(self, network: SpikingNetwork) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class InSnnTorch(nn.Module):
 def pruned(network: SpikingNetwork, images: Tensor, labels: Tensor) -> SpikingNetwork:
     """The network after 60% of its weights died, by whole units, and were removed.
 
-    Channels die as readily as in recipes/mnist_snn_2conv2fc_fast.yaml. It has not learned, so which die is arbitrary.
+    Channels die as readily as in recipes/mnist_snn_2conv2fc_fast.yaml. It has not learned: which die is arbitrary.
     """
     network.train()
     optimizer = torch.optim.Adam(network.parameters())

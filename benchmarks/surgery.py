@@ -4,8 +4,8 @@
 
 Each round builds a network anew, lets a `dpap.Pruner` find its wiring on some samples, and trains three short epochs
 while 60% of the weights die by whole units; what is worth it is removed at the epochs' ends (compact="auto", weighed
-as after an epoch of 50,000 images). A second network of the round loses the same share at once, by `compact()`. A
-training step is the median of those of the dense network in the same round.
+as after an epoch of 50,000 images). From a second network of the round the same share is removed at once, by
+`compact()`. A training step is the median of those of the dense network in the same round.
 """
 
 import statistics
@@ -22,20 +22,20 @@ import dpap
 
 EPOCHS, STEPS = 3, 3
 IMAGES = 50_000
-"""Of a whole epoch: `step()` weighs a removal against what it saves in another, and is told of so many."""
+"""Of a whole epoch: `step()` weighs a removal against what it saves in another, and counts so many here."""
 
 
 def timed(action: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
-    """What it returns, and seconds."""
+    """Result of an action, and seconds."""
     synchronise(device)
     start = time.perf_counter()
-    told = action()
+    result = action()
     synchronise(device)
-    return told, time.perf_counter() - start
+    return result, time.perf_counter() - start
 
 
-def life(name: str, device: torch.device, samples: int, epochs: int, compact: str) -> dict[str, list[float]]:
-    """Seconds of everything in the life of one network."""
+def prune(name: str, device: torch.device, samples: int, epochs: int, compact: str) -> dict[str, list[float]]:
+    """Seconds of everything from staining to the last removal of one network."""
     _, shape, batch = NETWORKS[name]
     images, labels = random_batch(batch, shape, device)
     model = ours(name, device).train()
@@ -59,8 +59,8 @@ def life(name: str, device: torch.device, samples: int, epochs: int, compact: st
         steps = train()
         if epoch == 0:
             seconds["training"] += steps[1:]
-        told, taken = timed(pruner.step, device)
-        seconds["step" if told.compacted is None else "removing step"].append(taken)
+        pruned, taken = timed(pruner.step, device)
+        seconds["step" if pruned.compacted is None else "removing step"].append(taken)
     if compact == "manual":
         _, removal = timed(pruner.compact, device)
         seconds["compact"] = [removal]
@@ -76,19 +76,19 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     name, device = arguments.network, set_up(arguments)
-    life(name, device, arguments.samples, 1, "manual")
+    prune(name, device, arguments.samples, 1, "manual")
     taken: dict[str, list[float]] = {}
     multiples: dict[str, list[float]] = {}
     removals: list[int] = []
     for _ in range(arguments.rounds):
         both = [
-            life(name, device, arguments.samples, EPOCHS, "auto"),
-            life(name, device, arguments.samples, 1, "manual"),
+            prune(name, device, arguments.samples, EPOCHS, "auto"),
+            prune(name, device, arguments.samples, 1, "manual"),
         ]
         step = statistics.median(both[0]["training"] + both[1]["training"])
         ends = both[0]["step"] + both[0]["removing step"]
         removals.append(len(both[0]["removing step"]))
-        told = {
+        seconds = {
             "a training step": step,
             "staining (Pruner)": both[0]["staining"][0],
             "compact()": both[1]["compact"][0],
@@ -96,7 +96,7 @@ def main() -> None:
             "step(), nothing removed": statistics.median(both[0]["step"] + both[1]["step"]),
             "longest step(), auto": max(ends),
         }
-        for each, value in told.items():
+        for each, value in seconds.items():
             taken.setdefault(each, []).append(value)
             multiples.setdefault(each, []).append(value / step)
     rows = {}

@@ -48,7 +48,7 @@ def random_batch(batch: int, shape: tuple[int, int, int], device: torch.device) 
 
 
 def mover(tensor: Tensor) -> Callable[[], None]:
-    """What moves 24 bytes for each element of a float32 tensor, as a neuron's forward and backward must."""
+    """A function that moves 24 bytes for each element of a float32 tensor, as a neuron's forward and backward must."""
     target = torch.empty_like(tensor)
 
     def move() -> None:
@@ -60,10 +60,10 @@ def mover(tensor: Tensor) -> Callable[[], None]:
 
 
 def alternate(candidates: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> Seconds:
-    """Seconds of each candidate in each round; every round runs all of them, from another one on.
+    """Seconds of each candidate in each round; every round runs all of them, beginning with another one.
 
-    Two unmeasured rounds come first. What else the machine does then falls on all alike, and the ratio within a
-    round is worth more than the seconds.
+    Two rounds that are not measured come first. Other load on the machine then slows all alike, so the ratio within
+    a round is more reliable than the seconds.
     """
     names = list(candidates)
     seconds: Seconds = {name: [] for name in names}
@@ -80,22 +80,22 @@ def alternate(candidates: dict[str, Callable[[], object]], rounds: int, device: 
 
 
 def compared(seconds: Seconds, baseline: str) -> dict[str, dict[str, float]]:
-    """Median milliseconds, and how often each is done while the baseline is done once.
+    """Median milliseconds, and how often each runs in the time of one run of the baseline.
 
     The ratio is the median of the ratios within a round; `low` and `high` are their quartiles.
     """
-    told = {}
+    summary = {}
     for name, times in seconds.items():
         ratios = [base / own for base, own in zip(seconds[baseline], times, strict=True)]
         low, middle, high = statistics.quantiles(ratios, n=4)
-        told[name] = {
+        summary[name] = {
             "milliseconds": 1e3 * statistics.median(times),
             "ratio": middle,
             "low": low,
             "high": high,
             "n": len(times),
         }
-    return told
+    return summary
 
 
 def synchronise(device: torch.device) -> None:
@@ -105,10 +105,10 @@ def synchronise(device: torch.device) -> None:
 
 
 def peak_bytes(build: Callable[[], Callable[[], object]], device: torch.device, steps: int = 4) -> int:
-    """What this process holds more at its peak than before `build()`, whose result is called `steps` times.
+    """Memory of this process at its peak beyond that before `build()`, the result of which is called `steps` times.
 
     On a CPU it is resident memory (Linux, glibc), so call this in a fresh process that has loaded its libraries; on
-    a GPU, what torch allocated. What `build` itself takes for a while does not count.
+    a GPU, what torch allocated. What `build` itself frees again does not count.
     """
     before = _held(device)
     step = build()
@@ -139,7 +139,7 @@ def _resident(field: str) -> int:
 
 
 def in_a_process(arguments: argparse.Namespace, *own: str) -> Any:
-    """What this script prints as JSON when it is called with its `own` arguments, set up as this process is."""
+    """The JSON that this script prints when it is called with its `own` arguments and the settings of this process."""
     settings = ["--device", arguments.device, "--threads", str(arguments.threads)]
     if arguments.keep_memory:
         settings.append("--keep-memory")
@@ -148,7 +148,7 @@ def in_a_process(arguments: argparse.Namespace, *own: str) -> Any:
 
 
 def set_up(arguments: argparse.Namespace) -> torch.device:
-    """Set the process as the arguments say; returns the device."""
+    """Apply the arguments to this process; returns the device."""
     torch.set_num_threads(arguments.threads)
     if arguments.keep_memory:
         keep_freed_memory()

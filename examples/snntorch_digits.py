@@ -4,20 +4,15 @@ import sys
 
 import snntorch as snn
 import torch
-from sklearn.datasets import load_digits
+from digits import batches, load, report
 from snntorch import surrogate, utils
 from torch import nn
 
 import dpap  # 1
 
 torch.manual_seed(0)
-EPOCHS, TIMESTEPS, BATCH = int(sys.argv[1]) if len(sys.argv) > 1 else 12, 5, 64
-
-bundle = load_digits()
-images = torch.tensor(bundle.images / 16, dtype=torch.float32).unsqueeze(1)
-labels = torch.tensor(bundle.target)
-order = torch.randperm(len(images))
-train, test = order[:1437], order[1437:]
+EPOCHS, TIMESTEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 12, 5
+train, test = load()
 
 
 def make_neuron(output: bool = False) -> nn.Module:
@@ -40,29 +35,21 @@ model = nn.Sequential(
 optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
 
 
-def membranes(batch: torch.Tensor) -> torch.Tensor:
+def membranes(images: torch.Tensor) -> torch.Tensor:
     utils.reset(model)
-    return sum(model(batch)[1] for _ in range(TIMESTEPS)) / TIMESTEPS
-
-
-@torch.no_grad()
-def report(when: str) -> None:
-    model.eval()
-    accuracy = (membranes(images[test]).argmax(1) == labels[test]).float().mean()
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{when}: {parameters:,} parameters, test accuracy {accuracy:.1%}")
+    return sum(model(images)[1] for _ in range(TIMESTEPS)) / TIMESTEPS
 
 
 config = dpap.PruningConfig(target=0.6, start_epoch=EPOCHS // 4, end_epoch=EPOCHS - EPOCHS // 4)
-pruner = dpap.Pruner(model, images[:8], optimizer, config)  # 2
+pruner = dpap.Pruner(model, train.images[:8], optimizer, config)  # 2
 for _ in range(EPOCHS):
     model.train()
-    for batch in train[torch.randperm(len(train))].split(BATCH):
-        loss = nn.functional.cross_entropy(membranes(images[batch]), labels[batch])
+    for images, labels in batches(train):
+        loss = nn.functional.cross_entropy(membranes(images), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     pruner.step()  # 3
-report("before compaction")
+report("before compaction", model, membranes, test)
 pruner.compact()  # 4
-report("after compaction")
+report("after compaction", model, membranes, test)

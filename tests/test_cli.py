@@ -1,11 +1,12 @@
 import json
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import dpap.cli as cli
 from dpap.cli import main
 
 QUICK = [
@@ -19,6 +20,19 @@ QUICK = [
     "--training.epochs=2",
     "--training.threads=1",
 ]
+
+HEAVY = {
+    "jinja2", "matplotlib", "rich", "scipy", "sklearn",
+    "dpap.baselines", "dpap.data", "dpap.experiment.config", "dpap.metrics", "dpap.models", "dpap.report",
+}  # fmt: skip
+UNNEEDED = {
+    "": HEAVY | {"jsonargparse", "yaml", "dpap.cli", "dpap.experiment"},
+    "--version": HEAVY | {"dpap.cli.data", "dpap.cli.train"},
+    "--help": HEAVY | {"dpap.cli.data", "dpap.cli.train"},
+    "data": HEAVY - {"dpap.data"},
+    "report nowhere": {"scipy", "sklearn", "dpap.experiment.compare", "dpap.experiment.train"},
+}
+"""Modules that `import dpap` and the light commands do without; a later one may have what an earlier one may not."""
 
 
 def test_a_run_and_its_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,7 +176,7 @@ def test_an_interruption_says_how_to_go_on(
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "train", interrupted)
+    monkeypatch.setattr("dpap.cli.train.train", interrupted)
     assert main(["train", "--out", str(tmp_path / "run")]) == 130
     assert f"dpap train --resume {tmp_path / 'run'}" in capsys.readouterr().err
 
@@ -171,7 +185,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     def broken(*_: Any, **__: Any) -> None:
         raise ValueError("a bug")
 
-    monkeypatch.setattr(cli, "train", broken)
+    monkeypatch.setattr("dpap.cli.train.train", broken)
     with pytest.raises(ValueError, match="a bug"):
         main(["train", "--out", str(tmp_path / "run")])
 
@@ -185,3 +199,33 @@ def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip() == f"dpap {version('dpap')}"
+
+
+def test_the_package_runs_as_the_command() -> None:
+    def ran(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-m", "dpap", *arguments], capture_output=True, text=True)
+
+    shown = ran("--version")
+    assert (shown.returncode, shown.stdout) == (0, f"dpap {version('dpap')}\n")
+    wrong = ran("report", "nowhere")
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("dpap: ")
+    assert "Traceback" not in wrong.stderr
+
+
+def test_only_what_is_needed_is_imported() -> None:
+    code = """
+import contextlib, io, json, sys
+import dpap
+for command in sys.argv[1:]:
+    if command:
+        from dpap.cli import main
+        with contextlib.redirect_stdout(io.StringIO()):
+            main(command.split())
+    print(json.dumps([command, list(sys.modules)]))
+"""
+    ran = subprocess.run([sys.executable, "-c", code, *UNNEEDED], capture_output=True, text=True, check=True)
+    imported = dict(json.loads(line) for line in ran.stdout.splitlines())
+    assert imported.keys() == UNNEEDED.keys()
+    unneeded = {command: UNNEEDED[command] & set(modules) for command, modules in imported.items()}
+    assert not any(unneeded.values()), unneeded

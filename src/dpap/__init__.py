@@ -1,9 +1,8 @@
 """Make a neural network smaller and faster while it learns."""
 
-from dpap.anatomy import Wiring, find_wiring, register_neuron
-from dpap.pruning.config import Decay, PruningConfig
-from dpap.pruning.pruner import Pruner
-from dpap.pruning.reports import LayerReport, PruneReport
+from dpap.anatomy import Wiring, find_wiring, register_layer, register_neuron
+from dpap.plasticity import Criterion, LayerContext, register_criterion
+from dpap.pruning import Decay, LayerReport, Pruner, PruneReport, PruningConfig
 from dpap.surgery import CompactionError, CompactReport, load, save
 
 __version__ = "0.1.0"
@@ -11,7 +10,9 @@ __version__ = "0.1.0"
 __all__ = [
     "CompactReport",
     "CompactionError",
+    "Criterion",
     "Decay",
+    "LayerContext",
     "LayerReport",
     "PruneReport",
     "Pruner",
@@ -19,6 +20,8 @@ __all__ = [
     "Wiring",
     "find_wiring",
     "load",
+    "register_criterion",
+    "register_layer",
     "register_neuron",
     "save",
 ]

@@ -1,4 +1,4 @@
-"""Hidden state is set aside and comes back as it was, object for object, whatever happens in between."""
+"""Hidden state is preserved and restored, object for object, whatever happens in between."""
 
 import copy
 
@@ -67,9 +67,9 @@ def _tensors(neuron: Membranes) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_everything_comes_back_as_the_same_object_with_the_same_values(fails: bool) -> None:
+def test_everything_is_restored_as_the_same_object_with_the_same_values(fails: bool) -> None:
     model, neuron = _used()
-    memories, tensors = neuron.statistics, _tensors(neuron)
+    statistics, tensors = neuron.statistics, _tensors(neuron)
     values = [tensor.detach().clone() for tensor in tensors]
     versions = [tensor._version for tensor in tensors[:-2]]
     try:
@@ -82,7 +82,7 @@ def test_everything_comes_back_as_the_same_object_with_the_same_values(fails: bo
                 raise RuntimeError
     except RuntimeError:
         assert fails
-    assert neuron.statistics is memories
+    assert neuron.statistics is statistics
     assert neuron.steps == 1
     assert not hasattr(neuron, "new")
     for tensor, now, value in zip(tensors, _tensors(neuron), values, strict=True):
@@ -93,7 +93,7 @@ def test_everything_comes_back_as_the_same_object_with_the_same_values(fails: bo
     assert model[0].weight.grad is not None
 
 
-def test_at_rest_a_network_answers_as_a_fresh_one_whenever_it_is_put_to_rest() -> None:
+def test_within_preserved_state_a_network_computes_as_a_fresh_one_whenever_it_is_reset() -> None:
     model, _ = _used()
     nn.init.constant_(model[0].weight, 0.15)
     fresh = copy.deepcopy(nn.Sequential(model[0], Membranes(), model[2])).eval()
@@ -104,7 +104,7 @@ def test_at_rest_a_network_answers_as_a_fresh_one_whenever_it_is_put_to_rest() -
         model.eval()
         for _ in range(2):
             reset_state(model)
-            assert all(torch.equal(model(images), answer) for answer in expected)
+            assert all(torch.equal(model(images), output) for output in expected)
 
 
 def test_statistics_and_sizes_are_no_state() -> None:
@@ -118,13 +118,13 @@ def test_statistics_and_sizes_are_no_state() -> None:
     assert (linear.out_features, norm.num_features, len(norm.running_mean)) == (2, 2, 2)
 
 
-@pytest.mark.parametrize("aside", [False, True])
+@pytest.mark.parametrize("preserved", [False, True])
 @pytest.mark.parametrize("undone", ["not", "inside", "outside"])
-def test_state_is_sliced_wherever_it_is_kept(aside: bool, undone: str) -> None:
+def test_state_is_sliced_wherever_it_is_kept(preserved: bool, undone: str) -> None:
     model, neuron = _used()
     before = _tensors(neuron)
     index = torch.tensor([0, 3])
-    if aside:
+    if preserved:
         with preserved_state(model), torch.no_grad():
             model.eval()(torch.rand(2, 3))
             undo = slice_state(neuron, -1, 4, index)

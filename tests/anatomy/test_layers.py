@@ -29,9 +29,9 @@ def test_units_and_features_lie_on_the_activity_axis(layer: nn.Module) -> None:
     assert layer(torch.rand(2, 6, *space)).shape[kind.activity_axis] == 4
 
 
-def test_other_modules_are_no_projections() -> None:
+def test_other_modules_are_not_weight_layers() -> None:
     assert layer_kind(nn.BatchNorm2d(3)) is None
-    with pytest.raises(TypeError, match="Linear or convolution layer; got ReLU"):
+    with pytest.raises(TypeError, match="Linear or convolution layer, or a registered one; got ReLU"):
         size_of(nn.ReLU())
 
 
@@ -89,6 +89,6 @@ def test_a_unit_reads_with_its_row_of_incoming_weights(name: str) -> None:
     first[1] = 1
     rows = incoming(layer).sum(1) > 0
     image = torch.ones(1, 6, *[5] * (-kind.activity_axis - 1))
-    heard = (layer(image) - layer(torch.zeros_like(image))).abs().flatten(2 if image.ndim > 2 else 1)
-    heard = heard.sum(2)[0] > 0 if heard.ndim > 2 else heard[0] > 0
-    assert rows.tolist() == heard.tolist() and rows[1] and not rows[0]
+    changed = (layer(image) - layer(torch.zeros_like(image))).abs().flatten(2 if image.ndim > 2 else 1)
+    changed = changed.sum(2)[0] > 0 if changed.ndim > 2 else changed[0] > 0
+    assert rows.tolist() == changed.tolist() and rows[1] and not rows[0]

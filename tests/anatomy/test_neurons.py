@@ -1,4 +1,4 @@
-"""Which modules count as neurons, over which axis their time runs, and how they are put to rest."""
+"""Which modules count as neurons, over which axis their time runs, and how they are reset."""
 
 import pytest
 import torch
@@ -62,7 +62,7 @@ def test_time_may_depend_on_the_module() -> None:
         assert kind.time_axis_of(module) == axis
 
 
-def test_neurons_that_connect_their_units_are_none() -> None:
+def test_modules_that_connect_their_units_are_not_neurons() -> None:
     register_neuron(Plain, spikes=True)
     assert neuron_kind(Plain()) is not None
     assert neuron_kind(Recurrent()) is None

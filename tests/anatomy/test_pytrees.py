@@ -1,4 +1,4 @@
-"""Tensors are found, and changed, in whatever containers a network takes and gives."""
+"""Tensors are found, and changed, in whatever containers a network takes and returns."""
 
 from typing import NamedTuple
 

@@ -87,7 +87,7 @@ class Membrane(OneStep):
 
 
 class SingleStep(nn.Module):
-    """A network whose forward is one timestep."""
+    """A network in which each forward is one timestep."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ def test_every_forward_is_recorded_while_gradients_accumulate() -> None:
     assert len(found) == 3
 
 
-def test_functional_activations_are_seen_where_they_enter_the_next_layer() -> None:
+def test_functional_activations_are_recorded_where_they_enter_the_next_layer() -> None:
     class Functional(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -179,7 +179,7 @@ def test_layers_called_several_times_are_summed_without_time() -> None:
     assert torch.allclose(recording.inputs["shared"][0, :, 0], (first + second).sum((1, 2, 3)), rtol=1e-4)
 
 
-def test_groups_are_told_apart() -> None:
+def test_groups_are_recorded_separately() -> None:
     model = nn.Sequential(
         nn.Conv2d(2, 6, 3), nn.ReLU(), nn.Conv2d(6, 4, 3, groups=2), nn.ReLU(), nn.Conv2d(4, 2, 1)
     )
@@ -216,18 +216,18 @@ def test_rates_and_spikes_of_one_network_share_its_time() -> None:
     assert recording.inputs["encode"].shape == (1, 2, 4)
 
 
-def test_copies_of_the_network_do_not_record_and_drag_nothing_along() -> None:
+def test_copies_of_the_network_do_not_record_and_hold_nothing_of_the_recorder() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     found: list[Recording] = []
-    big = torch.zeros(100_000)
+    large = torch.zeros(100_000)
 
     def receive(recording: Recording) -> None:
         found.append(recording)
-        assert len(big)
+        assert len(large)
 
     Recorder(model, find_wiring(model, (torch.rand(2, 3),)), 1, receive)
-    twin = copy.deepcopy(model)
-    twin(torch.rand(2, 3)).sum().backward()
+    copied = copy.deepcopy(model)
+    copied(torch.rand(2, 3)).sum().backward()
     assert not found
     file = io.BytesIO()
     torch.save(model, file)

@@ -32,7 +32,7 @@ def _driven_features(model: nn.Module, example: Tensor, source: str, unit: int) 
     for driven in (0, 1):
         copied = copy.deepcopy(model).eval()
         for module in copied.modules():
-            # a spike says little about a small change of current; a line says all
+            # a spike hides small changes of the current; a linear function hides none
             if isinstance(module, SpikingNeuron | nn.ReLU | nn.Dropout):
                 module.forward = lambda current: current * 1.0
         for name in layers:
@@ -74,7 +74,7 @@ def test_feeds_are_what_changes_when_a_unit_is_driven(drawn: Drawn) -> None:
             assert torch.equal(feeds == unit, _driven_features(model, example, source, unit)[reader])
 
 
-def test_joins_are_found() -> None:
+def test_joined_features_are_found() -> None:
     wiring = find_wiring(Residual(), (torch.rand(2, 2, 4, 4),))
     read = wiring.layers
     assert set(read["inner"].feeds) == {"stem"}
@@ -104,7 +104,7 @@ def test_the_network_is_left_as_it_was_when_it_fails() -> None:
     assert all("forward" not in module.__dict__ for module in model.modules())
 
 
-def test_a_mixing_layer_is_seen_as_mixed() -> None:
+def test_units_behind_a_mixing_layer_are_mixed() -> None:
     model = nn.Sequential(nn.Linear(3, 6), nn.LayerNorm(6), nn.ReLU(), nn.Linear(6, 2))
     feeds = stain(model, (torch.rand(2, 3),)).feeds[Site("3")]["0"]
     assert (feeds == MIXED).all()

@@ -1,4 +1,4 @@
-"""What the wiring says of a network: what can be pruned, and why not."""
+"""The wiring of a network: what can be pruned, and why the rest cannot."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from support.networks import OneStep, Residual, Stepped
 IMAGES = torch.rand(2, 1, 8, 8)
 
 
-def test_the_table_names_layers_units_and_verdicts() -> None:
+def test_the_table_lists_layers_units_and_prunability() -> None:
     wiring = find_wiring(build_network(NetworkConfig(timesteps=3), (1, 8, 8), 10), (IMAGES,))
     lines = str(wiring).splitlines()
     assert lines[0].split() == [
@@ -88,13 +88,13 @@ def test_a_registered_neuron_is_transparent() -> None:
     assert torch.equal(wiring.layers["fc2"].feeds["fc1"], torch.arange(8))
 
 
-def test_register_neuron_wants_a_class() -> None:
+def test_register_neuron_expects_a_class() -> None:
     with pytest.raises(TypeError, match="ReLU"):
         register_neuron(nn.ReLU(), spikes=False)  # type: ignore[arg-type]
 
 
 def test_a_network_without_weight_layers_is_an_error() -> None:
-    with pytest.raises(ValueError, match="no projection"):
+    with pytest.raises(ValueError, match="no weight layer"):
         find_wiring(nn.ReLU(), (torch.rand(2, 4),))
 
 

@@ -1,4 +1,4 @@
-"""What every baseline promises, whichever it is."""
+"""What holds for every baseline."""
 
 import copy
 from collections.abc import Callable
@@ -49,7 +49,7 @@ def test_the_same_weights_count_as_for_the_pruner(method: str) -> None:
     torch.manual_seed(0)
     model, images = Residual(), torch.rand(2, 2, 4, 4)
     pruner = METHODS[method](model, images, Adam(model.parameters(), 0.01))
-    counted = dpap.Pruner(copy.deepcopy(model), images)._born
+    counted = dpap.Pruner(copy.deepcopy(model), images)._initial_weights
     assert {name: weight.numel() for name, weight in pruner.weights.items()} == counted
     assert pruner.sparsity == pruner.timestep_sparsity == 0
 
@@ -88,11 +88,11 @@ def test_a_restored_baseline_goes_on_to_the_same_bits(method: str) -> None:
     ours, theirs = whole[3].state_dict(), again[3].state_dict()
     assert ours.keys() == theirs.keys() and ours["epoch"] == theirs["epoch"] == 5
     for kind in ours.keys() - {"epoch", "config"}:
-        assert all(torch.equal(of, theirs[kind][name]) for name, of in ours[kind].items())
+        assert all(torch.equal(value, theirs[kind][name]) for name, value in ours[kind].items())
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_detached_it_changes_nothing_any_more(method: str) -> None:
+def test_a_detached_baseline_changes_nothing(method: str) -> None:
     model, images, optimizer, pruner = _start(method)
     _learn(model, images, optimizer, pruner, 3)
     pruner.detach()
@@ -100,10 +100,10 @@ def test_detached_it_changes_nothing_any_more(method: str) -> None:
     twin_optimizer = Adam(twin.parameters(), 0.01)
     twin_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     dead = {name: weight == 0 for name, weight in pruner.weights.items()}
-    for network, its in ((model, optimizer), (twin, twin_optimizer)):
-        its.zero_grad()
+    for network, own in ((model, optimizer), (twin, twin_optimizer)):
+        own.zero_grad()
         F.cross_entropy(network(images), torch.arange(len(images)) % 3).backward()
-        its.step()
+        own.step()
     assert all(torch.equal(one, two) for one, two in zip(model.parameters(), twin.parameters(), strict=True))
     assert all(bool(weight[dead[name]].any()) for name, weight in pruner.weights.items())
 
@@ -146,7 +146,7 @@ def test_what_a_baseline_cannot_do_is_refused() -> None:
     ],
     ids=["fc", "conv", "grouped", "transposed"],
 )
-def test_a_unit_lives_by_any_of_its_weights(module: nn.Module) -> None:
+def test_a_unit_is_alive_by_any_of_its_weights(module: nn.Module) -> None:
     """Against the network itself: a unit has an output exactly where it has an alive weight."""
     torch.manual_seed(0)
     assert isinstance(module.weight, Tensor) and isinstance(module.bias, Tensor)
@@ -155,9 +155,9 @@ def test_a_unit_lives_by_any_of_its_weights(module: nn.Module) -> None:
     model(torch.rand(shape))
     layer = find_wiring(model, (torch.rand(shape),)).layers["0"]
     for _ in range(8):
-        living = torch.rand(module.weight.shape) < 1 / module.weight[0].numel()
+        alive = torch.rand(module.weight.shape) < 1 / module.weight[0].numel()
         with torch.no_grad():
-            module.weight.copy_(living)
+            module.weight.copy_(alive)
             module.bias.zero_()
-        heard = module(torch.ones(shape)).reshape(6, -1).any(1)
-        assert torch.equal(_units_with(living, layer), heard)
+        active = module(torch.ones(shape)).reshape(6, -1).any(1)
+        assert torch.equal(_units_with(alive, layer), active)

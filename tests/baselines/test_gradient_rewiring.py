@@ -1,4 +1,4 @@
-"""Grad R against the paper's update, loop by loop in numpy, and its promises with other optimizers."""
+"""Grad R against the paper's update, loop by loop in numpy, and what holds with other optimizers."""
 
 import math
 from collections.abc import Callable
@@ -45,8 +45,8 @@ class Slow:
     def __init__(self, model: nn.Module) -> None:
         first, _, second = model
         self.biases = [layer.bias.detach().numpy().copy() for layer in (first, second)]
-        born = [layer.weight.detach().numpy().copy() for layer in (first, second)]
-        self.signs, self.theta = [np.sign(w) for w in born], [np.abs(w) for w in born]
+        initial = [layer.weight.detach().numpy().copy() for layer in (first, second)]
+        self.signs, self.theta = [np.sign(w) for w in initial], [np.abs(w) for w in initial]
 
     def step(self, x: np.ndarray, y: np.ndarray, mu: float) -> None:
         w1, w2 = (s * np.maximum(theta, 0) for s, theta in zip(self.signs, self.theta, strict=True))

@@ -57,7 +57,7 @@ def test_every_layer_follows_the_cubic_schedule_and_loses_its_smallest() -> None
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_the_masked_stay_masked(kind: str) -> None:
+def test_masked_weights_stay_masked(kind: str) -> None:
     model, images, optimizer, pruner = _start(kind)
     dead = {name: torch.zeros_like(weight, dtype=torch.bool) for name, weight in pruner.weights.items()}
     for _ in range(6):
@@ -96,7 +96,7 @@ def test_no_layer_loses_its_last_weight() -> None:
     assert min(layer.weights_alive for layer in pruner.step().layers) == 1
 
 
-def test_without_an_optimizer_the_masked_are_cleared_before_every_forward() -> None:
+def test_without_an_optimizer_masked_weights_are_cleared_before_every_forward() -> None:
     model, images, _, _ = _start()
     pruner = GradualMagnitude(model, images, None, dpap.PruningConfig(target=0.5, start_epoch=0, end_epoch=1))
     pruner.step()
@@ -104,4 +104,6 @@ def test_without_an_optimizer_the_masked_are_cleared_before_every_forward() -> N
         for weight in pruner.weights.values():
             weight.add_(1)
     model(images)
-    assert all(torch.equal(pruner.weights[name] != 0, alive) for name, alive in pruner.alive_weights().items())
+    assert all(
+        torch.equal(pruner.weights[name] != 0, alive) for name, alive in pruner.alive_weights().items()
+    )

@@ -72,7 +72,7 @@ def mnist_root(tmp_path: Path) -> Path:
     raw.mkdir(parents=True)
     for part, count in (("train", 40), ("t10k", 20)):
         images = rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
-        images[:, 0, 0] = np.arange(count)  # every image is told apart by a pixel
+        images[:, 0, 0] = np.arange(count)  # a pixel identifies every image
         (raw / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx_bytes(images)))
         labels = np.arange(count, dtype=np.uint8) % 10
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(idx_bytes(labels))

@@ -5,7 +5,7 @@ from dpap.data import DataConfig, check_data, load_data
 
 
 def identities(split):
-    """Each training or test image of `mnist_root` is told apart by its pixels."""
+    """The pixels identify each training or test image of `mnist_root`."""
     x, _ = next(split.batches(100))
     return {tuple(image.flatten().tolist()) for image in x}
 
@@ -43,7 +43,7 @@ def test_limits_are_stratified_and_come_before_validation(load):
     assert len(load(train_limit=1000).train) == 40
 
 
-def test_every_cut_is_told(load):
+def test_the_description_names_every_cut(load):
     text = load(folds=2, fold=1, train_limit=20, test_limit=5, validation=0.1).describe()
     for words in (
         "1x28x28",
@@ -60,7 +60,7 @@ def test_check_reports_counts_and_values(mnist_root):
     assert "training: 40 samples, of each class [4, 4, 4, 4, 4, 4, 4, 4, 4, 4]; values 0 to 1" in text
 
 
-def test_check_refuses_what_training_would_stumble_over(module):
+def test_check_refuses_what_training_would_fail_on(module):
     module(
         "bad_data",
         """

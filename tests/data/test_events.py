@@ -70,7 +70,7 @@ def test_fingerprint_changes_with_settings_names_sizes_and_dates(tmp_path):
 
 
 class Builder:
-    """Yields known frames and counts how often it is asked."""
+    """Yields known frames and counts its calls."""
 
     def __init__(self) -> None:
         self.calls = 0

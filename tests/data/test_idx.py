@@ -52,7 +52,7 @@ def test_no_root(monkeypatch):
 def test_a_missing_file_is_named(mnist_root):
     (mnist_root / LABELS).unlink()
     with pytest.raises(
-        FileNotFoundError, match=r"train-labels-idx1-ubyte.gz is missing; .* to be had from http"
+        FileNotFoundError, match=r"train-labels-idx1-ubyte.gz is missing; .* downloaded from http"
     ):
         load(mnist_root)
 
@@ -77,7 +77,7 @@ def test_damage_is_named(mnist_root, file, damage, message):
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ValueError, match=message) as caught:
         load(mnist_root)
-    assert str(path) in str(caught.value) and "to be had from http" in str(caught.value)
+    assert str(path) in str(caught.value) and "downloaded from http" in str(caught.value)
 
 
 def test_other_sizes_are_refused(mnist_root, formats):

@@ -15,7 +15,7 @@ def load(nmnist_root):
 
 
 def slow_events(raw):
-    """Another way to decode: bit strings."""
+    """Decoded in another way, by bit strings."""
     events = []
     for start in range(0, len(raw), 5):
         bits = "".join(f"{byte:08b}" for byte in raw[start : start + 5])

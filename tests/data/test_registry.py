@@ -1,7 +1,7 @@
 from dpap.data import list_datasets
 
 
-def test_every_data_set_says_what_it_is_and_where_it_is_to_be_had():
+def test_every_data_set_has_a_description_and_a_homepage():
     sources = list_datasets()
     assert [source.name for source in sources] == [
         "digits",

@@ -22,7 +22,7 @@ def test_the_configured_root_goes_before_the_environment(tmp_path, monkeypatch):
     assert MNIST.find(DataConfig(root=str(tmp_path)), ["."], "x.bin") == tmp_path
 
 
-def test_gzip_is_told_by_the_name(tmp_path):
+def test_the_name_decides_what_is_gzip(tmp_path):
     import gzip
 
     (tmp_path / "a.gz").write_bytes(gzip.compress(b"text"))

@@ -111,7 +111,7 @@ def test_the_seed_alone_decides_whatever_the_workers():
     assert sorted(first[:, -2].tolist()) == sorted(other[:, -2].tolist()) == list(range(12))
 
 
-def test_the_run_s_random_numbers_are_left_alone():
+def test_batches_leave_the_run_s_random_numbers_alone():
     def states():
         return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist()  # noqa: NPY002
 

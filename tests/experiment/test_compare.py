@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 import dpap.experiment.compare as module
-from dpap.experiment.claim import claim
 from dpap.experiment.compare import compare, seconds_left, states
 from dpap.experiment.config import ExperimentConfig
 from dpap.experiment.errors import Diverged, UserError
@@ -16,14 +15,14 @@ from dpap.experiment.results import EpochResult, Result, read_csv
 from dpap.experiment.run_folder import RunFolder, read_json, read_lines
 
 
-class Listener(Quiet):
-    """Keeps what is said."""
+class Recorder(Quiet):
+    """Keeps the messages."""
 
-    def __init__(self, said: list[str]) -> None:
-        self._said = said
+    def __init__(self, messages: list[str]) -> None:
+        self._messages = messages
 
-    def say(self, text: str) -> None:
-        self._said.append(text)
+    def message(self, text: str) -> None:
+        self._messages.append(text)
 
 
 @pytest.fixture
@@ -43,15 +42,15 @@ def test_methods_are_paired_and_written_down(
     planned: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = planned(["dpap", "magnitude", "gradual_magnitude"], [0, 1])
-    said: list[str] = []
-    done = compare(runs, tmp_path, progress=lambda: Listener(said))
+    messages: list[str] = []
+    done = compare(runs, tmp_path, progress=lambda: Recorder(messages))
     assert not done.failed and not done.elsewhere
     assert [(each.method, each.target, each.seed) for each in done.results] == [
         (run.method, run.target, run.seed) for run in runs
     ]
-    assert any("run 8 of 8" in line and "7 finished" in line and "left" in line for line in said)
+    assert any("run 8 of 8" in line and "7 finished" in line and "left" in line for line in messages)
 
-    # one seed: the same weights and batches until the first death, whatever is pruned
+    # one seed: the same weights and batches until the first death, whatever the method
     losses = {
         run.seed: {
             read_lines(RunFolder(each.config.folder).metrics)[0]["train_loss"]
@@ -132,7 +131,7 @@ def plan_in(runs: list[Planned], folder: Path) -> list[Planned]:
     ]
 
 
-def test_a_run_that_fails_is_told_and_the_others_go_on(
+def test_a_run_that_fails_is_reported_and_the_others_go_on(
     planned: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = planned(["dpap", "random"], [0])
@@ -161,7 +160,7 @@ def test_a_run_of_another_process_is_left_to_it(
     planned: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = planned(["dpap"], [0])
-    with claim(module._lock(runs[0], tmp_path)):
+    with module._lock(runs[0], tmp_path):
         done = compare(runs, tmp_path)
         assert [state for _, state, _ in states(runs, tmp_path)] == ["being run", "finished"]
     assert [run.method for run in done.elsewhere] == ["dense"]

@@ -64,7 +64,7 @@ def test_flags_override_the_file_and_each_field_has_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ({"network": {"timestep": 4}}, "timestep"),
         ({"training": {"epochs": "many"}}, "training.epochs"),
@@ -79,10 +79,10 @@ def test_flags_override_the_file_and_each_field_has_one(tmp_path: Path) -> None:
         ({"name": "a/b"}, "folder"),
     ],
 )
-def test_mistakes_are_named(content: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_mistakes_are_named(content: dict[str, Any], message: str, tmp_path: Path) -> None:
     path = tmp_path / "wrong.yaml"
     path.write_text(yaml.safe_dump(content))
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         load_config(path)
 
 

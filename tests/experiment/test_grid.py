@@ -112,7 +112,7 @@ def test_mistakes_in_a_plan_are_named(tiny: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "list of rows"),
         ("recipe: small.yaml", "list of rows"),
@@ -130,8 +130,8 @@ def test_mistakes_in_a_plan_are_named(tiny: Any, tmp_path: Path) -> None:
         ("- {recipe: small.yaml, name: a/b}", "name a folder"),
     ],
 )
-def test_mistakes_in_a_grid_are_named(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_mistakes_in_a_grid_are_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         read_grid(write(tmp_path, text), **DEFAULTS)
 
 

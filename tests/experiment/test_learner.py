@@ -1,4 +1,4 @@
-"""What learns is built of the configuration alone."""
+"""A learner is built from the configuration alone."""
 
 from typing import Any
 

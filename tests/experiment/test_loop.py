@@ -18,10 +18,10 @@ def test_an_epoch_is_the_steps_written_out() -> None:
     model, data = nn.Linear(4, 3), batches(10, 4)
     twin = nn.Linear(4, 3)
     twin.load_state_dict(model.state_dict())
-    told: list[int] = []
+    counts: list[int] = []
     optimizer = torch.optim.SGD(model.parameters(), lr=9.0)
     score = train_epoch(
-        model, iter(data), optimizer, functional.cross_entropy, [0.1, 0.2, 0.3], 0.5, CPU, told.append
+        model, iter(data), optimizer, functional.cross_entropy, [0.1, 0.2, 0.3], 0.5, CPU, counts.append
     )
     loss_sum, hits = 0.0, 0
     for (x, labels), rate in zip(data, [0.1, 0.2, 0.3], strict=True):
@@ -37,7 +37,7 @@ def test_an_epoch_is_the_steps_written_out() -> None:
     assert torch.allclose(model.weight, twin.weight, atol=1e-6)
     assert score.loss == pytest.approx(loss_sum / 10)
     assert score.accuracy == hits / 10
-    assert told == [1, 2, 3]
+    assert counts == [1, 2, 3]
 
 
 def test_bfloat16_is_the_precision_of_the_network_and_not_of_the_loss() -> None:

@@ -28,11 +28,9 @@ def test_devices_by_name() -> None:
 
 
 def test_the_machine_is_described_without_its_name() -> None:
-    import platform
-
-    told = json.dumps(describe_machine(torch.device("cpu")))
-    assert torch.__version__ in told
-    assert platform.node() not in told
+    described = json.dumps(describe_machine(torch.device("cpu")))
+    assert torch.__version__ in described
+    assert platform.node() not in described
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")

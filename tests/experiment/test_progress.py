@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from dpap.experiment.progress import Bar, Lines, duration, epoch_line
+from dpap.experiment.progress import Bar, Lines, epoch_line
 
 RECORD: dict[str, Any] = {
     "epoch": 3,
@@ -20,7 +20,7 @@ RECORD: dict[str, Any] = {
 }
 
 
-def test_a_line_tells_the_epoch() -> None:
+def test_a_line_holds_the_epoch() -> None:
     line = epoch_line(RECORD, 10, 90.0)
     for part in (
         "epoch  3/10",
@@ -42,9 +42,9 @@ def test_lines_hold_no_control_characters(capsys: pytest.CaptureFixture[str]) ->
     lines.batch(1)
     lines.end_epoch(RECORD, 10, 1.0)
     lines.close()
-    said = capsys.readouterr().out
-    assert "epoch  3/10" in said
-    assert all(character.isprintable() or character == "\n" for character in said)
+    printed = capsys.readouterr().out
+    assert "epoch  3/10" in printed
+    assert all(character.isprintable() or character == "\n" for character in printed)
 
 
 def test_a_bar_moves_and_leaves_the_lines() -> None:
@@ -59,10 +59,3 @@ def test_a_bar_moves_and_leaves_the_lines() -> None:
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "epoch 3/10" in text
     assert "test  75.00%" in text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "said"), [(0.4, "0 s"), (59.4, "59 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")]
-)
-def test_times_are_told_in_words(seconds: float, said: str) -> None:
-    assert duration(float(seconds)) == said

@@ -3,8 +3,11 @@ from pathlib import Path
 import pytest
 
 from dpap.experiment.errors import UserError
-from dpap.experiment.results import EpochResult, Result, as_csv, read_csv
+from dpap.experiment.results import EPOCHS, RESULTS, EpochResult, Line, Result, as_csv, read_csv
 from support.comparison import made
+
+EVIDENCE = Path(__file__).parents[2] / "docs" / "evidence"
+FOLDERS = sorted(path.parent for path in EVIDENCE.glob(f"*/{RESULTS}"))
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -14,6 +17,15 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     epochs = [EpochResult("a, b", "dpap", None, "weights", 0, 1, 0.5, None, 0.1, 0.0, 12, 0.25)]
     (tmp_path / "epochs.csv").write_text(as_csv(EpochResult, epochs))
     assert read_csv(EpochResult, tmp_path / "epochs.csv") == epochs
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=[folder.name for folder in FOLDERS])
+@pytest.mark.parametrize(("kind", "name"), [(Result, RESULTS), (EpochResult, EPOCHS)])
+def test_published_tables_are_read_and_written_to_the_same_bytes(
+    folder: Path, kind: type[Line], name: str
+) -> None:
+    lines = read_csv(kind, folder / name)
+    assert lines and as_csv(kind, lines).encode() == (folder / name).read_bytes()
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n"])

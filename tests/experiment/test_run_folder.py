@@ -29,6 +29,17 @@ def test_lines_survive_a_cut_anywhere(tmp_path: Path) -> None:
         assert [record["epoch"] for record in read_lines(path)] == [1, 2, 3][:complete]
 
 
+def test_a_broken_line_among_others_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    for broken, message in (
+        ('{"epoch": 2, "lo', "line 2: expected one JSON object"),
+        ("[2]", "line 2: .* got list"),
+    ):
+        path.write_text(f'{{"epoch": 1}}\n{broken}\n{{"epoch": 3}}\n')
+        with pytest.raises(UserError, match=message):
+            read_lines(path)
+
+
 @given(kept=st.integers(0, 5))
 def test_lines_past_the_checkpoint_are_dropped(kept: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("run") / "metrics.jsonl"
@@ -52,6 +63,7 @@ def test_a_failed_write_leaves_the_file_before(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="disk full"):
         with_replacement(path, fail)
     assert read_json(path) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_what_is_no_number_is_not_written(tmp_path: Path) -> None:
@@ -60,9 +72,11 @@ def test_what_is_no_number_is_not_written(tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "summary.json").write_text('{"epochs": ')
-    with pytest.raises(UserError, match=r"summary\.json"):
-        read_json(tmp_path / "summary.json")
+    path = tmp_path / "summary.json"
+    for content, message in (('{"epochs": ', "expected JSON"), ("[]", "expected a JSON object, got list")):
+        path.write_text(content)
+        with pytest.raises(UserError, match=rf"summary\.json: {message}"):
+            read_json(path)
 
 
 def test_a_folder_is_used_once_and_clearing_spares_other_files(tmp_path: Path) -> None:
@@ -71,12 +85,13 @@ def test_a_folder_is_used_once_and_clearing_spares_other_files(tmp_path: Path) -
     folder.begin("seed: 1\n", {"name": "first"})
     (folder.path / "notes.txt").write_text("mine")
     folder.metrics.write_text("{}\n")
+    (folder.path / ".checkpoint.pt.99.part").write_text("of a killed process")
     with pytest.raises(UserError, match=r"already holds a run.*--resume.*--overwrite"):
         folder.check_free(False)
     folder.check_free(True)
     folder.begin("seed: 2\n", {"name": "second"})
     assert json.loads(folder.facts.read_text()) == {"name": "second"}
-    assert not folder.metrics.exists()
+    assert not folder.metrics.exists() and not list(folder.path.glob(".*"))
     assert (folder.path / "notes.txt").read_text() == "mine"
 
 

@@ -229,7 +229,7 @@ def test_a_baseline_ends_in_a_network_with_zeros(method: str, tiny: Any) -> None
 
 
 @pytest.mark.parametrize("method", ["gradual_magnitude", "gradient_rewiring"])
-def test_a_baseline_without_a_target_says_what_it_needs(method: str, tiny: Any) -> None:
+def test_a_baseline_without_a_target_is_refused(method: str, tiny: Any) -> None:
     config = tiny(method=method, pruning={"target": None, "end_epoch": None})
     with pytest.raises(UserError, match=r"pruning: Grad.* prunes to a target.*set pruning\.target"):
         train(config)
@@ -278,15 +278,15 @@ def test_the_settings_of_torch_are_put_back(tiny: Any) -> None:
     assert (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()) == (threads, deterministic)
 
 
-@pytest.mark.parametrize(("precision", "has", "told"), [
+@pytest.mark.parametrize(("precision", "has", "warned"), [
     ("bfloat16", False, True), ("bfloat16", True, False), ("float32", False, False),
 ])  # fmt: skip
-def test_emulated_bfloat16_is_told(
-    tiny: Any, monkeypatch: pytest.MonkeyPatch, precision: str, has: bool, told: bool
+def test_emulated_bfloat16_is_reported(
+    tiny: Any, monkeypatch: pytest.MonkeyPatch, precision: str, has: bool, warned: bool
 ) -> None:
     monkeypatch.setattr(module, "has_bfloat16", lambda device: has)
     lines: list[str] = []
     progress = Quiet()
-    monkeypatch.setattr(progress, "say", lines.append)
+    monkeypatch.setattr(progress, "message", lines.append)
     train(tiny(prune=False, training={"epochs": 1, "precision": precision}), progress=progress)
-    assert any("float32" in line for line in lines) is told
+    assert any("float32" in line for line in lines) is warned

@@ -12,7 +12,7 @@ from dpap.anatomy import neuron_kind
 from dpap.anatomy.pytrees import float_tensors, map_floats
 
 Present = Callable[[nn.Module, Tensor], Tensor]
-"""Shows images to a network at rest; gives its output over time [T, B, ...]."""
+"""Presents images to a network at rest; returns its output over time [T, B, ...]."""
 
 
 def digits(count: int, start: int = 0) -> tuple[Tensor, Tensor]:
@@ -35,7 +35,7 @@ def learn(model: nn.Module, present: Present, optimizer: torch.optim.Optimizer, 
 
 
 def pruned(model: nn.Module, present: Present, expected: set[str], target: float = 0.5) -> dpap.Pruner:
-    """Learn, prune and compact; the compact network must be the silenced one and go on learning."""
+    """Learn, prune and compact; the compact network must compute the same as the silenced one and go on learning."""
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     learn(model, present, optimizer, 1)
     config = dpap.PruningConfig(target=target, start_epoch=0, end_epoch=2, observe_every=2, min_units=1)
@@ -47,18 +47,17 @@ def pruned(model: nn.Module, present: Present, expected: set[str], target: float
         pruner.step()
     assert abs(pruner.sparsity - target) < 0.1
     with torch.no_grad():
-        # state that hangs on a graph cannot be copied
+        # state that is part of a graph cannot be copied
         present(model, digits(4)[0])
     silent = copy.deepcopy(model)
     report = pruner.compact()
     assert report.parameters_after < 0.8 * report.parameters_before
     compact = copy.deepcopy(model)
     images = digits(24, 200)[0].double()
-    given, emitted = _shown(silent, present, images), _shown(compact, present, images)
-    assert given[1] > 0
-    assert given[1] == emitted[1]
-    assert torch.allclose(given[0], emitted[0], rtol=0, atol=1e-10)
-    assert given[0].abs().max() > 0
+    (expected, spikes), (output, same) = (_presented(each, present, images) for each in (silent, compact))
+    assert spikes == same > 0
+    assert torch.allclose(expected, output, rtol=0, atol=1e-10)
+    assert expected.abs().max() > 0
     learn(model, present, optimizer)
     for parameter in model.parameters():
         moment = optimizer.state[parameter].get("exp_avg")
@@ -67,8 +66,8 @@ def pruned(model: nn.Module, present: Present, expected: set[str], target: float
 
 
 @torch.no_grad()
-def _shown(model: nn.Module, present: Present, images: Tensor) -> tuple[Tensor, float]:
-    """Output in double precision, and how many spikes its neurons emitted."""
+def _presented(model: nn.Module, present: Present, images: Tensor) -> tuple[Tensor, float]:
+    """Output in double precision, and the number of spikes of its neurons."""
     spikes = 0.0
 
     def count(module: nn.Module, args: object, output: object) -> object:
@@ -76,7 +75,7 @@ def _shown(model: nn.Module, present: Present, images: Tensor) -> tuple[Tensor, 
         emitted = next(float_tensors(output))
         assert set(emitted.unique().tolist()) <= {0.0, 1.0}
         spikes += float(emitted.sum())
-        # snnTorch emits single precision whatever comes in
+        # snnTorch emits single precision for inputs of any precision
         return map_floats(output, Tensor.double)
 
     for module in model.modules():

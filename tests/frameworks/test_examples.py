@@ -1,4 +1,4 @@
-"""The examples run, and what they print is a smaller network that answers the same."""
+"""The examples run, and print a smaller network with the same accuracy."""
 
 import os
 import re
@@ -24,8 +24,10 @@ def test_an_example_shrinks_its_network_and_changes_nothing_else(framework: str)
         check=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    told = re.findall(r"(before|after) compaction: ([\d,]+) parameters, test accuracy ([\d.]+)%", ran.stdout)
-    assert [when for when, _, _ in told] == ["before", "after"]
-    before, after = (int(parameters.replace(",", "")) for _, parameters, _ in told)
+    reports = re.findall(
+        r"(before|after) compaction: ([\d,]+) parameters, test accuracy ([\d.]+)%", ran.stdout
+    )
+    assert [when for when, _, _ in reports] == ["before", "after"]
+    before, after = (int(parameters.replace(",", "")) for _, parameters, _ in reports)
     assert after < 0.7 * before
-    assert told[0][2] == told[1][2]
+    assert reports[0][2] == reports[1][2]

@@ -95,7 +95,7 @@ def test_membranes_kept_by_the_neurons(make: Callable[..., nn.Module]) -> None:
     assert model[2].mem.shape[1] == model[0].out_channels
 
 
-def test_a_compaction_in_the_midst_of_a_presentation_slices_the_membranes() -> None:
+def test_a_compaction_within_a_presentation_slices_the_membranes() -> None:
     model = _sequential(lambda **options: snn.Synaptic(0.5, 0.7, **options))
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     config = dpap.PruningConfig(target=0.6, start_epoch=0, end_epoch=1, min_units=1)
@@ -141,7 +141,7 @@ def test_a_loop_around_a_network_that_takes_its_membranes_as_arguments() -> None
             return torch.stack(outputs)
 
     pruned(Loop(), lambda network, images: network(images), {"step.fc1"})
-    # alone it hands its membranes out, and their size with them
+    # alone it returns its membranes, whose size must stay
     wiring = find_wiring(Step(), (digits(4)[0], torch.zeros(4, 20), torch.zeros(4, 10)))
     assert wiring.layers["fc1"].prunability == "whole"
 

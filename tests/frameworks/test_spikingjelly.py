@@ -1,11 +1,8 @@
 """Networks of SpikingJelly, as its tutorials write them, are pruned exactly in their user's own loop."""
 
 import copy
-import importlib
-import sys
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import Any
 
 import pytest
 import torch
@@ -14,6 +11,7 @@ from torch import Tensor, nn
 import dpap
 from dpap.anatomy import find_wiring, neuron_kind
 from frameworks.learning import digits, learn, pruned
+from support.sew_resnet import sew_resnet_module
 
 neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
 layer = pytest.importorskip("spikingjelly.activation_based.layer")
@@ -110,7 +108,7 @@ def test_layers_of_torch_in_containers_for_sequences() -> None:
         assert torch.allclose(present(model.eval(), images), present(silent, images), atol=1e-4)
 
 
-def test_parameters_of_each_channel_leave_with_it() -> None:
+def test_parameters_of_each_channel_are_removed_with_it() -> None:
     channels = 8
     model = CSNN(lambda: neuron.IFNode(surrogate_function=surrogate.ATan()), "m", channels)
     model.conv_fc[2] = neuron.GatedLIFNode(T=STEPS, inplane=channels, init_v_threshold=0.2)
@@ -120,7 +118,7 @@ def test_parameters_of_each_channel_leave_with_it() -> None:
     assert gated.conduct.shape == (STEPS, model.conv_fc[0].out_channels)
 
 
-def test_a_loop_over_time_outside_the_network_and_a_compaction_in_its_midst() -> None:
+def test_a_loop_over_time_outside_the_network_and_a_compaction_within_it() -> None:
     model = CSNN(KINDS["plif"], "s").conv_fc
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -148,28 +146,14 @@ def test_a_loop_over_time_outside_the_network_and_a_compaction_in_its_midst() ->
             assert torch.allclose(model(images), silent(images), atol=1e-4)
 
 
-def test_neurons_with_weights_between_units_are_none() -> None:
+def test_neurons_with_weights_between_units_have_no_kind() -> None:
     assert neuron_kind(neuron.MPBNLIFNode(out_features=4, mpbn=True)) is None
 
 
 @pytest.fixture
-def sew_resnet(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    """SpikingJelly's own networks, which import more than they need."""
-
-    class Anything(ModuleType):
-        __path__ = ()
-
-        def __getattr__(self, name: str) -> Any:
-            if name.startswith("__"):
-                raise AttributeError(name)
-            return object
-
-    for name in ("h5py", "torchvision", "torchvision.models", "torchvision.models.utils"):
-        if name not in sys.modules:
-            monkeypatch.setitem(sys.modules, name, Anything(name))
-    yield importlib.import_module("spikingjelly.activation_based.model.sew_resnet")
-    for name in [name for name in sys.modules if name.startswith("spikingjelly.activation_based.model")]:
-        del sys.modules[name]
+def sew_resnet() -> Iterator[ModuleType]:
+    with sew_resnet_module() as module:
+        yield module
 
 
 def test_residual_network(sew_resnet: ModuleType) -> None:
@@ -181,8 +165,8 @@ def test_residual_network(sew_resnet: ModuleType) -> None:
     optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
     config = dpap.PruningConfig(target=0.7, start_epoch=0, end_epoch=1, observe_every=1, min_units=1)
     pruner = dpap.Pruner(model, (images,), optimizer, config)
-    fates = {name: layer.prunability for name, layer in pruner.wiring.layers.items()}
-    assert [name for name, prunability in fates.items() if prunability != "prunable"] == ["fc"]
+    layers = pruner.wiring.layers.items()
+    assert [name for name, found in layers if found.prunability != "prunable"] == ["fc"]
     _present(model.train(), images).square().sum().backward()
     optimizer.step()
     pruner.step()
@@ -190,6 +174,6 @@ def test_residual_network(sew_resnet: ModuleType) -> None:
     report = pruner.compact()
     assert report.parameters_after < 0.8 * report.parameters_before
     with torch.no_grad():
-        given, emitted = (_present(network.double().eval(), images.double()) for network in (silent, model))
-    assert given.abs().max() > 0
-    assert torch.allclose(given, emitted, rtol=0, atol=1e-10)
+        expected, output = (_present(network.double().eval(), images.double()) for network in (silent, model))
+    assert expected.abs().max() > 0
+    assert torch.allclose(expected, output, rtol=0, atol=1e-10)

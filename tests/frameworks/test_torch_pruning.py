@@ -1,7 +1,7 @@
 """Torch-Pruning as an independent oracle: the same channels removed leave the same network.
 
-It traces the graph and knows a rule for each operation; we stain. It is asked which channels of which layers go
-together, and to remove them; the same units die in a copy, and leave it by our surgery.
+It traces the graph and has a rule for each operation; we stain. It finds which channels of which layers go
+together and removes them; the same units die in a copy and are removed by our surgery.
 """
 
 import copy
@@ -20,7 +20,7 @@ from support.networks import Residual
 
 
 class Dense(nn.Module):
-    """Every convolution reads what all before it have made; each has a normalisation of its own."""
+    """Every convolution reads the outputs of all before it; each has a normalisation of its own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,10 +31,10 @@ class Dense(nn.Module):
         self.relu, self.last, self.head = nn.ReLU(), nn.Conv2d(26, 12, 1), nn.Linear(12, 4)
 
     def forward(self, images: Tensor) -> Tensor:
-        seen = self.stem(images)
+        features = self.stem(images)
         for norm, act, conv in zip(self.norms, self.acts, self.convs, strict=True):
-            seen = torch.cat([seen, conv(act(norm(seen)))], 1)
-        return self.head(self.relu(self.last(seen)).mean((2, 3)))
+            features = torch.cat([features, conv(act(norm(features)))], 1)
+        return self.head(self.relu(self.last(features)).mean((2, 3)))
 
 
 class Depthwise(nn.Module):
@@ -69,7 +69,7 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
 
 
 def removed_by_the_oracle(model: nn.Module, example: Tensor) -> dict[str, list[int]]:
-    """Let a random third of the channels of every group of layers leave; returns which units of which layers did."""
+    """Remove a random third of the channels of every group of layers; returns which units of which layers."""
     names = {module: name for name, module in model.named_modules()}
     graph = tp.DependencyGraph().build_dependency(model, example)
     output = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]

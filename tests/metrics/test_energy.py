@@ -30,7 +30,7 @@ def test_sparsity_must_be_a_share(shares):
         pruned_energy(1.0, *shares)
 
 
-def test_picojoules_tell_spikes_from_analogue_input():
+def test_picojoules_differ_for_spikes_and_analogue_input():
     layer = nn.Linear(2, 3)
     spikes = synaptic_operations(layer, [torch.tensor([[1.0, 0.0]])])
     analogue = synaptic_operations(layer, [torch.tensor([[0.5, 0.0], [0.2137, 0.0]])])

@@ -74,19 +74,19 @@ def test_a_constant_image_is_the_image_repeated(layers, readout):
     torch.testing.assert_close(network(images.repeat(5, 1, 1, 1, 1)), logits)
 
 
-def test_frames_bring_their_own_time():
+def test_frames_have_their_own_time():
     network = build_network(NetworkConfig(layers=SMALL, timesteps=4), (2, 8, 8), classes=10)
     assert network(torch.rand(7, 3, 2, 8, 8)).shape == (3, 10)
 
 
-def test_first_projection_runs_once_for_an_image():
+def test_first_layer_runs_once_for_an_image():
     network = build_network(NetworkConfig(layers=SMALL, timesteps=4), (1, 8, 8))
-    seen = {}
+    shapes = {}
     for name, module in network.named_children():
-        module.register_forward_hook(lambda m, i, o, name=name: seen.update({name: tuple(i[0].shape)}))
+        module.register_forward_hook(lambda m, i, o, name=name: shapes.update({name: tuple(i[0].shape)}))
     network(digits(3, (1, 8, 8)))
-    assert seen["conv1"] == (3, 1, 8, 8) and seen["bn1"] == (3, 4, 8, 8)
-    assert seen["spike1"] == (4, 3, 4, 8, 8) and seen["conv2"] == (12, 4, 4, 4)
+    assert shapes["conv1"] == (3, 1, 8, 8) and shapes["bn1"] == (3, 4, 8, 8)
+    assert shapes["spike1"] == (4, 3, 4, 8, 8) and shapes["conv2"] == (12, 4, 4, 4)
 
 
 def test_logits_are_the_mean_of_the_last_layer_over_time():
@@ -155,7 +155,7 @@ def test_threshold_only_sets_the_scale():
     st.sampled_from(["lif", "if", "plif", "relu"]),
 )
 @settings(max_examples=50)
-def test_any_notation_gives_logits_or_says_that_nothing_is_left(tokens, shape, neuron):
+def test_any_notation_gives_logits_or_the_error_that_nothing_is_left(tokens, shape, neuron):
     config = NetworkConfig(layers="-".join([*tokens, "5FC-3FC"]), neuron=neuron, timesteps=2)
     try:
         network = build_network(config, shape, classes=3)

@@ -64,7 +64,7 @@ def test_reads_table_one():
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
-def test_a_preset_is_known_by_name(name):
+def test_a_preset_is_found_by_name(name):
     assert parse(name) == parse(PRESETS[name])
 
 
@@ -85,7 +85,7 @@ def test_a_preset_is_known_by_name(name):
         ("15C3-10FC-BN", "token 3 .* ends the network"),
     ],
 )
-def test_errors_say_what_and_where(layers, message):
+def test_errors_name_the_token_and_its_place(layers, message):
     with pytest.raises(ValueError, match=message):
         parse(layers)
 

@@ -25,5 +25,5 @@ def test_equals_torch_forwards_and_backwards(size, batch, channels, extra_height
     )
 
 
-def test_is_an_average_pool_to_others():
+def test_is_an_average_pool_by_its_type():
     assert isinstance(AvgPool(2), nn.AvgPool2d)

@@ -1,6 +1,3 @@
-import sys
-from types import ModuleType
-
 import pytest
 import torch
 from sklearn.datasets import load_digits
@@ -10,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dpap.models import RESNETS, NetworkConfig, SpikingNetwork, build_network
 from dpap.models.resnet import SEWBlock
 from dpap.spiking import SpikingNeuron
+from support.sew_resnet import sew_resnet_module
 
 IMAGENET = (3, 224, 224)
 
@@ -39,21 +37,9 @@ def test_spikes_add_no_parameters():
 
 
 @pytest.fixture
-def sew_resnet(monkeypatch):
-    """SpikingJelly's module; it imports h5py and torchvision, of which the network needs nothing."""
-    pytest.importorskip("spikingjelly")
-
-    class Absent(ModuleType):
-        def __getattr__(self, name):
-            if name.startswith("__"):
-                raise AttributeError(name)
-            return object
-
-    for name in ("h5py", "torchvision", "torchvision.models", "torchvision.models.utils"):
-        monkeypatch.setitem(sys.modules, name, Absent(name))
-    from spikingjelly.activation_based.model import sew_resnet
-
-    return sew_resnet
+def sew_resnet():
+    with sew_resnet_module() as module:
+        yield module
 
 
 @pytest.mark.parametrize("name", sorted(RESNETS))
@@ -117,10 +103,10 @@ def test_small_inputs_keep_their_size_in_the_stem(side, map_side):
         network = build_network(
             NetworkConfig(layers="resnet18", neuron="relu", width=0.1), (3, side, side), 10
         )
-        seen = []
-        network.layer4.register_forward_hook(lambda module, args, output: seen.append(output.shape))
+        shapes = []
+        network.layer4.register_forward_hook(lambda module, args, output: shapes.append(output.shape))
         network(torch.empty(1, 3, side, side))
-    assert seen[0][-2:] == (map_side, map_side)
+    assert shapes[0][-2:] == (map_side, map_side)
 
 
 @pytest.mark.parametrize("neuron", ["if", "relu"])

@@ -24,7 +24,7 @@ def near(ours: torch.Tensor, theirs: np.ndarray, tolerance: float = 1e-12) -> bo
     return np.abs(ours.double().numpy() - theirs).max() <= tolerance * max(np.abs(theirs).max(), 1e-300)
 
 
-class PruningState:
+class Driven:
     """Survival of some units under the released constants of conv (epsilon 0.65) or fully connected layers."""
 
     def __init__(self, start, fully_connected: bool):
@@ -65,7 +65,7 @@ def context(statistics) -> LayerContext:
 @pytest.mark.parametrize("index", [5, 6, 7, 8, 9])
 def test_traces(driven, index):
     theirs = driven[f"{'fcsum' if index > 7 else 'csum'}_{index}"]
-    ours = [RELEASED.trace(batch, 0.5) for batch in counts(driven, index)[0]]
+    ours = [RELEASED.presentation(batch, batch, 0.5).post_trace for batch in counts(driven, index)[0]]
     assert near(torch.stack(ours), theirs)
 
 
@@ -76,8 +76,8 @@ def test_forty_driven_epochs(driven, before, layer):
     statistics = RELEASED.blank(units, features, synapses=True, dtype=torch.float64)
     rows_only = RELEASED.blank(units, features, synapses=False, dtype=torch.float64)
     fully_connected = layer == 9
-    neurons = PruningState(torch.full((units,), 10.0, dtype=torch.float64), fully_connected)
-    synapses = PruningState(torch.full((units, features), 10.0, dtype=torch.float64), fully_connected)
+    neurons = Driven(torch.full((units,), 10.0, dtype=torch.float64), fully_connected)
+    synapses = Driven(torch.full((units, features), 10.0, dtype=torch.float64), fully_connected)
     shape = (40, units, features) if fully_connected else (40, units)
     masks = np.unpackbits(driven[f"mask_{layer}"], count=np.prod(shape)).reshape(shape)
     shown = driven["shown"].tolist()
@@ -140,20 +140,20 @@ def test_edges(case, dtype):
     def read(name):
         return torch.from_numpy(edge[name]).to(dtype)
 
-    conv = PruningState(read("conv_F0"), fully_connected=False)
-    neurons = PruningState(read("fc_F0"), fully_connected=True)
-    synapses = PruningState(torch.full((20, 96), 10.0, dtype=dtype), fully_connected=True)
+    conv = Driven(read("conv_F0"), fully_connected=False)
+    neurons = Driven(read("fc_F0"), fully_connected=True)
+    synapses = Driven(torch.full((20, 96), 10.0, dtype=dtype), fully_connected=True)
     for at, epoch in enumerate(edge["epochs"].tolist()):
         conv.step(read("conv_imp"), epoch)
         neurons.step(read("fc_imp"), epoch)
         synapses.step(read("fc_syn"), epoch)
-        for life, change, survival in (
+        for units, change, survival in (
             (conv, "n_delta_0", "reduce_0"),
             (neurons, "n_delta_9", "reduce_9"),
             (synapses, "ww_delta_9", "reduceww_9"),
         ):
-            assert near(life.change, edge[change][at], tolerance)
-            assert near(life.survival, edge[survival][at], tolerance)
+            assert near(units.change, edge[change][at], tolerance)
+            assert near(units.survival, edge[survival][at], tolerance)
         assert (conv.alive.numpy() == edge["mask_0"][at].astype(bool)).all()
         both = synapses.alive & neurons.alive[:, None]
         assert (both.numpy() == edge["mask_9"][at].astype(bool)).all()

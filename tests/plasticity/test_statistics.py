@@ -68,7 +68,7 @@ def test_keep_none_keeps_everything(name, synapses):
 
 @pytest.mark.parametrize("name", CRITERIA)
 @pytest.mark.parametrize(("synapses", "timesteps"), [(True, 3), (False, None)])
-def test_a_stored_memory_goes_on_as_if_nothing_happened(name, synapses, timesteps):
+def test_stored_statistics_go_on_as_if_nothing_happened(name, synapses, timesteps):
     criterion = CRITERIA[name]
     statistics = observed(criterion, synapses=synapses, timesteps=timesteps)
     file = io.BytesIO()
@@ -110,10 +110,10 @@ def test_a_state_of_another_projection_is_refused_and_changes_nothing(name):
     assert same(statistics, untouched)
 
 
-def test_forgetting_clears_the_sums_only():
+def test_resetting_clears_the_sums_only():
     statistics = observed(CRITERIA["bcm"])
     threshold = statistics.threshold.clone()
-    statistics.forget()
+    statistics.reset_sums()
     assert not any(getattr(statistics, name).any() for name in TENSORS[1:])
     assert torch.equal(statistics.threshold, threshold)
     assert (statistics.samples, statistics.batches) == (4, 2)

@@ -43,9 +43,9 @@ def test_normalised_lies_in_the_unit_interval_and_the_dead_are_zero(layer, quant
 def test_normalise_agrees_with_numpy(layer, quantile):
     importance, alive = layer
     assume(alive.any())
-    living = importance[alive].numpy()
-    low, high = living.min(), np.quantile(living, quantile)
-    slow = np.full_like(living, 0.5) if high == low else np.clip((living - low) / (high - low), 0, 1)
+    values = importance[alive].numpy()
+    low, high = values.min(), np.quantile(values, quantile)
+    slow = np.full_like(values, 0.5) if high == low else np.clip((values - low) / (high - low), 0, 1)
     assert np.allclose(normalise(importance, alive, quantile)[alive].numpy(), slow, rtol=1e-12, atol=1e-12)
 
 
@@ -73,15 +73,15 @@ def test_normalise_ignores_scale_and_offset(importance, quantile, scale, offset)
 
 
 @given(layers())
-def test_ranked_counts_the_living_below_and_half_of_its_equals(layer):
+def test_ranked_counts_the_alive_below_and_half_of_its_equals(layer):
     importance, alive = layer
-    living = importance[alive].tolist()
-    others = max(len(living) - 1, 1)
+    values = importance[alive].tolist()
+    others = max(len(values) - 1, 1)
     slow = [
-        (sum(other < each for other in living) + (sum(other == each for other in living) - 1) / 2) / others
-        for each in living
+        (sum(other < each for other in values) + (sum(other == each for other in values) - 1) / 2) / others
+        for each in values
     ]
-    if len(living) == 1:
+    if len(values) == 1:
         slow = [0.5]
     result = ranked(importance, alive)
     assert np.allclose(result[alive].numpy(), slow, rtol=0, atol=1e-12)
@@ -97,7 +97,7 @@ def test_ranked_ignores_every_increasing_map_and_what_the_dead_hold(layer):
 
 
 @pytest.mark.parametrize("mapped", [normalise, ranked])
-def test_what_is_not_finite_is_refused_only_of_the_living(mapped):
+def test_what_is_not_finite_is_refused_only_of_what_is_alive(mapped):
     importance = torch.tensor([1.0, math.inf, 2.0])
     mapped(importance, torch.tensor([True, False, True]))
     with pytest.raises(ValueError, match="lower the learning rate"):
@@ -116,7 +116,7 @@ def test_normalise_of_matrices_ties_and_nobody():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_importance_that_is_not_finite_is_refused(bad):
-    with pytest.raises(ValueError, match="1 of 2 living"):
+    with pytest.raises(ValueError, match="1 of 2 alive"):
         normalise(torch.tensor([1.0, bad]), torch.tensor([True, True]))
 
 

@@ -1,4 +1,4 @@
-"""What the user gives is taken out of its wrappers, or refused by name."""
+"""Arguments are taken out of their wrappers, or refused by name."""
 
 import copy
 from collections import OrderedDict

@@ -31,11 +31,11 @@ def _network(layers: str = "6C3-AvgPool2-8C3-20FC-3FC") -> tuple[Wiring, Masks, 
     return wiring, masks, sum(weights for _, weights in masks.weights(wiring).values())
 
 
-WIRING, LIVING, BORN = _network()
+WIRING, ALL_ALIVE, DENSE_WEIGHTS = _network()
 
 
 def _critical(seed: int, levels: int | None = None) -> CriticalShifts:
-    """Random critical shifts, of few different values where there shall be ties."""
+    """Random critical shifts, of few different values where ties are wanted."""
     generator = torch.Generator().manual_seed(seed)
 
     def values(like: Tensor) -> Tensor:
@@ -43,14 +43,14 @@ def _critical(seed: int, levels: int | None = None) -> CriticalShifts:
         return drawn if levels is None else (drawn * levels).round() / levels
 
     return CriticalShifts(
-        {name: values(alive) for name, alive in LIVING.units.items()},
-        {name: values(alive) for name, alive in LIVING.synapses.items()},
+        {name: values(alive) for name, alive in ALL_ALIVE.units.items()},
+        {name: values(alive) for name, alive in ALL_ALIVE.synapses.items()},
         {},
     )
 
 
 def _share(masks: Masks) -> float:
-    return dead_weights(WIRING, masks, BORN)
+    return dead_weights(WIRING, masks, DENSE_WEIGHTS)
 
 
 @given(st.floats(0, 0.99), st.integers(1, 30), st.integers(0, 10))
@@ -70,8 +70,8 @@ def test_the_schedule_is_steep_first_then_level_and_ends_at_the_target(
 def test_a_target_is_met_even_with_ties(seed: int, goal: float, levels: int | None) -> None:
     critical = _critical(seed, levels)
     critical.break_ties(seed)
-    critical.spare_strongest(LIVING, critical.units, dict.fromkeys(LIVING.units, 2))
-    shift, masks = solve(LIVING, critical, _share, goal, exact=True)
+    critical.spare_strongest(ALL_ALIVE, critical.units, dict.fromkeys(ALL_ALIVE.units, 2))
+    shift, masks = solve(ALL_ALIVE, critical, _share, goal, exact=True)
     assert abs(_share(masks) - goal) <= 5 * TOLERANCE
     assert math.isfinite(shift)
     for alive in masks.units.values():
@@ -82,30 +82,30 @@ def test_a_target_is_met_even_with_ties(seed: int, goal: float, levels: int | No
 @settings(max_examples=20)
 def test_on_the_way_the_goal_is_never_overshot(seed: int, goal: float) -> None:
     critical = _critical(seed)
-    critical.spare_strongest(LIVING, critical.units, dict.fromkeys(LIVING.units, 2))
-    _, masks = solve(LIVING, critical, _share, goal, exact=False)
+    critical.spare_strongest(ALL_ALIVE, critical.units, dict.fromkeys(ALL_ALIVE.units, 2))
+    _, masks = solve(ALL_ALIVE, critical, _share, goal, exact=False)
     assert _share(masks) <= goal
 
 
 @given(st.integers(0, 1000))
 @settings(max_examples=20)
-def test_more_shift_kills_more_and_the_weakest_first(seed: int) -> None:
+def test_with_more_shift_more_dies_and_the_weakest_first(seed: int) -> None:
     critical = _critical(seed)
-    shares = [_share(after_deaths(LIVING, critical, shift)) for shift in (-1.1, -0.5, 0.0, 0.5, 1.0)]
+    shares = [_share(after_deaths(ALL_ALIVE, critical, shift)) for shift in (-1.1, -0.5, 0.0, 0.5, 1.0)]
     assert shares[0] == 0 and shares == sorted(shares)
-    masks = after_deaths(LIVING, critical, 0.3)
+    masks = after_deaths(ALL_ALIVE, critical, 0.3)
     for name in ("conv1", "conv2"):
         assert torch.equal(masks.units[name], critical.units[name] >= 0.3)
 
 
 def test_nothing_more_dies_where_the_goal_is_met_already() -> None:
-    before = after_deaths(LIVING, _critical(3), 0.5)
+    before = after_deaths(ALL_ALIVE, _critical(3), 0.5)
     shift, masks = solve(before, _critical(4), _share, _share(before) / 2, exact=True)
     assert shift == -math.inf and masks is before
 
 
 def test_a_weight_is_dead_where_synapse_unit_or_source_is() -> None:
-    masks = LIVING.copy()
+    masks = ALL_ALIVE.copy()
     masks.units["conv1"][:2] = False
     masks.units["fc1"][5:] = False
     masks.synapses["fc1"][0, :7] = False
@@ -115,11 +115,11 @@ def test_a_weight_is_dead_where_synapse_unit_or_source_is() -> None:
     assert alive["fc1"] == (5 * 128 - 7, 20 * 128)
     assert alive["fc2"] == (5 * 3, 20 * 3)
     total = sum(left for left, _ in alive.values())
-    assert dead_weights(WIRING, masks, BORN) == pytest.approx(1 - total / BORN)
+    assert dead_weights(WIRING, masks, DENSE_WEIGHTS) == pytest.approx(1 - total / DENSE_WEIGHTS)
 
 
-def test_timesteps_are_counted_among_the_living() -> None:
-    masks = LIVING.copy()
+def test_timesteps_are_counted_among_alive_units() -> None:
+    masks = ALL_ALIVE.copy()
     masks.units["conv1"][3:] = False
     masks.timesteps["conv1"][:, 3:] = False
     masks.timesteps["conv1"][0] = False
@@ -128,23 +128,25 @@ def test_timesteps_are_counted_among_the_living() -> None:
 
 @given(st.integers(0, 1000), st.floats(0.05, 0.7))
 @settings(max_examples=20)
-def test_every_living_neuron_keeps_a_timestep(seed: int, goal: float) -> None:
+def test_every_alive_neuron_keeps_a_timestep(seed: int, goal: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     times = CriticalShifts(
-        timesteps={n: torch.rand(alive.shape, generator=generator) for n, alive in LIVING.timesteps.items()}
+        timesteps={
+            n: torch.rand(alive.shape, generator=generator) for n, alive in ALL_ALIVE.timesteps.items()
+        }
     )
-    times.spare_strongest(LIVING, {}, dict.fromkeys(LIVING.units, 2))
-    _, masks = solve(LIVING, times, dead_timesteps, goal, exact=True)
+    times.spare_strongest(ALL_ALIVE, {}, dict.fromkeys(ALL_ALIVE.units, 2))
+    _, masks = solve(ALL_ALIVE, times, dead_timesteps, goal, exact=True)
     assert dead_timesteps(masks) == pytest.approx(goal, abs=0.02)
     assert all(alive.any(0).all() for alive in masks.timesteps.values())
 
 
 @st.composite
-def _worn(draw: st.DrawFn) -> tuple[Masks, CriticalShifts]:
+def _partly_dead(draw: st.DrawFn) -> tuple[Masks, CriticalShifts]:
     """Some are dead already, the others have random critical shifts and are to keep round widths."""
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
     dead = draw(st.floats(0, 0.6))
-    masks = LIVING.copy()
+    masks = ALL_ALIVE.copy()
     for _, kind in masks.tensors():
         for alive in kind.values():
             alive &= torch.rand(alive.shape, generator=generator) >= dead
@@ -164,9 +166,9 @@ def _is_within(small: Masks, large: Masks) -> bool:
     )
 
 
-@given(_worn(), st.floats(-1, 2))
-def test_round_widths_spare_the_best_of_the_dying(worn: tuple[Masks, CriticalShifts], shift: float) -> None:
-    masks, critical = worn
+@given(_partly_dead(), st.floats(-1, 2))
+def test_round_widths_spare_the_best_of_the_dying(state: tuple[Masks, CriticalShifts], shift: float) -> None:
+    masks, critical = state
     round_to, critical.round_to = critical.round_to, 1
     plain = after_deaths(masks, critical, shift)
     critical.round_to = round_to
@@ -186,10 +188,10 @@ def test_round_widths_spare_the_best_of_the_dying(worn: tuple[Masks, CriticalShi
             assert lasts[spared].min() >= lasts[gone].max()
 
 
-@given(_worn(), st.floats(0.05, 0.75))
+@given(_partly_dead(), st.floats(0.05, 0.75))
 @settings(max_examples=40)
-def test_targets_are_met_with_round_widths(worn: tuple[Masks, CriticalShifts], goal: float) -> None:
-    masks, critical = worn
+def test_targets_are_met_with_round_widths(state: tuple[Masks, CriticalShifts], goal: float) -> None:
+    masks, critical = state
     critical.break_ties(1)
     critical.spare_strongest(masks, critical.units, dict.fromkeys(masks.units, 2))
     round_to, before = critical.round_to, {name: int(alive.sum()) for name, alive in masks.units.items()}

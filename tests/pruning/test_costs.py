@@ -64,7 +64,7 @@ def _learn(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
 )
 def test_a_target_is_met_and_is_what_removal_takes_away(network: str, cost: TargetOf) -> None:
     model, optimizer, pruner = _start(NETWORKS[network], target=0.6, target_of=cost)
-    born = {"parameters": parameters(model), "macs": macs(model, _digits()[0][:8])}
+    dense = {"parameters": parameters(model), "macs": macs(model, _digits()[0][:8])}
     reports = []
     for _ in range(3):
         _learn(model, optimizer)
@@ -74,55 +74,57 @@ def test_a_target_is_met_and_is_what_removal_takes_away(network: str, cost: Targ
     assert [report.achieved for report in reports] == sorted(report.achieved for report in reports)
     assert str(reports[-1]).startswith(f"epoch 2: {pruner.achieved:.1%} of the {cost.replace('_', ' ')}")
     assert any(layer.died for layer in reports[-1].layers)
-    told = pruner.achieved
+    achieved = pruner.achieved
     pruner.compact()
-    assert pruner.achieved == pytest.approx(told, abs=1e-12)
+    assert pruner.achieved == pytest.approx(achieved, abs=1e-12)
     left = {"parameters": parameters(model), "macs": macs(model, _digits()[0][:8])}
     if cost in left:
-        assert 1 - left[cost] / born[cost] == pytest.approx(told, abs=1e-9)
+        assert 1 - left[cost] / dense[cost] == pytest.approx(achieved, abs=1e-9)
         assert not pruner._state.masks.synapses
 
 
 @contextmanager
-def _overheard(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
+def _recorded_inputs(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
     """What enters each weight layer while the network runs."""
-    heard: dict[str, list[Tensor]] = {}
+    entered: dict[str, list[Tensor]] = {}
     layers = {n: m for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
     handles = [
-        layer.register_forward_pre_hook(lambda _, args, name=name: heard.setdefault(name, []).append(args[0]))
+        layer.register_forward_pre_hook(
+            lambda _, args, name=name: entered.setdefault(name, []).append(args[0])
+        )
         for name, layer in layers.items()
     ]
-    yield heard
+    yield entered
     for handle in handles:
         handle.remove()
 
 
-def _count(model: nn.Module, heard: dict[str, list[Tensor]]) -> dict[str, SynapticOperations]:
+def _count(model: nn.Module, entered: dict[str, list[Tensor]]) -> dict[str, SynapticOperations]:
     """Operations of each layer alone on what entered it, with its weights as they are now."""
     return {
         name: synaptic_operations(model.get_submodule(name), [part.detach() for part in parts])
-        for name, parts in heard.items()
+        for name, parts in entered.items()
     }
 
 
 @pytest.mark.parametrize("network", ["snn", "deep snn", "ann", "residual"])
 def test_operations_and_energy_are_those_of_what_was_observed(network: str) -> None:
-    """Deaths are counted again by masking the layers and presenting what they heard before."""
+    """Deaths are counted again by masking the inputs that were recorded before."""
     for cost in ("synaptic_operations", "energy") if network == "snn" else ("energy",):
         model, optimizer, pruner = _start(
             NETWORKS[network], target=0.6, target_of=cost, start_epoch=0, end_epoch=1, observe_every=1
         )
-        with _overheard(model) as heard:
+        with _recorded_inputs(model) as entered:
             _learn(model, optimizer)
-        heard = {name: parts[::2] for name, parts in heard.items()}  # every other presentation is counted
-        dense = _count(model, heard)
+        entered = {name: parts[::2] for name, parts in entered.items()}  # every other presentation is counted
+        dense = _count(model, entered)
         report = pruner.step()
         for name, layer in pruner.wiring.layers.items():
             axis = layer.kind.activity_axis
             gone = ~pruner._state.masks.features(layer)
-            for part in heard[name]:
+            for part in entered[name]:
                 part.detach().transpose(axis, -1)[..., gone] = 0
-        left = _count(model, heard)
+        left = _count(model, entered)
         samples = {name: counted.samples for name, counted in dense.items()}
 
         def whole(counts: dict[str, SynapticOperations], by: str = cost) -> float:
@@ -207,23 +209,23 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(cost: TargetOf) -> None:
         if epoch == 1:
             saved = copy.deepcopy([pruner.state_dict(), model.state_dict(), optimizer.state_dict()])
     assert pruner.compact().parameters_after < pruner._ledger.parameters
-    again, other, heir = _start(NETWORKS["snn"], **chosen)
-    for part, state in zip((heir, again, other), saved, strict=True):
+    again, other, resumed_pruner = _start(NETWORKS["snn"], **chosen)
+    for part, state in zip((resumed_pruner, again, other), saved, strict=True):
         part.load_state_dict(state)
     for _ in range(2):
         _learn(again, other)
-        resumed = heir.step()
-    heir.compact()
+        resumed = resumed_pruner.step()
+    resumed_pruner.compact()
     assert resumed.achieved == report.achieved and resumed.epsilon == report.epsilon
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in model.state_dict().items())
 
 
-def test_a_target_out_of_reach_is_told_with_what_can_be_reached() -> None:
-    with pytest.warns(UserWarning, match=r"99\.0% of the parameters, is out of reach: at most") as told:
+def test_a_target_out_of_reach_is_reported_with_what_can_be_reached() -> None:
+    with pytest.warns(UserWarning, match=r"99\.0% of the parameters, is out of reach: at most") as caught:
         model, optimizer, pruner = _start(
             NETWORKS["ann"], target=0.99, target_of="parameters", min_units=4, end_epoch=2
         )
-    most = float(str(told[0].message).split("at most ")[1].split("%")[0]) / 100
+    most = float(str(caught[0].message).split("at most ")[1].split("%")[0]) / 100
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for _ in range(2):
@@ -240,17 +242,17 @@ def test_a_target_out_of_reach_is_told_with_what_can_be_reached() -> None:
 
 def test_round_widths_are_met_as_nearly_as_they_allow() -> None:
     model, optimizer, pruner = _start(NETWORKS["deep snn"], target=0.5, target_of="macs", round_to=8)
-    born = macs(model, _digits()[0][:8])
+    dense = macs(model, _digits()[0][:8])
     for _ in range(3):
         _learn(model, optimizer)
         report = pruner.step()
     pruner.compact()
     assert {layer.alive % 8 for layer in report.layers[:-1]} == {0}
-    assert 1 - macs(model, _digits()[0][:8]) / born == pytest.approx(report.achieved, abs=1e-9)
+    assert 1 - macs(model, _digits()[0][:8]) / dense == pytest.approx(report.achieved, abs=1e-9)
     assert report.achieved == pytest.approx(0.5, abs=0.05)
 
 
-def test_an_unknown_currency_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_cost_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match="target_of must be one of weights, parameters"):
         dpap.PruningConfig(target_of="bytes")  # type: ignore[arg-type]

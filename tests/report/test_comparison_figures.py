@@ -46,8 +46,8 @@ def line(figure: Figure | None, name: str) -> Sequence[float]:
 def test_shares_of_multiplications_are_not_drawn_among_shares_of_weights() -> None:
     other = made("units_random", 0, 0.7, 0.5, epochs=5, target_of="macs")
     table = groups([*RESULTS, other])["digits"]
-    said = texts(figures.accuracy_by_pruning(table))
-    assert any("hebb" in text for text in said) and not any("units" in text for text in said)
+    shown = texts(figures.accuracy_by_pruning(table))
+    assert any("hebb" in text for text in shown) and not any("units" in text for text in shown)
     assert sum("n = 1" in text for text in texts(figures.differences(table, (0.5, "macs")))) == 1
 
 
@@ -57,9 +57,9 @@ def test_of_many_targets_the_first_and_the_last_are_among_the_lines() -> None:
         EpochResult("digits", "dpap", each.target, "weights", 0, 1, 0.5, None, 0.0, 0.0, 900, 1.0)
         for each in results
     ]
-    said = texts(figures.accuracies(groups(results)["digits"], epochs))
-    assert sum("dpap" in text for text in said if "%  " in text) == figures.LINES
-    assert any("dpap 10%" in text for text in said) and any("dpap 80%" in text for text in said)
+    shown = texts(figures.accuracies(groups(results)["digits"], epochs))
+    assert sum("dpap" in text for text in shown if "%  " in text) == figures.LINES
+    assert any("dpap 10%" in text for text in shown) and any("dpap 80%" in text for text in shown)
 
 
 def test_the_lines_are_means_over_the_seeds() -> None:
@@ -70,14 +70,14 @@ def test_the_lines_are_means_over_the_seeds() -> None:
     assert line(figures.weights_alive(TABLE, EPOCHS), "dpap 50%") == pytest.approx([800, 700, 600])
 
 
-def test_epochs_to_converge_say_how_many_seeds_did() -> None:
-    said = texts(figures.convergence(TABLE))
-    assert said == ["3.0", "2.0, 1 of 2 seeds"]
+def test_epochs_to_converge_count_the_seeds_that_did() -> None:
+    shown = texts(figures.convergence(TABLE))
+    assert shown == ["3.0", "2.0, 1 of 2 seeds"]
 
 
 def test_differences_carry_their_verdict() -> None:
-    said = texts(figures.differences(TABLE, (0.5, "weights")))
-    assert said == ["+0.00 tie", "−8.00 tie"]
+    shown = texts(figures.differences(TABLE, (0.5, "weights")))
+    assert shown == ["+0.00 tie", "−8.00 tie"]
     assert figures.differences(TABLE, (0.9, "weights")) is None
 
 
@@ -87,16 +87,16 @@ def test_a_line_for_every_method_of_them_all() -> None:
         for place, method in enumerate(METHODS)
         for target in ((0.5,) if method == "dense" else (0.5, 0.9))
     ]
-    said = texts(figures.accuracy_by_pruning(groups(results)["digits"]))
+    shown = texts(figures.accuracy_by_pruning(groups(results)["digits"]))
     names = {name.replace("_", " ") for name in METHODS if name not in (*ABLATIONS, "dense")}
-    assert names <= set(said) and not {name.replace("_", " ") for name in ABLATIONS} & set(said)
+    assert names <= set(shown) and not {name.replace("_", " ") for name in ABLATIONS} & set(shown)
     alone = [result for result in results if result.method in ("dense", *ABLATIONS)]
     assert "no trace" in texts(figures.accuracy_by_pruning(groups(alone)["digits"]))
 
 
 @settings(max_examples=25)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=5, unique=True))
-def test_any_share_pruned_has_a_place_and_a_tick_that_says_it(sparsities: list[float]) -> None:
+def test_any_share_pruned_has_a_place_and_a_tick_of_its_value(sparsities: list[float]) -> None:
     results = [made("dpap", 0, 0.9, share) for share in sparsities]
     figure = figures.accuracy_by_pruning(groups(results)["digits"])
     assert figure is not None

@@ -35,7 +35,7 @@ def test_accuracies(run: Run) -> None:
     assert f"pruned {100 * run.epochs[-1].test_accuracy:.2f}%" in texts(figure)
 
 
-def test_accuracy_below_the_edge_is_said(run: Run) -> None:
+def test_accuracy_below_the_edge_is_written(run: Run) -> None:
     figure = figures.accuracies(run)
     assert figure is not None and figure.axes[0].get_ylim()[0] > run.epochs[0].test_accuracy
     assert any(text.startswith("begins below") for text in texts(figure))

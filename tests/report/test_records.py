@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from dpap.experiment.errors import UserError
 from dpap.report.records import read_run
 
 MakeRun = Callable[..., Path]
@@ -47,7 +48,7 @@ def test_a_broken_line_in_the_middle_is_an_error(make_run: MakeRun) -> None:
     lines = (path / "metrics.jsonl").read_text().splitlines()
     lines[3] = lines[3][:40]
     (path / "metrics.jsonl").write_text("\n".join(lines))
-    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 4: expected one JSON object"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 4: expected one JSON object"):
         read_run(path)
 
 
@@ -61,7 +62,7 @@ def test_an_epoch_that_was_written_twice_counts_once(make_run: MakeRun) -> None:
     assert run.epochs[4].test_accuracy == 0.5
 
 
-def test_what_a_run_lacks_is_said(make_run: MakeRun) -> None:
+def test_what_a_run_lacks_is_named(make_run: MakeRun) -> None:
     path = make_run(finished=False)
     (path / "survival.jsonl").unlink()
     (path / "config.yaml").unlink()
@@ -78,13 +79,13 @@ def test_a_dense_run_lacks_no_survival(make_run: MakeRun) -> None:
 def test_a_wrong_type_names_file_and_field(make_run: MakeRun) -> None:
     path = make_run()
     (path / "run.json").write_text(json.dumps({"name": "x", "seed": "zero"}))
-    with pytest.raises(ValueError, match=r"run\.json: expected a whole number as “seed”, got 'zero'"):
+    with pytest.raises(UserError, match=r"run\.json: expected a whole number as “seed”, got 'zero'"):
         read_run(path)
     (path / "run.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"run\.json: expected a JSON object, got list"):
+    with pytest.raises(UserError, match=r"run\.json: expected a JSON object, got list"):
         read_run(path)
     (path / "run.json").write_text("{")
-    with pytest.raises(ValueError, match=r"run\.json: expected JSON"):
+    with pytest.raises(UserError, match=r"run\.json: expected JSON"):
         read_run(path)
 
 

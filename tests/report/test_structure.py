@@ -4,7 +4,7 @@ from pathlib import Path
 from matplotlib.patches import Rectangle
 
 from dpap.report.records import read_run
-from dpap.report.structure import fates, network, rows
+from dpap.report.structure import network, rows, unit_map
 
 
 def test_bars_are_as_wide_as_the_layers(make_run: Callable[..., Path]) -> None:
@@ -32,11 +32,11 @@ def test_a_dense_run_has_the_structure_of_its_summary(make_run: Callable[..., Pa
 
 def test_every_unit_has_its_cell(make_run: Callable[..., Path]) -> None:
     run = read_run(make_run())
-    figure = fates(run)
+    figure = unit_map(run)
     assert figure is not None
     for name, values in run.survival[-1].layers.items():
         cells = {line.get_gid(): line.get_xydata() for line in figure.axes[0].lines}
         top = min(cells[f"alive {name}"][:, 1].min(), cells[f"dead {name}"][:, 1].min())
         alive = {round(50 * (y - top) + x) for x, y in cells[f"alive {name}"]}
         assert alive == {unit for unit, value in enumerate(values) if value is not None}
-    assert fates(read_run(make_run("dense", dense=True))) is None
+    assert unit_map(read_run(make_run("dense", dense=True))) is None

@@ -6,7 +6,7 @@ from dpap.report.records import Survival, read_run
 from dpap.report.survival import SHOWN, survival_functions, unit_histories
 
 
-def test_lives_are_the_columns_of_the_records(make_run: Callable[..., Path]) -> None:
+def test_histories_are_the_columns_of_the_records(make_run: Callable[..., Path]) -> None:
     run = read_run(make_run())
     units = unit_histories(run, "conv2")
     assert len(units) == 40
@@ -39,11 +39,11 @@ def test_of_many_units_a_spread_is_drawn_and_counted(make_run: Callable[..., Pat
     drawn = [line for line in figure.axes[0].lines if str(line.get_gid()).startswith("unit ")]
     assert len(drawn) == 2 * SHOWN
     dead = sum(unit.died is not None for unit in unit_histories(run, "fc1"))
-    told = [text.get_text() for text in figure.axes[0].texts]
-    assert f"{SHOWN} of {dead} that died" in told and f"{SHOWN} of {300 - dead} that live" in told
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert f"{SHOWN} of {dead} dead" in texts and f"{SHOWN} of {300 - dead} alive" in texts
 
 
-def test_layers_of_which_all_live_or_all_died(make_run: Callable[..., Path]) -> None:
+def test_layers_that_are_all_alive_or_all_dead(make_run: Callable[..., Path]) -> None:
     run = dataclasses.replace(
         read_run(make_run()),
         survival=(Survival(1, {"a": [1.0, 2.0], "b": [None]}), Survival(2, {"a": [0.5, 2.5], "b": [None]})),

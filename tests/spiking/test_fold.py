@@ -25,15 +25,15 @@ def test_a_constant_current_has_the_gradient_of_a_repeated_one(reset: str, detac
     neuron = LIF(reset=reset, detach_reset=detach_reset)
     constant = (3 * torch.randn(4, 5, dtype=torch.float64)).requires_grad_()
     upstream = torch.randn(6, 4, 5, dtype=torch.float64)
-    told = [
+    gradients = [
         torch.autograd.grad(neuron(current), constant, upstream)[0]
         for current in (constant.repeat(6, 1, 1), over_time(constant, 6), constant.expand(6, 4, 5))
     ]
-    torch.testing.assert_close(told[1], told[0])
-    torch.testing.assert_close(told[2], told[0])
+    torch.testing.assert_close(gradients[1], gradients[0])
+    torch.testing.assert_close(gradients[2], gradients[0])
 
 
-def test_over_time_adds_up_what_differs():
+def test_over_time_adds_up_gradients_that_differ():
     constant = torch.randn(4, 5, requires_grad=True)
     weight = torch.randn(3, 4, 5)
     (over_time(constant, 3) * weight).sum().backward()

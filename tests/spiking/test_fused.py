@@ -5,8 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpap.spiking import ArcTan, Sigmoid, Triangle, fused
-from dpap.spiking.fused import integrate_and_fire
+from dpap.spiking import fused
+from dpap.spiking.rule import Rule
+from spiking.backends import RULE, batch_first, channels_last, gradients, rates, rules, run, spread
+
+integrate_and_fire = run(fused)
 
 
 class Step(torch.autograd.Function):
@@ -24,35 +27,18 @@ class Step(torch.autograd.Function):
         return upstream * ctx.surrogate.derivative(x), None
 
 
-def loop(current, rate, threshold, hard, detach_reset, surrogate, step=Step.apply):
+def loop(current, rate, rule):
     v = torch.zeros_like(current[0])
     spikes = []
     for x in current:
         h = v + x if rate is None else v + (x - v) * rate
-        s = step(h - threshold, surrogate)
+        s = Step.apply(h - rule.threshold, rule.surrogate)
         spikes.append(s)
-        reset = s.detach() if detach_reset else s
-        v = h * (1 - reset) if hard else h - threshold * reset
+        reset = s.detach() if rule.detach_reset else s
+        v = h * (1 - reset) if rule.hard else h - rule.threshold * reset
     return torch.stack(spikes)
 
 
-def gradients(function, current, rate, weight, *rule):
-    current = current.detach().requires_grad_()
-    wanted = [current]
-    if isinstance(rate, torch.Tensor):
-        rate = rate.detach().requires_grad_()
-        wanted.append(rate)
-    spikes = function(current, rate, *rule)
-    return spikes.detach(), *torch.autograd.grad((spikes * weight).sum(), wanted)
-
-
-rules = st.tuples(
-    st.sampled_from([0.5, 1.0, 1.7]),
-    st.booleans(),
-    st.booleans(),
-    st.sampled_from([ArcTan(), ArcTan(0.7), Sigmoid(), Triangle(), Triangle(2.5)]),
-)
-rates = st.sampled_from([None, 0.5, 0.3, 0.95, torch.tensor(0.4), torch.tensor(0.8)])
 shapes = st.lists(st.integers(0, 4), min_size=0, max_size=3)
 
 
@@ -72,8 +58,8 @@ def test_equals_the_loop(steps, batch, unit, rate, rule, dtype):
     if isinstance(rate, torch.Tensor):
         rate = rate.to(dtype)
     tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-12}
-    result = gradients(integrate_and_fire, current, rate, weight, *rule)
-    expected = gradients(loop, current, rate, weight, *rule)
+    result = gradients(integrate_and_fire, current, rate, weight, rule)
+    expected = gradients(loop, current, rate, weight, rule)
     assert torch.equal(result[0], expected[0])
     for r, e in zip(result[1:], expected[1:], strict=True):
         torch.testing.assert_close(r, e, **tolerance)
@@ -85,19 +71,19 @@ def test_float32_gradient_is_within_1e_6_of_the_float64_loop(rate, rule):
     generator = torch.Generator().manual_seed(1)
     current = torch.randint(-16, 33, (6, 5, 7), generator=generator) / 16 + 0.0137
     weight = torch.randn(current.shape, generator=generator)
-    result = gradients(integrate_and_fire, current, rate, weight, *rule)
+    result = gradients(integrate_and_fire, current, rate, weight, rule)
     rate = rate.double() if isinstance(rate, torch.Tensor) else rate
-    expected = gradients(loop, current.double(), rate, weight.double(), *rule)
+    expected = gradients(loop, current.double(), rate, weight.double(), rule)
     assert torch.equal(result[0].double(), expected[0])
     for r, e in zip(result[1:], expected[1:], strict=True):
         assert (r - e).abs().max() <= 1e-6 * max(1.0, e.abs().max().item())
 
 
-@given(rates, rules.filter(lambda rule: not rule[2]))
+@given(rates, rules.filter(lambda rule: not rule.detach_reset))
 @settings(max_examples=20)
 def test_gradcheck_with_the_smooth_step(rate, rule):
     """With the surrogate's primitive as the step, the surrogate gradient is the true one: that is checked."""
-    surrogate = rule[3]
+    surrogate = rule.surrogate
     generator = torch.Generator().manual_seed(2)
     current = torch.randn(4, 2, 3, dtype=torch.float64, generator=generator, requires_grad=True)
     inputs = [current]
@@ -108,59 +94,51 @@ def test_gradcheck_with_the_smooth_step(rate, rule):
         patch.setattr(fused, "_fired", lambda h, at, out: out.copy_(surrogate.primitive(h - at)))
         patch.setattr(fused, "_spared", lambda h, at, out: out.copy_(1 - surrogate.primitive(h - at)))
         assert torch.autograd.gradcheck(
-            lambda current, rate=rate: integrate_and_fire(current, rate, *rule), inputs, atol=1e-5
+            lambda current, rate=rate: integrate_and_fire(current, rate, rule), inputs, atol=1e-5
         )
 
 
 @pytest.mark.parametrize("rate", [None, 0.5])
 def test_fires_at_the_threshold(rate):
     current = torch.tensor([[[1.0 if rate is None else 2.0]]])
-    assert integrate_and_fire(current, rate, 1.0, True, False, ArcTan()).item() == 1
+    assert integrate_and_fire(current, rate, RULE).item() == 1
 
 
 @given(rates, rules)
 def test_silence_gives_silence(rate, rule):
-    assert not integrate_and_fire(torch.zeros(7, 2, 3), rate, *rule).any()
+    assert not integrate_and_fire(torch.zeros(7, 2, 3), rate, rule).any()
 
 
 def test_constant_current_is_expanded_without_a_copy():
     constant = torch.randn(3, 4) * 2
     leaf = constant.clone().requires_grad_()
-    rule = (0.5, 1.0, True, False, ArcTan())
-    spikes = integrate_and_fire(leaf.expand(8, 3, 4), *rule)
+    spikes = integrate_and_fire(leaf.expand(8, 3, 4), 0.5, RULE)
     spikes.sum().backward()
     repeated = constant.repeat(8, 1, 1).requires_grad_()
-    same = integrate_and_fire(repeated, *rule)
+    same = integrate_and_fire(repeated, 0.5, RULE)
     same.sum().backward()
     assert torch.equal(spikes, same)
     torch.testing.assert_close(leaf.grad, repeated.grad.sum(0))
 
 
-@pytest.mark.parametrize(
-    "layout",
-    [
-        lambda x: x.transpose(0, 1).contiguous().transpose(0, 1),
-        lambda x: x.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, x.shape[:2]),
-        lambda x: torch.stack([x, x], -1)[..., 0],
-    ],
-)
+@pytest.mark.parametrize("layout", [batch_first, channels_last, spread])
 @pytest.mark.parametrize("hard", [True, False])
 def test_any_memory_layout(layout, hard):
     current = torch.randn(4, 2, 3, 5, 6) * 2
     weight = torch.randn(4, 2, 3, 5, 6)
-    rule = (1.0, hard, False, ArcTan())
-    result = gradients(integrate_and_fire, layout(current), torch.tensor(0.4), weight, *rule)
-    expected = gradients(integrate_and_fire, current, torch.tensor(0.4), weight, *rule)
+    rule = Rule(1.0, hard, False, RULE.surrogate)
+    result = gradients(integrate_and_fire, layout(current), torch.tensor(0.4), weight, rule)
+    expected = gradients(integrate_and_fire, current, torch.tensor(0.4), weight, rule)
     for r, e in zip(result, expected, strict=True):
         torch.testing.assert_close(r, e)
-    upstream = gradients(integrate_and_fire, current, torch.tensor(0.4), layout(weight), *rule)
+    upstream = gradients(integrate_and_fire, current, torch.tensor(0.4), layout(weight), rule)
     for r, e in zip(upstream, expected, strict=True):
         torch.testing.assert_close(r, e)
 
 
-def test_memory_format_survives_expansion():
+def test_expansion_keeps_the_memory_format():
     constant = torch.randn(2, 3, 5, 6).to(memory_format=torch.channels_last)
-    spikes = integrate_and_fire(constant.expand(4, *constant.shape), 0.5, 1.0, True, False, ArcTan())
+    spikes = integrate_and_fire(constant.expand(4, *constant.shape), 0.5, RULE)
     assert spikes.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
 
 
@@ -169,9 +147,9 @@ def test_memory_format_survives_expansion():
 def test_half_precision_keeps_a_float32_membrane(dtype, hard):
     current = (torch.randn(6, 3, 5) * 2).to(dtype)
     weight = torch.randn(6, 3, 5).to(dtype)
-    rule = (1.0, hard, False, ArcTan())
-    result = gradients(integrate_and_fire, current, torch.tensor(0.4), weight, *rule)
-    expected = gradients(integrate_and_fire, current.float(), torch.tensor(0.4), weight.float(), *rule)
+    rule = Rule(1.0, hard, False, RULE.surrogate)
+    result = gradients(integrate_and_fire, current, torch.tensor(0.4), weight, rule)
+    expected = gradients(integrate_and_fire, current.float(), torch.tensor(0.4), weight.float(), rule)
     assert result[0].dtype == result[1].dtype == dtype
     assert torch.equal(result[0].float(), expected[0])
     torch.testing.assert_close(result[1], expected[1].to(dtype))
@@ -181,12 +159,12 @@ def test_half_precision_keeps_a_float32_membrane(dtype, hard):
 def test_only_the_membrane_is_kept():
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x) or x, lambda x: x):
-        integrate_and_fire(torch.randn(4, 2, 3, requires_grad=True), 0.5, 1.0, True, False, ArcTan())
+        integrate_and_fire(torch.randn(4, 2, 3, requires_grad=True), 0.5, RULE)
     assert [tuple(x.shape) for x in kept] == [(4, 2, 3)]
 
 
 def test_backward_twice_on_a_retained_graph():
     current = torch.randn(4, 2, 3, requires_grad=True)
-    spikes = integrate_and_fire(current, 0.5, 1.0, True, False, ArcTan())
+    spikes = integrate_and_fire(current, 0.5, RULE)
     first, second = (torch.autograd.grad(spikes.sum(), current, retain_graph=True)[0] for _ in range(2))
     assert torch.equal(first, second)

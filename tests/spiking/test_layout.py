@@ -2,13 +2,10 @@ import pytest
 import torch
 
 from dpap.spiking.layout import arranged, sequence_like
+from spiking.backends import channels_last, spread
 
 
-def channels_last(x):
-    return x.flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, x.shape[:2])
-
-
-@pytest.mark.parametrize("layout", [torch.clone, channels_last, lambda x: torch.stack([x, x], -1)[..., 0]])
+@pytest.mark.parametrize("layout", [torch.clone, channels_last, spread])
 def test_a_sequence_takes_the_layout_of_a_step(layout):
     step = layout(torch.randn(1, 2, 3, 4, 5))[0]
     sequence = torch.randn(6, 2, 3, 4, 5)

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
 from dpap.spiking import IF, LIF, PLIF, SpikingNeuron, Triangle
-from dpap.spiking.fused import integrate_and_fire
+from dpap.spiking.integrate import integrate_and_fire
+from dpap.spiking.rule import Rule
 
 
 def test_if_adds_up_its_input():
@@ -42,14 +43,14 @@ def test_plif_starts_as_lif_and_learns_its_time_constant():
     assert torch.equal(neuron(current), LIF(tau=3.0)(current))
     neuron(current).sum().backward()
     w = neuron.w.detach().clone().requires_grad_()
-    rule = (neuron.threshold, True, False, neuron.surrogate)
-    integrate_and_fire(current, w.sigmoid(), *rule).sum().backward()
+    rule = Rule(neuron.threshold, True, False, neuron.surrogate)
+    integrate_and_fire(current, w.sigmoid(), rule).sum().backward()
     assert neuron.w.grad.isfinite() and neuron.w.grad != 0
     torch.testing.assert_close(neuron.w.grad, w.grad)
 
 
 @pytest.mark.parametrize("w", [-200.0, 200.0])
-def test_plif_survives_an_extreme_time_constant(w):
+def test_plif_is_finite_at_an_extreme_time_constant(w):
     neuron = PLIF()
     neuron.w.data.fill_(w)
     current = torch.randn(5, 2, 3, requires_grad=True)

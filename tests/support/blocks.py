@@ -1,6 +1,6 @@
 """Random networks of blocks of every kind that people build, each an ordinary module with an ordinary forward.
 
-A block takes and gives maps [B, C, H, W]; `networks(kind)` draws a network that holds a block of that kind.
+A block takes and returns maps [B, C, H, W]; `networks(kind)` draws a network that holds a block of that kind.
 """
 
 import random
@@ -17,7 +17,7 @@ from dpap.anatomy.pytrees import Inputs
 from dpap.spiking import IF, LIF, PLIF, FoldTime
 
 Made = tuple[nn.Module, int]
-"""A block, and how many channels it gives."""
+"""A block, and how many channels it returns."""
 
 
 class Act(nn.Module):
@@ -47,7 +47,7 @@ def conv_norm(draw: random.Random, inputs: int, units: int, kernel: int = 3, **o
 
 
 class Residual(nn.Module):
-    """A basic block with an identity, a projection, or a shortcut padded with channels of zeros."""
+    """A basic block with an identity shortcut, a projected one, or one padded with channels of zeros."""
 
     def __init__(self, draw: random.Random, inputs: int, shortcut: str) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Residual(nn.Module):
         inner = draw.randint(2, 6)
         self.inner = conv_norm(draw, inputs, inner, stride=self.stride)
         self.outer = conv_norm(draw, inner, units)
-        self.shortcut = nn.Conv2d(inputs, units, 1, stride=2) if shortcut == "projection" else None
+        self.shortcut = nn.Conv2d(inputs, units, 1, stride=2) if shortcut == "projected" else None
         self.missing = units - inputs
         self.act1, self.act2 = Act(draw), Act(draw)
         self.units = units
@@ -71,7 +71,7 @@ class Residual(nn.Module):
 
 
 class Dense(nn.Module):
-    """Layers that see all before them."""
+    """Layers that read all before them."""
 
     def __init__(self, draw: random.Random, inputs: int) -> None:
         super().__init__()
@@ -276,7 +276,7 @@ class Transformer(nn.Module):
         return tokens.transpose(1, 2).unflatten(2, (side, -1))
 
 
-class Loud(nn.Module):
+class ActiveAtZero(nn.Module):
     """An activation that is not silent at zero."""
 
     def __init__(self, draw: random.Random, inputs: int) -> None:
@@ -377,7 +377,7 @@ class Recurrent(nn.Module):
 
 KINDS: dict[str, Callable[[random.Random, int], nn.Module]] = {
     "identity shortcut": lambda draw, inputs: Residual(draw, inputs, "identity"),
-    "projected shortcut": lambda draw, inputs: Residual(draw, inputs, "projection"),
+    "projected shortcut": lambda draw, inputs: Residual(draw, inputs, "projected"),
     "padded shortcut": lambda draw, inputs: Residual(draw, inputs, "padded"),
     "dense": Dense,
     "inception": Inception,
@@ -390,7 +390,7 @@ KINDS: dict[str, Callable[[random.Random, int], nn.Module]] = {
     "split": Split,
     "normed": Normed,
     "transformer": Transformer,
-    "loud": Loud,
+    "active at zero": ActiveAtZero,
     "computed": Computed,
     "owned": Owned,
     "product": Product,
@@ -411,7 +411,7 @@ class Network(nn.Module):
             blocks.append(KINDS[kind](draw, width))
             width = blocks[-1].units
         self.blocks = nn.ModuleList(blocks)
-        self.give = draw.choice(["one", "two", "dictionary"])
+        self.output = draw.choice(["one", "two", "dictionary"])
         self.side = nn.Linear(3, width) if draw.choice([True, False]) else None
         self.flat = draw.choice([True, False])
         self.last = nn.Conv2d(width, 4, 1)
@@ -426,7 +426,7 @@ class Network(nn.Module):
             x = x + F.relu(self.side(extra))[:, :, None, None]
         x = F.relu(self.last(x))
         out = self.head(x.flatten(1) if self.flat else x.mean((2, 3)))
-        return {"one": out, "two": (out, x.sum()), "dictionary": {"logits": out}}[self.give]
+        return {"one": out, "two": (out, x.sum()), "dictionary": {"logits": out}}[self.output]
 
 
 class SpikingBlocks(nn.Module):

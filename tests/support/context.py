@@ -1,4 +1,4 @@
-"""What criteria are asked with in tests."""
+"""Contexts of layers, which criteria get in tests."""
 
 import torch
 

@@ -10,7 +10,7 @@ Drawn = tuple[nn.Module, Tensor]
 
 
 class Timed(nn.Module):
-    """Layers over [T, B, ...]: the first sees a constant input once, spiking neurons see time."""
+    """Layers over [T, B, ...]: the first gets a constant input once, the others every timestep."""
 
     def __init__(self, layers: list[nn.Module], timesteps: int) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ def chains(draw: st.DrawFn) -> Drawn:
 
 
 class Residual(nn.Module):
-    """A stream with an identity and a projection shortcut, and a concatenation."""
+    """A residual stream with an identity shortcut, a layer beside it, and a concatenation."""
 
     def __init__(self) -> None:
         super().__init__()

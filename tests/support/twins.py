@@ -1,4 +1,4 @@
-"""Two equal networks whose same units die; one of them loses its dead."""
+"""Two equal networks in which the same units die; from one of them the dead are removed."""
 
 from collections.abc import Callable, Sequence
 
@@ -37,7 +37,7 @@ def batch(step: int) -> Tensor:
 
 
 class Twin:
-    """A network, its optimizers, and who lives in it."""
+    """A network, its optimizers, and the masks of what is alive in it."""
 
     def __init__(self, make: Make, build: Callable[[], nn.Module] = small_network) -> None:
         self.model = build()
@@ -55,7 +55,7 @@ class Twin:
         self.silence.impose(self.masks)
 
     def compact(self) -> Kept:
-        """The dead leave."""
+        """Remove the dead."""
         kept = what_remains(self.wiring, self.masks.removable(self.wiring))
         assert len(kept.units) == 3
         keep_only(self.model, self.wiring, kept, self.optimizers)

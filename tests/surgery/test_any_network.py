@@ -147,8 +147,8 @@ def test_silence_is_a_mask_on_what_units_emit(kind: str, seed: int) -> None:
         _mask(masked.get_submodule(name), masks.features(attachment), axis)
     Silence(model, wiring, ()).impose(masks)
     with torch.no_grad():
-        told = [list(float_tensors(run(network, inputs))) for network in (model, masked)]
-    _same(*told, 1e-9)
+        outputs = [list(float_tensors(run(network, inputs))) for network in (model, masked)]
+    _same(*outputs, 1e-9)
 
 
 def _mask(module: nn.Module, alive: Tensor, axis: int) -> None:
@@ -176,7 +176,7 @@ EXPECTED: dict[str, dict[str, set[str]]] = {
         "back": {"prunable"},
     },
     "transformer": {"hidden": {"prunable"}, "back": {"whole", "silenced"}, "embed": {"whole", "silenced"}},
-    "loud": {"conv": {"whole"}},
+    "active at zero": {"conv": {"whole"}},
     "owned": {"conv": {"whole", "silenced"}},
     "product": {"one": {"prunable"}},
     "recurrent": {"conv": {"whole", "silenced"}},
@@ -185,11 +185,11 @@ EXPECTED: dict[str, dict[str, set[str]]] = {
 
 @pytest.mark.parametrize("kind", EXPECTED)
 @pytest.mark.parametrize("seed", range(3))
-def test_layers_have_the_fate_that_one_expects(kind: str, seed: int) -> None:
+def test_layers_have_the_expected_prunability(kind: str, seed: int) -> None:
     drawn = build([kind], seed, torch.float64)
     drawn.model.side = None
     wiring = find_wiring(drawn.model, drawn.inputs)
     try_removal(drawn.model, wiring, drawn.inputs)
-    for name, fates in EXPECTED[kind].items():
+    for name, expected in EXPECTED[kind].items():
         layer = wiring.layers[f"blocks.0.{name}"]
-        assert layer.prunability in fates, layer.reason
+        assert layer.prunability in expected, layer.reason

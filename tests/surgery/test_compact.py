@@ -99,11 +99,11 @@ def test_training_goes_on_as_if_nothing_had_been_removed(
     example = example.double()
     optimizer = make(model.parameters())
 
-    def train(network: nn.Module, by: Optimizer) -> None:
+    def train(network: nn.Module, stepper: Optimizer) -> None:
         for _ in range(2):
-            by.zero_grad()
+            stepper.zero_grad()
             network(example).square().sum().backward()
-            by.step()
+            stepper.step()
 
     train(model, optimizer)
     wiring, masks, silence = _silenced(model, example, seed, optimizer)
@@ -113,16 +113,14 @@ def test_training_goes_on_as_if_nothing_had_been_removed(
     Silence(twin, find_wiring(twin, (example,)), [twin_optimizer]).impose(masks)
     kept, _ = _removed(model, wiring, masks, [optimizer], example)
     silence.remove()
-    compact_wiring, compact_living = find_wiring(model, (example,)), masks.copy()
+    compact_wiring, compact_masks = find_wiring(model, (example,)), masks.copy()
     for name, units in kept.units.items():
-        compact_living.units[name] = masks.units[name][units]
-    for name in compact_living.synapses:
+        compact_masks.units[name] = masks.units[name][units]
+    for name in compact_masks.synapses:
         synapses = masks.synapses[name]
         synapses = synapses[kept.units[name]] if name in kept.units else synapses
-        compact_living.synapses[name] = (
-            synapses[:, kept.features[name]] if name in kept.features else synapses
-        )
-    Silence(model, compact_wiring, [optimizer]).impose(compact_living)
+        compact_masks.synapses[name] = synapses[:, kept.features[name]] if name in kept.features else synapses
+    Silence(model, compact_wiring, [optimizer]).impose(compact_masks)
     train(twin, twin_optimizer)
     train(model, optimizer)
     assert torch.allclose(model.eval()(example), twin.eval()(example), rtol=1e-9, atol=1e-9)
@@ -170,7 +168,7 @@ def test_the_users_references_stay_valid() -> None:
 
 
 class Fixed(nn.Module):
-    """Its code takes the number of channels for granted."""
+    """A network with code that fixes the number of channels."""
 
     def __init__(self, wrong: bool) -> None:
         super().__init__()
@@ -221,7 +219,7 @@ def test_an_input_on_which_nothing_fires_is_no_check() -> None:
     assert model[0].out_features == 6
 
 
-def test_double_precision_is_lent_not_given() -> None:
+def test_double_precision_is_temporary() -> None:
     model = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
     model(torch.rand(4, 3)).sum().backward()
     before = {name: (value, value.data_ptr()) for name, value in model.state_dict(keep_vars=True).items()}

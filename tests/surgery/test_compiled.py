@@ -1,4 +1,4 @@
-"""Hooks that come after compilation are seen."""
+"""Hooks that are added after compilation run."""
 
 import torch
 from torch import nn
@@ -6,7 +6,7 @@ from torch import nn
 from dpap.surgery.compiled import recompile
 
 
-def test_hooks_are_seen_by_what_was_compiled_before() -> None:
+def test_hooks_run_in_networks_that_were_compiled_before() -> None:
     model = nn.Linear(3, 2)
     compiled, example = torch.compile(model, backend="eager"), torch.rand(4, 3)
     before = compiled(example)

@@ -1,4 +1,4 @@
-"""Who can leave: the dead whose every companion is dead."""
+"""Which units can be removed: dead ones that are joined with dead ones only."""
 
 import torch
 from hypothesis import assume, given, settings
@@ -34,7 +34,7 @@ def test_a_layer_of_the_dead_keeps_one() -> None:
     assert left["stem"] == left["outer"] == left["inner"] == 1
 
 
-def test_features_that_nobody_feeds_stay() -> None:
+def test_features_that_no_unit_feeds_stay() -> None:
     assert feature_stays({}, {}) is None
     feeds = {"a": torch.tensor([0, 1, -1, -2])}
     assert feature_stays(feeds, {"a": torch.tensor([True, False])}).tolist() == [False, True, True, True]

@@ -1,4 +1,4 @@
-"""Optimizers go on as if the dead had never been: those of torch all of them, strange ones not at all."""
+"""All optimizers of torch go on as if the dead had never been; strange ones are refused."""
 
 import copy
 from collections.abc import Callable, Iterable
@@ -40,7 +40,7 @@ BY_SIZE: dict[str, Callable[[Iterable[Tensor]], Optimizer]] = {
     "adafactor": partial(optim.Adafactor, lr=0.01),
     **({"muon": partial(optim.Muon, lr=0.01)} if hasattr(optim, "Muon") else {}),
 }
-"""Those whose steps depend on the sizes of the weights, so that the compact network learns at another pace."""
+"""Their steps depend on the sizes of the weights, so that the compact network learns at another pace."""
 
 
 def _learn(model: nn.Module, optimizers: Iterable[Optimizer], steps: Iterable[int]) -> None:
@@ -117,7 +117,7 @@ def test_training_goes_on_as_in_a_network_sliced_by_hand(kind: str) -> None:
 
 
 class Strange(optim.SGD):
-    """An optimizer that keeps of each parameter what it is told to."""
+    """An optimizer that keeps some extra state of each parameter."""
 
     def __init__(self, parameters: Iterable[Tensor], keep: Callable[[Tensor], Any]) -> None:
         super().__init__(parameters, 0.1)

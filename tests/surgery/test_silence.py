@@ -106,15 +106,15 @@ def test_gradients_of_the_dead_never_reach_the_optimizer() -> None:
     seen: list[float] = []
     dead = dead_tensors(wiring, masks)
 
-    def look(*args: object) -> None:
+    def record(*args: object) -> None:
         seen.extend(float(t.grad[e].abs().sum()) for t, e in dead if t.grad is not None)
 
-    optimizer.register_step_pre_hook(look)
+    optimizer.register_step_pre_hook(record)
     _train(model, images, optimizer)
     assert seen and not any(seen)
 
 
-def test_removed_hooks_let_the_network_go() -> None:
+def test_once_hooks_are_removed_the_dead_can_change() -> None:
     model, images, wiring, masks = _network()
     optimizer = SGD(model.parameters(), 0.1, weight_decay=0.1)
     silence = Silence(model, wiring, [optimizer])
@@ -127,7 +127,7 @@ def test_removed_hooks_let_the_network_go() -> None:
 
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("accumulate", [1, 3])
-def test_clipping_scaling_and_schedules_see_no_dead(accumulate: int, frozen: bool) -> None:
+def test_clipping_scaling_and_schedules_work_as_without_the_dead(accumulate: int, frozen: bool) -> None:
     def make(model: nn.Module) -> list[Optimizer]:
         model[3].requires_grad_(not frozen)
         return [AdamW([one for one in model.parameters() if one.requires_grad], 0.01, amsgrad=True)]

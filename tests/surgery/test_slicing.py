@@ -46,7 +46,7 @@ def test_channels_last_stays_channels_last(dimensions: int) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_hooks_and_references_stay_while_the_last_loss_lives(dtype: torch.dtype) -> None:
+def test_hooks_and_references_stay_while_the_last_loss_exists(dtype: torch.dtype) -> None:
     model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2)).to(dtype)
     example, seen = torch.rand(5, 4, dtype=dtype), []
     parameters = list(model.parameters())
@@ -89,7 +89,7 @@ def _assert_same(before: dict[str, Tensor], after: dict[str, Tensor]) -> None:
 
 
 def _chain(*modules: nn.Module) -> Wiring:
-    """A wiring of layers whose features are the units before them, as far as slicing looks at it."""
+    """A wiring of layers in which features are the units before them, as far as slicing uses it."""
     layers = {}
     for index, module in enumerate(modules):
         kind = layer_kind(module)

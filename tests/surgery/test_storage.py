@@ -115,7 +115,7 @@ def _snapshot(model: nn.Module) -> dict[str, object]:
 
 @given(data=st.data())
 @settings(max_examples=60)
-def test_no_damage_goes_unseen(
+def test_no_damage_goes_unnoticed(
     data: st.DataObject, once: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     content = bytearray(once.read_bytes())
@@ -291,11 +291,11 @@ def test_networks_of_any_kind_come_back_bit_for_bit(network: type[nn.Module], tm
     path = dpap.save(model, tmp_path / "small.safetensors")
     fresh = _built(network, 1)
     fresh(SAMPLES[:3])
-    born = sum(parameter.numel() for parameter in fresh.parameters())
+    dense = sum(parameter.numel() for parameter in fresh.parameters())
     parameters = list(fresh.parameters())
     optimizer = torch.optim.Adam(fresh.parameters())
     dpap.load(path, fresh)
-    assert sum(parameter.numel() for parameter in fresh.parameters()) < born
+    assert sum(parameter.numel() for parameter in fresh.parameters()) < dense
     assert torch.equal(fresh(SAMPLES), expected)
     assert str(fresh) == str(model)
     if isinstance(fresh, Depthwise):
@@ -332,7 +332,7 @@ def test_a_larger_network_is_refused(tmp_path: Path) -> None:
 class Odd(nn.Module):
     """Every kind of tensor that a module can hold."""
 
-    def __init__(self, told: object = ("text", 3)) -> None:
+    def __init__(self, extra: object = ("text", 3)) -> None:
         super().__init__()
         self.embed, self.head = nn.Embedding(6, 4), nn.Linear(4, 6, bias=False)
         self.head.weight = self.embed.weight
@@ -342,24 +342,24 @@ class Odd(nn.Module):
         self.register_buffer("number", torch.randint(9, ()))
         self.register_buffer("nothing", None)
         self.register_buffer("passing", torch.rand(2), persistent=False)
-        self.told = told
+        self.extra = extra
 
     def get_extra_state(self) -> object:
-        return self.told
+        return self.extra
 
     def set_extra_state(self, state: object) -> None:
         if state == "refused":
             raise KeyError("unknown")
-        self.told = state
+        self.extra = state
 
 
-@pytest.mark.parametrize("told", [{"epochs": [1, 2.5, None]}, torch.arange(3), "text"])
-def test_tensors_of_all_kinds_come_back(told: object, tmp_path: Path) -> None:
+@pytest.mark.parametrize("extra", [{"epochs": [1, 2.5, None]}, torch.arange(3), "text"])
+def test_tensors_of_all_kinds_come_back(extra: object, tmp_path: Path) -> None:
     torch.manual_seed(1)
-    model = Odd(told)
+    model = Odd(extra)
     path = dpap.save(model, tmp_path / "odd.safetensors")
     assert "head.weight" not in load_file(path) and "passing" not in load_file(path)
-    fresh = Odd("other" if not isinstance(told, Tensor) else torch.zeros(9))
+    fresh = Odd("other" if not isinstance(extra, Tensor) else torch.zeros(9))
     dpap.load(path, fresh)
     assert fresh.head.weight is fresh.embed.weight and fresh.nothing is None
     for name, value in model.state_dict().items():
@@ -390,7 +390,7 @@ def test_a_module_that_refuses_its_extra_state_stays_as_it_was(tmp_path: Path) -
     before = _snapshot(model)
     with pytest.raises(ValueError, match="refuses the extra state _extra_state"):
         dpap.load(path, model)
-    assert _snapshot(model) == before and model.told == "own"
+    assert _snapshot(model) == before and model.extra == "own"
 
 
 def test_another_kind_of_number_is_refused(tmp_path: Path) -> None:
@@ -419,7 +419,7 @@ def test_precision_memory_format_and_frozen_parameters_stay_the_networks_own(
     assert torch.equal(weight.float(), model.get_submodule("conv2").weight)
 
 
-def test_compiled_networks_are_stored_under_the_names_of_their_own(
+def test_compiled_networks_are_stored_under_their_own_names(
     saved: tuple[Path, nn.Module], tmp_path: Path
 ) -> None:
     path, model = saved
@@ -430,8 +430,8 @@ def test_compiled_networks_are_stored_under_the_names_of_their_own(
     assert torch.equal(fresh(IMAGES), model(IMAGES))
 
 
-class Remembering(nn.Module):
-    """A neuron whose membrane is a buffer that a state_dict holds."""
+class StoredMembrane(nn.Module):
+    """A neuron with its membrane in a buffer that a state_dict holds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -447,10 +447,10 @@ class Remembering(nn.Module):
 
 def test_hidden_state_is_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dpap.anatomy.neurons._REGISTRY", dict(_REGISTRY))
-    dpap.register_neuron(Remembering, spikes=True)
+    dpap.register_neuron(StoredMembrane, spikes=True)
 
     def built() -> nn.Module:
-        return nn.Sequential(nn.Linear(3, 8), Remembering(), nn.Linear(8, 2))
+        return nn.Sequential(nn.Linear(3, 8), StoredMembrane(), nn.Linear(8, 2))
 
     model, fresh = built(), built()
     empty = dpap.save(model, tmp_path / "fresh.safetensors").read_bytes()

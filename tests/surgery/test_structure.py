@@ -1,4 +1,4 @@
-"""Networks whose tensors would fit are told apart by their layers."""
+"""Networks with tensors that would fit are distinguished by their layers."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def _parts(
         (nn.Sequential(), r"parts\.2: AvgPool2d in the file, not in the network"),
     ],
 )
-def test_other_layers_are_told(other: nn.Module, message: str, tmp_path: Path) -> None:
+def test_other_layers_are_named(other: nn.Module, message: str, tmp_path: Path) -> None:
     path = dpap.save(_parts(), tmp_path / "parts.safetensors")
     before = {name: value.clone() for name, value in other.state_dict().items()}
     with pytest.raises(ValueError, match=message):
@@ -51,7 +51,7 @@ def test_other_layers_are_told(other: nn.Module, message: str, tmp_path: Path) -
     assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items())
 
 
-def test_layers_that_the_file_does_not_know_are_told(tmp_path: Path) -> None:
+def test_layers_that_the_file_does_not_have_are_named(tmp_path: Path) -> None:
     path = dpap.save(nn.Sequential(nn.Linear(3, 2)), tmp_path / "parts.safetensors")
     with pytest.raises(ValueError, match="1: Tanh in the network, not in the file"):
         dpap.load(path, nn.Sequential(nn.Linear(3, 2), nn.Tanh()))
@@ -63,7 +63,7 @@ def test_containers_may_be_renamed_and_settings_of_training_be_others(tmp_path: 
 
 
 class Neuron(nn.Module):
-    """A neuron that has a surrogate as a part, which is a layer only where the neuron is not known as one."""
+    """A neuron that has a surrogate as a part, which is a layer only where the neuron is not registered."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,5 +1,6 @@
 """Anatomy: which unit feeds which feature, found by staining."""
 
+from dpap.anatomy.layers import register_layer
 from dpap.anatomy.neurons import NeuronKind, neuron_kind, register_neuron
 from dpap.anatomy.prunability import find_wiring
 from dpap.anatomy.wiring import Attachment, NeuronSite, WeightLayer, Wiring
@@ -12,5 +13,6 @@ __all__ = [
     "Wiring",
     "find_wiring",
     "neuron_kind",
+    "register_layer",
     "register_neuron",
 ]

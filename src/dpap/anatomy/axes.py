@@ -1,4 +1,4 @@
-"""Where time and samples are in an activity that a network's layers hand on in many shapes."""
+"""Where time and samples are in an activity, which layers emit in many shapes."""
 
 from dataclasses import dataclass
 
@@ -35,7 +35,7 @@ class ActivityAxes:
 
     @classmethod
     def of(cls, calls: list[Tensor], time_axis: int | None) -> "ActivityAxes":
-        """As spiking neurons show it, whose calls [..., features] have their time along an axis, or are timesteps."""
+        """From the calls [..., features] of spiking neurons, which have time along an axis or are timesteps."""
         if time_axis is None:
             return cls(len(calls), len(calls[0]), looped=True)
         time, batch = calls[0].movedim(time_axis, 0).shape[:2]
@@ -57,7 +57,7 @@ class ActivityAxes:
         )
 
     def unfolded(self, calls: list[Tensor]) -> Activity | None:
-        """The calls of one layer, those that are not timesteps summed; None where samples cannot be told apart."""
+        """The calls of one layer, those that are not timesteps summed; None where samples cannot be distinguished."""
         if self._loops(calls):
             steps = [self._samples(call, 1) for call in calls]
             if any(step is None for step in steps):

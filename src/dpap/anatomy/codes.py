@@ -1,7 +1,7 @@
-"""Codes that tell units apart: which unit a feature's dye comes from, read off the passes that dyed it.
+"""Binary codes of units: the passes in which a feature was dyed give the unit that feeds it.
 
 All codewords hold the same number of passes, so the union of two is never a codeword, and a feature that several
-units reach is known as mixed.
+units of a layer reach is recognised as mixed.
 """
 
 from itertools import combinations, islice
@@ -45,7 +45,7 @@ def decode(
     words = codewords(units)
     powers = 1 << torch.arange(words.shape[1])
     numbers, order = torch.sort((words * powers).sum(1))
-    told = (code * powers).sum(1)
-    place = torch.searchsorted(numbers, told).clamp(max=units - 1)
-    fed = torch.where(numbers[place] == told, order[place], MIXED)
+    observed = (code * powers).sum(1)
+    place = torch.searchsorted(numbers, observed).clamp(max=units - 1)
+    fed = torch.where(numbers[place] == observed, order[place], MIXED)
     return torch.where(dyed, fed, NO_UNIT)

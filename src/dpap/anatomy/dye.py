@@ -1,6 +1,6 @@
-"""Run a network with dye in place of its weights, and look where it arrives.
+"""Run a network with dye in place of its weights, and record where it arrives.
 
-Weight layers emit what a pass tells them, spiking neurons are transparent, and everybody looks at what comes in.
+Weight layers emit what a pass prescribes, spiking neurons are transparent, and every site records its input.
 The dye is NaN: it passes normalisation, pooling, flattening, concatenation, additions, time loops and any Python
 between, and nothing else makes it.
 """
@@ -21,15 +21,15 @@ from dpap.anatomy.neurons import neuron_kind
 from dpap.anatomy.pytrees import Inputs, float_tensors, map_floats, run
 
 Reach = dict[int, Bool[Tensor, "_"]]
-"""Axis of an activity, from the end -> which slices along it hold what is looked for."""
+"""Axis of an activity, from the end -> which slices along it hold what is detected."""
 
 
 @dataclass(frozen=True)
 class Site:
-    """A place where dye is looked for: a module, and which of its calls in one forward pass.
+    """A place where dye is recorded: a module, and which of its calls in one forward pass.
 
-    Projections, depthwise convolutions and spiking neurons, whose calls are timesteps, gather all their calls
-    (call 0); other modules are told apart by call.
+    Weight layers, depthwise convolutions and spiking neurons (each call is a timestep) collect all their calls in
+    call 0; other modules have one site a call.
     """
 
     module: str
@@ -38,33 +38,33 @@ class Site:
 
 @dataclass
 class Pass:
-    """What one forward pass emits, what it looks for, and what was seen in it.
+    """What one forward pass emits, what it detects, and where that was found.
 
     Attributes:
-        dye: projection -> which of its units emit dye, and not what is emitted elsewhere.
-        emit: what projections emit: "ones", "zeros", or "noise" of random sign.
-        silent: projections that emit zeros whatever the others do.
-        look: "dye" for NaN, "activity" for anything that is not zero.
-        stateful: what modules with a value per feature (normalisation) give: what they compute ("run"), nothing
-            ("zero", as they do for silent units), or what they get ("identity").
+        dye: weight layer -> which of its units emit dye instead of `emit`.
+        emit: what weight layers emit: "ones", "zeros", or "noise" of random sign.
+        silent: weight layers that emit zeros whatever the others do.
+        detect: "dye" for NaN, "activity" for anything that is not zero.
+        stateful: output of modules with a value per feature (normalisation): what they compute ("run"), zeros
+            ("zero", as for silent units), or their input ("identity").
         narrow: whether axes along which the dye does not lie in whole slices are ruled out.
         seed: of the noise.
-        watched: where to look; everywhere if None.
-        seen: site -> where it was seen.
+        sites: where to record; everywhere if None.
+        found: site -> where it was found.
         calls: module -> how often it was called.
-        positions: projection -> how often its weights were used.
-        at_output: whether what is looked for arrived in an output.
+        positions: weight layer -> how often its weights were used.
+        at_output: whether it arrived in an output.
     """
 
     dye: dict[str, Bool[Tensor, "_"]] = field(default_factory=dict)
     emit: Literal["ones", "zeros", "noise"] = "ones"
     silent: frozenset[str] = frozenset()
-    look: Literal["dye", "activity"] = "dye"
+    detect: Literal["dye", "activity"] = "dye"
     stateful: Literal["run", "zero", "identity"] = "run"
     narrow: bool = False
     seed: int = 0
-    watched: frozenset[Site] | None = None
-    seen: dict[Site, Reach] = field(default_factory=dict)
+    sites: frozenset[Site] | None = None
+    found: dict[Site, Reach] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
     positions: dict[str, int] = field(default_factory=dict)
     at_output: bool = False
@@ -72,9 +72,9 @@ class Pass:
     def __post_init__(self) -> None:
         self._generator = torch.Generator().manual_seed(self.seed)
 
-    def output(self, name: str, axis: int, known: "Known", device: torch.device) -> Tensor:
-        """What a projection emits in this pass."""
-        shape, dtype = known
+    def output(self, name: str, axis: int, form: "Form", device: torch.device) -> Tensor:
+        """What a weight layer emits in this pass."""
+        shape, dtype = form
         if self.emit == "zeros" or name in self.silent:
             return torch.zeros(shape, dtype=dtype, device=device)
         if self.emit == "noise":
@@ -86,7 +86,7 @@ class Pass:
         )
 
 
-Known = tuple[torch.Size, torch.dtype]
+Form = tuple[torch.Size, torch.dtype]
 """Shape and precision of a layer's output."""
 
 
@@ -98,29 +98,29 @@ def along(profile: Tensor, axis: int, dimensions: int) -> Tensor:
 
 
 def holds_state(module: nn.Module) -> bool:
-    """Whether a module keeps parameters or buffers of its own, which may belong to single units, and no child does."""
+    """Whether a module, and none of its children, has parameters or buffers, which may belong to single units."""
     state = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
     own = {id(tensor) for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))}
     return bool(own) and own == state
 
 
 class Dyer:
-    """A network whose weight layers emit dye.
+    """A network with weight layers that emit dye.
 
     Args:
         model: any network that runs forward.
         example_inputs: what its forward takes.
 
     Attributes:
-        projections: weight layers by name.
+        layers: weight layers by name.
         axes: site -> axes of its activity that may count features, from the end, if some were ruled out.
         order: sites in the order of their calls.
         shapes: site -> shape of its activity.
         calls: module -> how often it was called in one forward pass.
-        positions: projection -> how often its weights are used in one forward pass: positions of the map that it
+        positions: weight layer -> how often its weights are used in one forward pass: positions of the map that it
             makes (transposed: reads), times batch, times calls.
-        mixing: modules with values of their own whose output does not have the dye where their input has it.
-        passing: those whose output has it exactly there.
+        mixing: modules with values of their own that emit the dye elsewhere than where they receive it.
+        passing: those that emit it exactly there.
     """
 
     def __init__(self, model: nn.Module, example_inputs: Inputs) -> None:
@@ -128,7 +128,7 @@ class Dyer:
         self.example_inputs = example_inputs
         self.layers: dict[str, nn.Module] = {}
         self._depthwise: dict[str, nn.Module] = {}
-        self._passers: dict[str, nn.Module] = {}
+        self._intermediate: dict[str, nn.Module] = {}
         self.axes: dict[Site, tuple[int, ...]] = {}
         self.order: dict[Site, None] = {}
         self.shapes: dict[Site, tuple[int, ...]] = {}
@@ -136,7 +136,7 @@ class Dyer:
         self.positions: dict[str, int] = {}
         self.mixing: set[str] = set()
         self.passing: set[str] = set()
-        self._outputs: dict[tuple[str, tuple[int, ...]], Known] = {}
+        self._outputs: dict[tuple[str, tuple[int, ...]], Form] = {}
         self._returned: dict[str, Any] = {}
         self._now: Pass | None = None
         for name, module in model.named_modules():
@@ -145,16 +145,16 @@ class Dyer:
             elif layer_kind(module) is not None:
                 self.layers[name] = module
             elif neuron_kind(module) is not None or holds_state(module):
-                self._passers[name] = module
+                self._intermediate[name] = module
 
     @contextmanager
     def ready(self, *, training_paths: bool) -> Iterator[None]:
-        """The network is calm, and its modules emit and look."""
+        """Freeze the network, and let its modules emit and record."""
         changed: list[nn.Module] = []
         forwards = {
-            **{name: (module, self._projection) for name, module in self.layers.items()},
+            **{name: (module, self._weight_layer) for name, module in self.layers.items()},
             **{name: (module, self._channelwise) for name, module in self._depthwise.items()},
-            **{name: (module, self._passer) for name, module in self._passers.items()},
+            **{name: (module, self._intermediate_layer) for name, module in self._intermediate.items()},
         }
         with frozen(self.model, training_paths=training_paths):
             try:
@@ -189,29 +189,29 @@ class Dyer:
 
     def _shape(
         self, name: str, activity: Tensor, original: Callable[..., Any], rest: Any, options: Any
-    ) -> Known:
-        """Found by running the layer once."""
+    ) -> Form:
+        """Form of a layer's output, found by running the layer once."""
         key = (name, tuple(activity.shape))
         if key not in self._outputs:
             output = original(torch.nan_to_num(activity), *rest, **options)
             self._outputs[key] = (output.shape, output.dtype)
         return self._outputs[key]
 
-    def tells(self, site: Site) -> bool:
-        """Whether units have to be told apart at a site: where they are read or their activity is seen."""
-        module = self._passers.get(site.module)
+    def distinguishes(self, site: Site) -> bool:
+        """Whether units must be distinguished at a site: where they are read or their activity is recorded."""
+        module = self._intermediate.get(site.module)
         return site.module in self.layers or (module is not None and neuron_kind(module) is not None)
 
-    def _watches(self, site: Site) -> bool:
-        watched = self._pass().watched
-        return watched is None or site in watched
+    def _records(self, site: Site) -> bool:
+        sites = self._pass().sites
+        return sites is None or site in sites
 
-    def _see(self, site: Site, axis: int, profile: Tensor) -> None:
-        seen = self._pass().seen.setdefault(site, {})
-        before = seen.get(axis)
+    def _record(self, site: Site, axis: int, profile: Tensor) -> None:
+        found = self._pass().found.setdefault(site, {})
+        before = found.get(axis)
         if before is not None and before.shape == profile.shape:
             profile = profile | before
-        seen[axis] = profile
+        found[axis] = profile
 
     def _narrow(self, site: Site, dyed: Tensor) -> None:
         """Rule out axes along which the dyed slices are not all alike, or are all there are."""
@@ -226,20 +226,20 @@ class Dyer:
                 left.append(axis)
         self.axes[site] = tuple(left)
 
-    def _projection(self, name: str, module: nn.Module, original: Callable[..., Any]) -> Callable[..., Any]:
+    def _weight_layer(self, name: str, module: nn.Module, original: Callable[..., Any]) -> Callable[..., Any]:
         axis, site = _activity_axis(module), Site(name)
         transposed = getattr(module, "transposed", False)
 
         def forward(input: Tensor, *rest: Any, **options: Any) -> Tensor:
-            known = self._shape(name, input, original, rest, options)
+            form = self._shape(name, input, original, rest, options)
             self.order.setdefault(site)
             self.shapes[site] = tuple(input.shape)
-            if self._watches(site):
-                self._see(site, axis, _profile(input, axis, self._pass()))
-            shape = input.shape if transposed else known[0]
+            if self._records(site):
+                self._record(site, axis, _profile(input, axis, self._pass()))
+            shape = input.shape if transposed else form[0]
             positions = self._pass().positions
             positions[name] = positions.get(name, 0) + shape.numel() // max(shape[axis], 1)
-            return self._pass().output(name, axis, known, input.device)
+            return self._pass().output(name, axis, form, input.device)
 
         return forward
 
@@ -249,22 +249,24 @@ class Dyer:
 
         def forward(input: Tensor, *rest: Any, **options: Any) -> Tensor:
             now = self._pass()
-            known = self._shape(name, input, original, rest, options)
+            form = self._shape(name, input, original, rest, options)
             self.order.setdefault(site)
             self.shapes[site] = tuple(input.shape)
             profile = _profile(input, axis, now).repeat_interleave(units // features)
-            self._see(site, axis, profile)
-            output = now.output(name, axis, known, input.device)
+            self._record(site, axis, profile)
+            output = now.output(name, axis, form, input.device)
             here = along(profile.to(input.device), axis, output.ndim)
-            if now.look == "activity":
+            if now.detect == "activity":
                 return output * here
             output.masked_fill_(here, torch.nan)
-            _remember(output, axis, profile)
+            _cache(output, axis, profile)
             return output
 
         return forward
 
-    def _passer(self, name: str, module: nn.Module, original: Callable[..., Any]) -> Callable[..., Any]:
+    def _intermediate_layer(
+        self, name: str, module: nn.Module, original: Callable[..., Any]
+    ) -> Callable[..., Any]:
         kind = neuron_kind(module)
         leaf = not any(True for _ in module.children())
 
@@ -281,12 +283,12 @@ class Dyer:
             self.shapes[site] = tuple(activity.shape)
             if now.narrow:
                 self._narrow(site, torch.isnan(activity))
-            for axis in self.axes.get(site, range(-activity.ndim, 0)) if self._watches(site) else ():
-                self._see(site, axis, _profile(activity, axis, now))
+            for axis in self.axes.get(site, range(-activity.ndim, 0)) if self._records(site) else ():
+                self._record(site, axis, _profile(activity, axis, now))
             if kind is not None and kind.spikes and now.stateful != "zero":
                 return self._transparent(name, original, activity, inputs, options)
-            if now.look == "dye" and leaf and (kind is not None or name in self.passing):
-                # elementwise, or nearly: the dye would come out where it went in
+            if now.detect == "dye" and leaf and (kind is not None or name in self.passing):
+                # elementwise, or nearly: the dye would leave where it arrived
                 return activity
             if kind is None and now.stateful != "run":
                 output = original(*inputs, **options)
@@ -306,7 +308,7 @@ class Dyer:
     def _transparent(
         self, name: str, original: Callable[..., Any], activity: Tensor, inputs: Any, options: Any
     ) -> Any:
-        """What a spiking neuron gets, in the form in which it gives spikes (and states) itself."""
+        """The input of a spiking neuron, in the form in which it returns spikes (and states) itself."""
         if name not in self._returned:
             self._returned[name] = original(
                 *map_floats(tuple(inputs), torch.nan_to_num), **map_floats(options, torch.nan_to_num)
@@ -324,38 +326,38 @@ def _activity_axis(module: nn.Module) -> int:
 
 
 def _found(activity: Tensor, now: Pass) -> Tensor:
-    return torch.isnan(activity) if now.look == "dye" else activity != 0
+    return torch.isnan(activity) if now.detect == "dye" else activity != 0
 
 
 def _profile(activity: Tensor, axis: int, now: Pass) -> Bool[Tensor, "_"]:
-    """Which slices along an axis hold what is looked for."""
+    """Which slices along an axis hold what is detected."""
     others = [other for other in range(-activity.ndim, 0) if other != axis]
-    if now.look == "activity":
+    if now.detect == "activity":
         strongest = activity.abs().amax(others) if others else activity
         return (strongest != 0).cpu()
-    version, known = _recall(activity)
-    if version == activity._version and axis in known:
-        return known[axis]
-    # a sum with NaN is NaN: one reading of the activity, and no mask of its size
+    version, cached = _cached(activity)
+    if version == activity._version and axis in cached:
+        return cached[axis]
+    # a sum with NaN is NaN: the activity is read once, without a mask of its size
     profile = torch.isnan(activity.sum(others) if others else activity).cpu()
-    _remember(activity, axis, profile)
+    _cache(activity, axis, profile)
     return profile
 
 
-_MEMORY = "_dpap_dye"
+_CACHE = "_dpap_dye"
 
 
-def _recall(activity: Tensor) -> tuple[int | None, dict[int, Bool[Tensor, "_"]]]:
-    """What was written down on a tensor, and on which version of it."""
-    recalled: tuple[int | None, dict[int, Tensor]] = getattr(activity, _MEMORY, (None, {}))
-    return recalled
+def _cached(activity: Tensor) -> tuple[int | None, dict[int, Bool[Tensor, "_"]]]:
+    """What was cached on a tensor, and for which version of it."""
+    cached: tuple[int | None, dict[int, Tensor]] = getattr(activity, _CACHE, (None, {}))
+    return cached
 
 
-def _remember(activity: Tensor, axis: int, profile: Tensor) -> None:
-    """Write down on a tensor which of its slices are dyed, until it is changed in place."""
-    version, known = _recall(activity)
-    known = known if version == activity._version else {}
-    setattr(activity, _MEMORY, (activity._version, {**known, axis: profile}))
+def _cache(activity: Tensor, axis: int, profile: Tensor) -> None:
+    """Cache on a tensor which of its slices are dyed, until it is changed in place."""
+    version, cached = _cached(activity)
+    cached = cached if version == activity._version else {}
+    setattr(activity, _CACHE, (activity._version, {**cached, axis: profile}))
 
 
 def _same_dye(given: Tensor, output: Any) -> bool:

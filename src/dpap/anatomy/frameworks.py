@@ -1,4 +1,4 @@
-"""Neurons of other frameworks, known by name, so that none of them has to be installed."""
+"""Neurons of other frameworks, found by name, so that none of them has to be installed."""
 
 from torch import nn
 
@@ -15,7 +15,7 @@ NEURONS: dict[str, int | str | None] = {
     "snntorch._neurons.stateleaky.StateLeaky": 0,
 }
 """Class of spiking neurons -> axis over which its time runs, None where each call is a timestep; "step_mode" where
-its attribute of that name says which."""
+its attribute of that name decides."""
 
 RESETS = {
     "spikingjelly.activation_based.base.MemoryModule": "reset",

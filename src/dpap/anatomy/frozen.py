@@ -1,4 +1,4 @@
-"""A network held still while its anatomy is studied: evaluation mode, at rest, and afterwards as it was."""
+"""A network frozen while its anatomy is studied: evaluation mode, state reset, and everything restored afterwards."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +14,8 @@ def frozen(model: nn.Module, *, training_paths: bool = False) -> Iterator[None]:
     """No gradients, no dropout, fixed statistics, no hidden state, no kernels that bypass modules.
 
     Args:
-        model: the network; its modes and states are put back, also after an error.
-        training_paths: let it take the paths of training, such as auxiliary heads: modules that hold others are
+        model: the network; its modes and states are restored, also after an error.
+        training_paths: run the paths of training, such as auxiliary heads: modules that contain others are
             in training mode, single layers in evaluation mode.
     """
     modes = {module: module.training for module in model.modules()}

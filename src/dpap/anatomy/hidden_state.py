@@ -1,4 +1,4 @@
-"""Hidden state: what modules remember from call to call, such as membranes, set aside while a network is studied.
+"""Hidden state: what modules keep from call to call, such as membranes, preserved while a network is studied.
 
 State is what a forward leaves behind: tensors among a module's attributes, also in its lists and dictionaries
 (SpikingJelly's memories), and buffers that it replaces (snnTorch's membranes).
@@ -13,13 +13,20 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from dpap.anatomy.layers import layer_kind
 from dpap.anatomy.neurons import neuron_kind, reset_module
 
 _OF_ANY_MODULE = frozenset(vars(nn.Module()))
 _SIZES = frozenset(
     ("in_features", "out_features", "in_channels", "out_channels", "num_features", "num_parameters", "groups")
 )
-"""Attributes that surgery sets; no state."""
+"""Attributes that surgery sets; they are not state."""
+
+
+def _sizes_of(module: nn.Module) -> frozenset[str]:
+    """Names of a module's attributes that surgery sets."""
+    kind = layer_kind(module)
+    return _SIZES if kind is None else _SIZES.union(kind.unit_counts, kind.feature_counts)
 
 
 @dataclass
@@ -43,14 +50,14 @@ class _Buffer:
 
 
 @dataclass(eq=False)
-class _Aside:
+class _Preserved:
     """A module's attributes and buffers as they were."""
 
     attributes: dict[str, Any]
     buffers: dict[str, _Buffer | None]
 
     @classmethod
-    def of(cls, module: nn.Module) -> "_Aside":
+    def of(cls, module: nn.Module) -> "_Preserved":
         attributes = {name: value for name, value in vars(module).items() if name not in _OF_ANY_MODULE}
         buffers = {
             name: None if tensor is None else _Buffer.of(tensor) for name, tensor in module._buffers.items()
@@ -58,24 +65,25 @@ class _Aside:
         return cls(attributes, buffers)
 
     def put_copies(self, module: nn.Module, copies: dict[int, Any]) -> None:
-        """Let the module work on copies of what was set aside."""
+        """Let the module work on copies of what is preserved."""
         self._put(module, {name: _copy(value, copies) for name, value in self.attributes.items()})
         for name, buffer in self.buffers.items():
             if buffer is not None and buffer.tensor.requires_grad:
                 module._buffers[name] = buffer.values.clone()
 
     def put_back(self, module: nn.Module) -> None:
-        """Leave the module as it was."""
+        """Restore the module."""
         self._put(module, self.attributes)
 
     def _put(self, module: nn.Module, attributes: dict[str, Any]) -> None:
         now = vars(module)
         for name in [name for name in now if name not in _OF_ANY_MODULE and name not in self.attributes]:
-            # dye pours in through a forward on the instance, which whoever put it there takes out again
+            # a forward on the instance belongs to staining, which removes it itself
             if name != "forward":
                 del now[name]
+        sizes = _sizes_of(module)
         for name, value in attributes.items():
-            if name not in _SIZES and name != "forward":
+            if name not in sizes and name != "forward":
                 now[name] = value
         for name in [name for name in module._buffers if name not in self.buffers]:
             del module._buffers[name]
@@ -87,52 +95,52 @@ class _Aside:
                 buffer.version = _version(buffer.tensor)
 
 
-_ASIDE: "WeakKeyDictionary[nn.Module, list[_Aside]]" = WeakKeyDictionary()
+_PRESERVED: "WeakKeyDictionary[nn.Module, list[_Preserved]]" = WeakKeyDictionary()
 
 
 @contextmanager
 def preserved_state(model: nn.Module) -> Iterator[None]:
-    """Set aside every module's hidden state, put the network to rest, and leave it afterwards as it was.
+    """Preserve every module's hidden state, reset it meanwhile, and restore it afterwards.
 
-    State may be of any batch size and hang on an autograd graph: the network works on copies meanwhile.
+    State may be of any batch size and part of an autograd graph: the network works on copies meanwhile.
     """
     modules = list(model.modules())
     for module in modules:
-        _ASIDE.setdefault(module, []).append(_Aside.of(module))
+        _PRESERVED.setdefault(module, []).append(_Preserved.of(module))
     try:
         reset_state(model)
         yield
     finally:
         for module in modules:
-            _ASIDE[module].pop().put_back(module)
-            if not _ASIDE[module]:
-                del _ASIDE[module]
+            _PRESERVED[module].pop().put_back(module)
+            if not _PRESERVED[module]:
+                del _PRESERVED[module]
 
 
 def reset_state(model: nn.Module) -> None:
-    """Put a network to rest, as it is at the start of a presentation.
+    """Reset a network's state to that at the start of a presentation.
 
-    Neurons are reset; what else modules remember is, within `at_rest`, as it was when that began.
+    Neurons are reset; other state is, within `preserved_state`, as it was when that began.
     """
     copies: dict[int, Any] = {}
     for module in model.modules():
-        if module in _ASIDE:
-            _ASIDE[module][-1].put_copies(module, copies)
+        if module in _PRESERVED:
+            _PRESERVED[module][-1].put_copies(module, copies)
     for module in model.modules():
         reset_module(module)
 
 
 def slice_state(module: nn.Module, axis: int, size: int, index: Tensor) -> Callable[[], None]:
-    """Keep only some features of a module's hidden state; within `at_rest`, of that which is set aside.
+    """Keep only some features of a module's hidden state; within `preserved_state`, of that which is preserved.
 
     Args:
-        module: neurons, say.
+        module: neurons or any other module.
         axis: of its activity that counts features, from the end.
         size: features that there are; tensors of another size along the axis are left alone.
         index: of the features that remain.
 
     Returns:
-        What undoes it.
+        A function that undoes it.
     """
     undo: list[Callable[[], None]] = []
 
@@ -154,10 +162,10 @@ def slice_state(module: nn.Module, axis: int, size: int, index: Tensor) -> Calla
                     value[place] = new
         return value
 
-    asides: list[_Aside] | list[None] = _ASIDE.get(module) or [None]
-    for aside in asides:
-        _slice_attributes(module, aside, sliced, undo)
-        _slice_buffers(module, aside, sliced, undo)
+    all_preserved: list[_Preserved] | list[None] = _PRESERVED.get(module) or [None]
+    for preserved in all_preserved:
+        _slice_attributes(module, preserved, sliced, undo)
+        _slice_buffers(module, preserved, sliced, undo)
 
     def undo_all() -> None:
         for step in reversed(undo):
@@ -173,50 +181,56 @@ def state_buffers(module: nn.Module) -> frozenset[str]:
 
 
 def _slice_attributes(
-    module: nn.Module, aside: _Aside | None, sliced: Callable[[Any], Any], undo: list[Callable[[], None]]
+    module: nn.Module,
+    preserved: _Preserved | None,
+    sliced: Callable[[Any], Any],
+    undo: list[Callable[[], None]],
 ) -> None:
-    home = vars(module) if aside is None else aside.attributes
+    attributes = vars(module) if preserved is None else preserved.attributes
 
     def put_back(name: str, old: Any) -> None:
-        kept = aside is not None and aside in _ASIDE.get(module, ())
-        (home if kept else vars(module))[name] = old
+        kept = preserved is not None and preserved in _PRESERVED.get(module, ())
+        (attributes if kept else vars(module))[name] = old
 
-    for name, value in list(home.items()):
+    for name, value in list(attributes.items()):
         if name in _OF_ANY_MODULE:
             continue
         new = sliced(value)
         if new is not value:
             undo.append(lambda name=name, value=value: put_back(name, value))  # type: ignore[misc]
-            home[name] = new
+            attributes[name] = new
 
 
 def _slice_buffers(
-    module: nn.Module, aside: _Aside | None, sliced: Callable[[Any], Any], undo: list[Callable[[], None]]
+    module: nn.Module,
+    preserved: _Preserved | None,
+    sliced: Callable[[Any], Any],
+    undo: list[Callable[[], None]],
 ) -> None:
     def put_back(name: str, old: Tensor) -> None:
-        if aside is not None and aside in _ASIDE.get(module, ()):
-            aside.buffers[name] = _Buffer.of(old)
+        if preserved is not None and preserved in _PRESERVED.get(module, ()):
+            preserved.buffers[name] = _Buffer.of(old)
         else:
             module._buffers[name] = old
 
     for name in state_buffers(module):
-        if aside is None:
+        if preserved is None:
             old = module._buffers[name]
         else:
-            buffer = aside.buffers.get(name)
+            buffer = preserved.buffers.get(name)
             old = None if buffer is None else buffer.tensor
         new = sliced(old)
         if new is old or old is None:
             continue
         undo.append(lambda name=name, old=old: put_back(name, old))  # type: ignore[misc]
-        if aside is None:
+        if preserved is None:
             module._buffers[name] = new
         else:
-            aside.buffers[name] = _Buffer.of(new)
+            preserved.buffers[name] = _Buffer.of(new)
 
 
 def _copy(value: Any, copies: dict[int, Any]) -> Any:
-    """Detached copies of tensors, in containers of their own; whatever else stays the same object."""
+    """Detached copies of tensors, in new containers; everything else stays the same object."""
     if isinstance(value, nn.Parameter) or not isinstance(value, Tensor | list | dict | tuple):
         return value
     if id(value) in copies:

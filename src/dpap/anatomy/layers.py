@@ -1,47 +1,139 @@
-"""Which modules are projections: layers whose weight connects every unit to every feature it reads."""
+"""Weight layers: modules whose weight connects every unit to every feature that it reads, and how to add others."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+KindName = Literal["conv", "fc"]
+
 
 @dataclass(frozen=True)
 class LayerKind:
-    """Where a weight layer keeps its units and features.
+    """Where a class of weight layers keeps its units and features.
 
     Attributes:
         name: "conv" (a unit is a channel and dies whole) or "fc" (units and single synapses die).
         unit_axis: axis of the weight that counts units.
         feature_axis: axis of the weight that counts input features.
         activity_axis: axis of the layer's input and output that counts features and units, from the end.
+        weight: name of the parameter that is the weight.
+        bias: name of the parameter with one value per unit that is added to the output; a layer may lack it.
+        unit_counts, feature_counts: names of attributes that count units and features; a layer may lack them.
     """
 
-    name: Literal["conv", "fc"]
+    name: KindName
     unit_axis: int
     feature_axis: int
     activity_axis: int
+    weight: str = "weight"
+    bias: str = "bias"
+    unit_counts: tuple[str, ...] = ("out_features", "out_channels")
+    feature_counts: tuple[str, ...] = ("in_features", "in_channels")
 
 
-_KINDS: tuple[tuple[type[nn.Module], LayerKind], ...] = (
-    (nn.Linear, LayerKind("fc", 0, 1, -1)),
-    (nn.Conv1d, LayerKind("conv", 0, 1, -2)),
-    (nn.Conv2d, LayerKind("conv", 0, 1, -3)),
-    (nn.Conv3d, LayerKind("conv", 0, 1, -4)),
-    (nn.ConvTranspose1d, LayerKind("conv", 1, 0, -2)),
-    (nn.ConvTranspose2d, LayerKind("conv", 1, 0, -3)),
-    (nn.ConvTranspose3d, LayerKind("conv", 1, 0, -4)),
-)
+_REGISTRY: dict[type[nn.Module], LayerKind] = {
+    nn.Linear: LayerKind("fc", 0, 1, -1),
+    nn.Conv1d: LayerKind("conv", 0, 1, -2),
+    nn.Conv2d: LayerKind("conv", 0, 1, -3),
+    nn.Conv3d: LayerKind("conv", 0, 1, -4),
+    nn.ConvTranspose1d: LayerKind("conv", 1, 0, -2),
+    nn.ConvTranspose2d: LayerKind("conv", 1, 0, -3),
+    nn.ConvTranspose3d: LayerKind("conv", 1, 0, -4),
+}
+
+
+def register_layer(
+    layer: type[nn.Module],
+    *,
+    unit_axis: int,
+    feature_axis: int,
+    activity_axis: int,
+    weight: str = "weight",
+    bias: str = "bias",
+    kind: KindName = "fc",
+    unit_count: str | None = None,
+    feature_count: str | None = None,
+) -> None:
+    """Make a class of modules, and its subclasses, known as weight layers, whose units can die and be removed.
+
+    Its output must be linear in its weight, each unit a weighted sum of the features and its bias; what else it
+    computes from other parameters is not cut along.
+
+    Args:
+        layer: the class; its forward takes the features as its first argument.
+        unit_axis: axis of the weight that counts units, 0 or 1.
+        feature_axis: axis of the weight that counts input features, the other one.
+        activity_axis: axis of input and output that counts features and units, from the end (-1: the last).
+        weight: name of the parameter that is the weight.
+        bias: name of the parameter with one value per unit; a module may lack it or have None.
+        kind: "fc": units and single synapses die, by the constants of fully connected layers; "conv": units die whole,
+            by those of channels.
+        unit_count: name of the attribute that counts units, if there is one, so that it follows a removal.
+        feature_count: likewise of features.
+
+    Raises:
+        TypeError: where it is no class of modules.
+        ValueError: where an axis is not as described.
+
+    Example:
+        A layer that keeps its weight as [feature, unit], as GPT-2's does:
+
+        >>> import torch, dpap
+        >>> from torch import nn
+        >>> class Transposed(nn.Module):
+        ...     def __init__(self, features, units):
+        ...         super().__init__()
+        ...         self.kernel = nn.Parameter(torch.randn(features, units))
+        ...     def forward(self, x):
+        ...         return x @ self.kernel
+        >>> dpap.register_layer(Transposed, weight="kernel", unit_axis=1, feature_axis=0, activity_axis=-1)
+        >>> model = nn.Sequential(Transposed(4, 8), nn.ReLU(), Transposed(8, 2))
+        >>> dpap.find_wiring(model, (torch.rand(3, 4),)).layers["0"].prunability
+        'prunable'
+    """
+    if not (isinstance(layer, type) and issubclass(layer, nn.Module)):
+        raise TypeError(f"register_layer expects a class of torch.nn.Module; got {layer!r}")
+    if {unit_axis, feature_axis} != {0, 1}:
+        raise ValueError(
+            "unit_axis and feature_axis are the first two axes of the weight, 0 and 1 in some order; got "
+            f"{unit_axis} and {feature_axis}"
+        )
+    if activity_axis >= 0:
+        raise ValueError(f"activity_axis counts from the end, -1 is the last axis; got {activity_axis}")
+    if kind not in get_args(KindName):
+        raise ValueError(f'kind must be "fc" or "conv"; got {kind!r}')
+    _REGISTRY[layer] = LayerKind(
+        kind,
+        unit_axis,
+        feature_axis,
+        activity_axis,
+        weight,
+        bias,
+        () if unit_count is None else (unit_count,),
+        () if feature_count is None else (feature_count,),
+    )
 
 
 def layer_kind(module: nn.Module) -> LayerKind | None:
-    """The kind of projection that a module is, or None."""
-    for layer, kind in _KINDS:
-        if isinstance(module, layer):
-            return kind
-    return None
+    """The kind of weight layer that a module is, or None; the nearest registered base class decides."""
+    return next((_REGISTRY[base] for base in type(module).__mro__ if base in _REGISTRY), None)
+
+
+def known_kind(module: nn.Module) -> LayerKind:
+    """The kind of a weight layer.
+
+    Raises:
+        TypeError: where the module is none.
+    """
+    kind = layer_kind(module)
+    if kind is None:
+        raise TypeError(
+            f"expected a Linear or convolution layer, or a registered one; got {type(module).__name__}"
+        )
+    return kind
 
 
 def is_depthwise(module: nn.Module) -> bool:
@@ -51,37 +143,44 @@ def is_depthwise(module: nn.Module) -> bool:
 
 
 def groups_of(module: nn.Module) -> int:
-    """In how many groups a projection connects units and features; each unit reads those of its own group."""
+    """In how many groups a layer connects units and features; each unit reads those of its own group."""
     groups: int = getattr(module, "groups", 1)
     return groups
 
 
 def weight_of(module: nn.Module) -> Tensor:
-    """The weight of a projection."""
-    weight = module.weight
+    """The weight of a weight layer."""
+    name = known_kind(module).weight
+    weight = getattr(module, name)
     if not isinstance(weight, Tensor):
         raise TypeError(
-            f"a projection has a weight tensor; {type(module).__name__} has {type(weight).__name__}"
+            f"expected a tensor as {name} of {type(module).__name__}; got {type(weight).__name__}"
         )
     return weight
 
 
+def bias_of(module: nn.Module) -> nn.Parameter | None:
+    """The bias of a weight layer, one value per unit, if it has one."""
+    return module._parameters.get(known_kind(module).bias)
+
+
 def incoming(module: nn.Module) -> Float[Tensor, "unit incoming"]:
-    """The weight of a projection with one row for each unit: its weights from every feature that it reads."""
-    kind = layer_kind(module)
-    if kind is None:
-        raise TypeError(f"expected a Linear or convolution layer; got {type(module).__name__}")
+    """The weight of a layer with one row for each unit: its weights from every feature that it reads."""
+    kind = known_kind(module)
     weight = weight_of(module).detach()
     if kind.unit_axis == 1:
         weight = weight.unflatten(0, (groups_of(module), -1)).transpose(1, 2).flatten(0, 1)
     return weight.flatten(1)
 
 
+def as_weight(synapses: Bool[Tensor, "unit feature"], module: nn.Module) -> Bool[Tensor, "_ _"]:
+    """A mask of the synapses of a fully connected layer, laid out as its weight is."""
+    return synapses.T if known_kind(module).unit_axis == 1 else synapses
+
+
 def size_of(module: nn.Module) -> tuple[int, int]:
-    """How many units and features a projection has, groups counted in."""
-    kind = layer_kind(module)
-    if kind is None:
-        raise TypeError(f"expected a Linear or convolution layer; got {type(module).__name__}")
+    """How many units and features a layer has, groups counted in."""
+    kind = known_kind(module)
     shape, groups = weight_of(module).shape, groups_of(module)
     units, features = shape[kind.unit_axis], shape[kind.feature_axis]
     return (units * groups, features) if kind.unit_axis == 1 else (units, features * groups)
@@ -90,19 +189,17 @@ def size_of(module: nn.Module) -> tuple[int, int]:
 def select(
     tensor: Tensor, module: nn.Module, shape: torch.Size, units: Tensor | None, features: Tensor | None
 ) -> Tensor:
-    """What remains of a tensor laid out like a projection's weight; None keeps all.
+    """What remains of a tensor laid out like a layer's weight; None keeps all.
 
     Args:
         tensor: the weight, its gradient, or state of an optimizer; axes of another size than the weight's, such
             as the ones of a factored moment, stay as they are.
-        module: the projection.
+        module: the layer.
         shape: of the weight.
         units: indices of the units that remain, ascending, in equal numbers in every group.
         features: indices of the features that remain, likewise.
     """
-    kind = layer_kind(module)
-    if kind is None:
-        raise TypeError(f"expected a Linear or convolution layer; got {type(module).__name__}")
+    kind = known_kind(module)
     # the first axis counts through all groups, the second within one
     through, within = (units, features) if kind.unit_axis == 0 else (features, units)
     if through is not None and tensor.shape[0] == shape[0]:
@@ -120,9 +217,7 @@ def select(
 
 def between(module: nn.Module, units: Bool[Tensor, "_"], features: Bool[Tensor, "_"]) -> Bool[Tensor, "..."]:
     """Which weights lie between the given features and units, in the weight's shape."""
-    kind = layer_kind(module)
-    if kind is None:
-        raise TypeError(f"expected a Linear or convolution layer; got {type(module).__name__}")
+    kind = known_kind(module)
     shape, groups = weight_of(module).shape, groups_of(module)
     through, within = (units, features) if kind.unit_axis == 0 else (features, units)
     blocks = through.view(groups, -1, 1) & within.view(groups, 1, -1)

@@ -13,13 +13,13 @@ from dpap.spiking import SpikingNeuron
 
 @dataclass(frozen=True)
 class NeuronKind:
-    """What the anatomy must know about a class of neurons.
+    """What staining and recording need of a class of neurons.
 
     Attributes:
         spikes: whether it emits spikes (a comparison, which no dye passes) rather than a rate.
         time_axis: axis of its output over which time runs, or None where each call is one timestep
             (or where there is no time); a function of the module where that depends on its settings.
-        reset: puts a module of this kind to rest; None where it has no state, or a forward resets it itself.
+        reset: resets the state of such a module; None where it has no state, or a forward resets it itself.
     """
 
     spikes: bool
@@ -61,7 +61,7 @@ _REGISTRY: dict[type[nn.Module], NeuronKind] = {
 
 
 _RESETS = ("reset_mem", "reset_state", "reset")
-"""Methods by which neurons are put to rest, the most telling first."""
+"""Methods that reset the state of neurons, the most specific first."""
 
 
 def register_neuron(
@@ -71,17 +71,28 @@ def register_neuron(
     time_axis: int | Callable[[nn.Module], int | None] | None = None,
     reset: Callable[[nn.Module], object] | None = None,
 ) -> None:
-    """Make a class of modules, and its subclasses, known as neurons.
+    """Register a class of modules, and its subclasses, as neurons.
 
-    Neurons work unit by unit: one that connects units by weights of its own is not taken for one.
+    Neurons work unit by unit: a module that connects units by weights of its own does not count as one.
 
     Args:
         neuron: the class.
         spikes: whether it emits spikes; of several outputs the first is the spikes.
         time_axis: axis of its output over which time runs; None where each call is one timestep; a function of
             the module where that depends on its settings.
-        reset: puts a module to rest, as it is at the start of a presentation; without it, its method
+        reset: resets a module's state to that at the start of a presentation; without it, its method
             `reset_mem`, `reset_state` or `reset` does, if there is one.
+
+    Example:
+        >>> import torch, dpap
+        >>> from torch import nn
+        >>> class Threshold(nn.Module):
+        ...     def forward(self, x):
+        ...         return (x >= 1).float()
+        >>> dpap.register_neuron(Threshold, spikes=True)
+        >>> model = nn.Sequential(nn.Linear(4, 8), Threshold(), nn.Linear(8, 2))
+        >>> dpap.find_wiring(model, (torch.rand(3, 4),)).layers["0"].prunability
+        'prunable'
     """
     if not (isinstance(neuron, type) and issubclass(neuron, nn.Module)):
         raise TypeError(f"register_neuron expects a class of torch.nn.Module; got {neuron!r}")
@@ -101,7 +112,7 @@ def neuron_kind(module: nn.Module) -> NeuronKind | None:
 
 
 def reset_module(module: nn.Module) -> None:
-    """Reset a module's own hidden state, where it is known how."""
+    """Reset a module's own hidden state, where a method for it is known."""
     kind = neuron_kind(module)
     if kind is not None and kind.reset is not None:
         kind.reset(module)

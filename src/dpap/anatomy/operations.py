@@ -17,18 +17,18 @@ from dpap.anatomy.pytrees import float_tensors
 from dpap.anatomy.recording import Hook
 from dpap.anatomy.wiring import WeightLayer, Wiring
 
-GLANCE = 2**16
-"""Values of an activity from which its step is told, of each recorded forward."""
+SAMPLED = 2**16
+"""Values of an activity from which its step is computed, of each recorded forward."""
 
 
 @dataclass
 class OperationCounts:
-    """What arrived at one projection, summed over all recorded forwards.
+    """What arrived at one weight layer, summed over all recorded forwards.
 
     Attributes:
         operations: weights of one unit that the nonzero values of each feature met.
         magnitude: the same, each counted by the size of its value.
-        step: of which all values were whole multiples, as `common_step` has it.
+        step: of which all values were whole multiples, as `common_step` gives it.
     """
 
     operations: Float64[Tensor, " feature"]
@@ -37,7 +37,7 @@ class OperationCounts:
 
 
 class OperationCounter:
-    """Hooks that count what arrives at every projection.
+    """Hooks that count what arrives at every weight layer.
 
     Args:
         wiring: of the network.
@@ -53,12 +53,12 @@ class OperationCounter:
         ]
 
     def take(self) -> dict[str, OperationCounts]:
-        """What arrived since it was taken last, by projection."""
+        """What arrived since the last call, by weight layer."""
         counts, self._counts = self._counts, {}
         return counts
 
     def remove(self) -> None:
-        """Take the hooks out of the network."""
+        """Remove the hooks from the network."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -74,14 +74,14 @@ class OperationCounter:
             activity = next(float_tensors((args, options))).detach()
             rows = activity.reshape(-1, *activity.shape[axis:])
             sizes = rows.abs()
-            # signs of single precision add up five times as fast as truths, and exactly up to 2^24 rows
+            # signs of single precision add up five times as fast as booleans, and exactly up to 2^24 rows
             size, met = (part.sum(0, dtype=torch.float32).double() for part in (sizes, sizes.sign()))
             if rows.ndim > 2:
                 place = tuple(rows.shape[2:])
                 if place not in readers:
                     readers[place] = readers_of(module, rows.shape[1:])
                 met, size = ((part * readers[place]).flatten(1).sum(1) for part in (met, size))
-            step = common_step(rows.flatten()[:GLANCE])
+            step = common_step(rows.flatten()[:SAMPLED])
             known = self._counts.get(name)
             if known is None:
                 self._counts[name] = OperationCounts(met, size, step)

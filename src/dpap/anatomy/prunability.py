@@ -1,11 +1,11 @@
-"""Find the wiring of a network: what the dye showed, put together, and the fate of every layer."""
+"""Find the wiring of a network from what staining found, and the prunability of every layer."""
 
 import torch
 from torch import Tensor, nn
 
 from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT
 from dpap.anatomy.dye import Site
-from dpap.anatomy.layers import is_depthwise, layer_kind, size_of
+from dpap.anatomy.layers import is_depthwise, known_kind, layer_kind, size_of
 from dpap.anatomy.neurons import neuron_kind
 from dpap.anatomy.pytrees import Inputs
 from dpap.anatomy.stain import Feeds, Stained, stain
@@ -20,15 +20,25 @@ def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
         example_inputs: what its forward takes: a tuple of positional or a dictionary of keyword arguments.
 
     Raises:
-        ValueError: where no projection runs, or where none may lose a unit.
+        ValueError: where no weight layer runs, or where the network makes NaN by itself.
+
+    Example:
+        >>> import torch, dpap
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2))
+        >>> wiring = dpap.find_wiring(model, (torch.rand(4, 8),))
+        >>> {name: layer.prunability for name, layer in wiring.layers.items()}
+        {'0': 'prunable', '2': 'whole'}
+        >>> wiring.layers["2"].reason
+        "its units are the network's output"
     """
     stained = stain(model, example_inputs)
     modules = dict(model.named_modules())
     layers = _weight_layers(modules, stained)
     if not layers:
         raise ValueError(
-            "no projection (Linear or convolution) of the network ran on the example inputs; give the inputs that "
-            "training gives, and a network whose layers are torch.nn modules"
+            "no weight layer (Linear, convolution, or registered) ran on the example inputs; give the inputs that "
+            "training gives, and a network of torch.nn modules"
         )
     neurons = _neurons(modules, stained)
     stepped = any(
@@ -37,9 +47,9 @@ def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
     )
     attachments = _attachments(modules, stained)
     wiring = Wiring(layers, neurons, attachments, stained.training_paths, stepped)
-    shared = _sharing(modules)
+    shared = _shared_parameters(modules)
     for layer in layers.values():
-        layer.neuron = _activity_of(layer, wiring)
+        layer.neuron = _activity_site(layer, wiring)
         layer.prunability, layer.reason = _prunability(layer, wiring, stained, shared)
         layer.synapses = layer.kind.name == "fc" and layer.can_die
         layer.fixed = _computed(layer) or layer.name in shared
@@ -113,13 +123,13 @@ def _attachments(modules: dict[str, nn.Module], stained: Stained) -> dict[str, A
 
 
 def _joined(one: Tensor, other: Tensor) -> Tensor:
-    """Who feeds features in either of two calls."""
+    """Units that feed the features in either of two calls."""
     both = torch.where(one == other, one, MIXED)
     return torch.where(one == NO_UNIT, other, torch.where(other == NO_UNIT, one, both))
 
 
-def _sharing(modules: dict[str, nn.Module]) -> dict[str, str]:
-    """Modules that own a parameter together with another one -> that one."""
+def _shared_parameters(modules: dict[str, nn.Module]) -> dict[str, str]:
+    """Modules that share a parameter with another one -> that one."""
     owners: dict[int, list[str]] = {}
     for name, module in modules.items():
         for parameter in module.parameters(recurse=False):
@@ -128,9 +138,9 @@ def _sharing(modules: dict[str, nn.Module]) -> dict[str, str]:
     return {name: names[0] if name != names[0] else names[1] for names in together for name in names}
 
 
-def _activity_of(layer: WeightLayer, wiring: Wiring) -> Site | None:
-    """Where the activity of a projection's units is seen: at the first neurons that carry them all, or where they
-    enter a projection if no neuron module does (functional activations).
+def _activity_site(layer: WeightLayer, wiring: Wiring) -> Site | None:
+    """Where the activity of a layer's units is seen: at the first neurons that carry them all, or where they enter a
+    weight layer if no neuron module does (functional activations).
     """
     for site, neuron in wiring.neurons.items():
         if not neuron.incoming and _carries(neuron.feeds, layer):
@@ -163,7 +173,7 @@ def _carries(feeds: Feeds, layer: WeightLayer) -> bool:
 def _prunability(
     layer: WeightLayer, wiring: Wiring, stained: Stained, shared: dict[str, str]
 ) -> tuple[Prunability, str]:
-    """Whether a projection's units may die, whether they can be removed, and why not."""
+    """Whether a layer's units may die, whether they can be removed, and why not."""
     name = layer.name
     readers = [other for other in wiring.layers.values() if name in other.feeds]
     reads = [other.feeds[name] for other in readers]
@@ -182,15 +192,18 @@ def _prunability(
         )
     for attachment in wiring.attachments.values():
         if name in attachment.feeds and attachment.name in shared:
-            who = f"{attachment.name}, which it feeds,"
-            return "whole", f"{who} shares a parameter with {shared[attachment.name]}"
+            fed = f"{attachment.name}, which it feeds,"
+            return "whole", f"{fed} shares a parameter with {shared[attachment.name]}"
     modulated = _modulated(layer, wiring)
     if modulated is not None:
         return modulated
     for other in readers:
         nonzero = stained.nonzero.get(other.name)
         if nonzero is not None and bool((nonzero & (other.feeds[name] != NO_UNIT)).any()):
-            return "whole", f"a silent unit would still be heard at {other.name} (activation with f(0) != 0?)"
+            return (
+                "whole",
+                f"a silent unit would still send activity to {other.name} (activation with f(0) != 0?)",
+            )
     if any(bool((read == MIXED).any()) for read in reads):
         return "silenced", "its units are mixed before the next weight layer"
     unmapped = [
@@ -199,7 +212,7 @@ def _prunability(
         if site not in stained.feeds or name not in stained.feeds[site]
     ]
     if unmapped:
-        return "silenced", f"its units cannot be told apart at {unmapped[0]}"
+        return "silenced", f"its units cannot be distinguished at {unmapped[0]}"
     reached = torch.cat([torch.unique(read[read >= 0]) for read in reads])
     if len(torch.unique(reached)) < layer.units:
         return "silenced", "some of its units reach no weight layer"
@@ -212,12 +225,12 @@ def _prunability(
 
 
 def _computed(layer: WeightLayer) -> bool:
-    return "weight" not in layer.module._parameters
+    return known_kind(layer.module).weight not in layer.module._parameters
 
 
 def _modulated(layer: WeightLayer, wiring: Wiring) -> tuple[Prunability, str] | None:
-    """The fate of a projection that scales the activity of others, as a gate that is never quite shut does."""
-    whom: set[str] = set()
+    """Prunability of a layer that scales the activity of others, as a gate that is never quite shut does."""
+    modulated: set[str] = set()
     everywhere = True
     for reader in wiring.layers.values():
         if layer.name not in reader.feeds:
@@ -229,18 +242,18 @@ def _modulated(layer: WeightLayer, wiring: Wiring) -> tuple[Prunability, str] | 
         for source, gated in others.items():
             if bool((gated & mine & free).any()):
                 scaled |= gated & free
-                whom.add(source)
+                modulated.add(source)
         everywhere &= bool(scaled[mine].all())
-    if not whom:
+    if not modulated:
         return None
-    names = ", ".join(sorted(whom))
+    names = ", ".join(sorted(modulated))
     if everywhere:
         return "follows", f"its units leave with those of {names}, which they modulate"
-    return "whole", f"its units modulate those of {names}, and are heard elsewhere too"
+    return "whole", f"its units modulate those of {names}, and are read elsewhere too"
 
 
 def propagate_unremovable(wiring: Wiring) -> None:
-    """Units that share a feature with a source that never leaves cannot leave either."""
+    """Units that share a feature with a source that is never removed (as in a residual stream) cannot leave either."""
     changed = True
     while changed:
         changed = False
@@ -248,14 +261,14 @@ def propagate_unremovable(wiring: Wiring) -> None:
             if layer.removable:
                 stays = _unremovable_source(layer, wiring)
                 if stays is not None:
-                    who = "the network's input" if stays == INPUT else stays
+                    source = "the network's input" if stays == INPUT else stays
                     layer.prunability = "silenced" if layer.can_die else "whole"
-                    layer.reason = f"its units are joined with those of {who}, which stay"
+                    layer.reason = f"its units are joined with those of {source}, which stay"
                     changed = True
 
 
 def _unremovable_source(layer: WeightLayer, wiring: Wiring) -> str | None:
-    """A source that never leaves and shares a feature with a projection."""
+    """A source that is never removed and shares a feature with a layer."""
     for reader in wiring.readers():
         if layer.name not in reader.feeds:
             continue

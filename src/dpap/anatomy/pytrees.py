@@ -1,4 +1,4 @@
-"""What networks take and give: tensors in tuples, lists, dictionaries and dataclasses."""
+"""Inputs and outputs of networks: tensors in tuples, lists, dictionaries and dataclasses."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
@@ -16,7 +16,7 @@ def run(model: nn.Module, inputs: Inputs) -> Any:
 
 
 def float_tensors(value: Any) -> Iterator[Tensor]:
-    """All of them, in order."""
+    """All floating-point tensors, in order."""
     if isinstance(value, Tensor):
         if value.is_floating_point():
             yield value
@@ -32,7 +32,7 @@ def float_tensors(value: Any) -> Iterator[Tensor]:
 
 
 def map_floats(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The same containers with each of them changed."""
+    """The same containers with each floating-point tensor changed."""
     if isinstance(value, Tensor):
         return change(value) if value.is_floating_point() else value
     if isinstance(value, Mapping):

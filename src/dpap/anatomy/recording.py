@@ -23,7 +23,7 @@ class Recording:
     """What was active in one presentation to the network.
 
     Attributes:
-        inputs: projection -> activity of its input features [T, B, features], for convolutions its sum over the
+        inputs: weight layer -> activity of its input features [T, B, features], for convolutions its sum over the
             features of each group [T, B, groups], which is all that they need.
         outputs: neurons -> activity of their units, or of the features that these feed [T, B, features].
     """
@@ -39,7 +39,7 @@ class Recording:
 
 @dataclass
 class _Forward:
-    """What one forward of the network has shown so far, call by call."""
+    """What was recorded of one forward so far, call by call."""
 
     batch: int | None
     inputs: dict[str, list[Tensor]] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class _Forward:
 
 
 class Hook:
-    """A hook that idles in copies of the network, and that compilers leave alone."""
+    """A hook that does nothing in copies of the network, and that is not compiled."""
 
     def __init__(self, call: Callable[..., None] | None = None) -> None:
         self._call = None if call is None else torch.compiler.disable(call)
@@ -62,7 +62,7 @@ class Hook:
 
 
 class Recorder:
-    """Hooks that record every n-th presentation in training and hand it on when it ends.
+    """Hooks that record every n-th presentation in training and pass it on when it ends.
 
     A presentation is a forward. Where forwards are single timesteps, because the spiking neurons keep their state
     from call to call, it is all of those between two steps of the optimizers.
@@ -72,7 +72,7 @@ class Recorder:
         wiring: its wiring.
         every: record every n-th presentation.
         receive: called with each recording.
-        optimizers: whose steps end the presentations of a stepped network; without any, each timestep is one.
+        optimizers: their steps end the presentations of a stepped network; without any, each timestep is one.
     """
 
     def __init__(
@@ -91,9 +91,9 @@ class Recorder:
         self._begun = False
         self._chosen = False
         self._now: _Forward | None = None
-        seen = {layer.neuron for layer in wiring.layers.values()}
-        self._sites = [neuron for site, neuron in wiring.neurons.items() if site in seen]
-        # time is told by all that spike, also where activity is seen earlier
+        needed = {layer.neuron for layer in wiring.layers.values()}
+        self._sites = [neuron for site, neuron in wiring.neurons.items() if site in needed]
+        # time is taken from all neurons that spike, also where activity is recorded earlier
         self._spiking = [neuron for neuron in wiring.neurons.values() if neuron.spikes]
         self._handles: list[RemovableHandle] = [
             model.register_forward_pre_hook(Hook(self._begin), with_kwargs=True),
@@ -120,7 +120,7 @@ class Recorder:
         return self._now is not None
 
     def remove(self) -> None:
-        """Take the hooks out of the network and the optimizers."""
+        """Remove the hooks from the network and the optimizers."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -131,7 +131,7 @@ class Recorder:
         self.presentations = 0
 
     def end_presentation(self) -> None:
-        """Hand on what a stepped network has shown so far."""
+        """Pass on what was recorded of a stepped network so far."""
         self._begun = False
         steps, self._steps = self._steps, []
         if steps:
@@ -206,7 +206,7 @@ class Recorder:
         return Recording(inputs, outputs) if outputs else None
 
     def _activity_axes(self, now: _Forward) -> ActivityAxes | None:
-        """Time and batch as the first spiking neurons have them, else the batch of the network's input."""
+        """Time and batch of the first spiking neurons (with T > 1, if any), else the batch of the network's input."""
         candidates = [
             ActivityAxes.of(now.outputs[neuron.name], neuron.time_axis)
             for neuron in self._spiking

@@ -1,9 +1,10 @@
 """Find by staining which unit feeds which feature, whatever lies in between.
 
-As neuroanatomists do it: a dye is injected and one looks where it arrives. One pass a source tells where its dye
-gets to at all; then sources that never meet are dyed together, unit by unit in a code (`codes`), so that a layer of
-512 units takes 12 passes. Passes with real activity show what a silent source silences although others feed it (a
-gate), and where silence would still be heard.
+As in neuroanatomy: a dye is injected, and where it arrives is recorded. One pass a source finds where its dye arrives
+at all; then sources that never meet are dyed together, unit by unit in a code (`codes`), so that a layer of 512 units
+takes 12 passes. A feature that several layers feed is joined: a residual stream, or any other sum or product. Passes
+with real activity find what a silent source silences although others feed it (a gate), and where silent units would
+still cause activity.
 """
 
 import math
@@ -19,7 +20,7 @@ from dpap.anatomy.layers import layer_kind, size_of
 from dpap.anatomy.pytrees import Inputs, map_floats
 
 Feeds = dict[str, Int64[Tensor, "_"]]
-"""Source projection -> its unit that feeds each feature (`NOBODY` where it feeds none)."""
+"""Source layer -> its unit that feeds each feature (`NO_UNIT` where none does)."""
 
 PROBES = 32
 """Activities of random sign that must all be zero before a source counts as a gate: wrong once in 2^32."""
@@ -27,23 +28,23 @@ PROBES = 32
 
 @dataclass
 class Stained:
-    """What the dye showed.
+    """What staining found.
 
     Attributes:
-        feeds: site -> source layer -> the source's unit that feeds each feature (`NOBODY`, or `MIXED`
+        feeds: site -> source layer -> the source's unit that feeds each feature (`NO_UNIT`, or `MIXED`
             where several units of that source arrive in one feature).
         gates: site -> source layer -> features that are silent whenever the source's unit is, whatever else feeds
             them (a product).
         axis: site -> axis of its activity that counts features, from the end.
         reached: source layer -> sites that its dye reached at all, mapped or not.
-        outputs: source layers whose dye reached the network's output.
-        loud: projection -> features that are not zero although every projection emits zero.
+        outputs: source layers with dye that reached the network's output.
+        nonzero: weight layer -> features that are not zero although every weight layer emits zero.
         order: sites in the order of their calls.
         shapes: neuron or other site -> shape of its activity on the example input.
         calls: module -> how often it is called in one forward pass.
-        positions: projection -> how often its weights are used in one forward pass.
+        positions: weight layer -> how often its weights are used in one forward pass.
         mixing: modules with values of their own that mix features.
-        training_paths: whether the network runs projections in training that it does not run in evaluation.
+        training_paths: whether the network runs weight layers in training that it does not run in evaluation.
     """
 
     feeds: dict[Site, Feeds]
@@ -62,7 +63,7 @@ class Stained:
 
 @dataclass
 class _Decoded:
-    """Who feeds whom, along each axis that may count features."""
+    """Which units feed which features, along each axis that may count features."""
 
     along: dict[Site, dict[int, Feeds]] = field(default_factory=dict)
 
@@ -70,12 +71,12 @@ class _Decoded:
         self.along.setdefault(site, {}).setdefault(axis, {})[source] = fed
 
     def distinguished(self, site: Site, axis: int) -> int:
-        """How many units can be told apart along an axis."""
+        """How many units can be distinguished along an axis."""
         feeds = self.along[site][axis].values()
         return sum(len(torch.unique(fed[fed >= 0])) for fed in feeds)
 
     def axis(self, site: Site) -> int | None:
-        """The axis along which the most units can be told apart."""
+        """The axis along which the most units can be distinguished."""
         distinguished = {axis: self.distinguished(site, axis) for axis in self.along[site]}
         most = max(distinguished.values())
         best = [axis for axis, number in distinguished.items() if number == most]
@@ -85,7 +86,7 @@ class _Decoded:
 def stain(model: nn.Module, example_inputs: Inputs) -> Stained:
     """Stain a network and read off its wiring.
 
-    The network is run without gradients, once for every projection and once for every bit of the codes; its
+    The network is run without gradients, once for every weight layer and once for every bit of the codes; its
     weights, buffers, hidden states and modes are as before afterwards.
 
     Args:
@@ -93,13 +94,13 @@ def stain(model: nn.Module, example_inputs: Inputs) -> Stained:
         example_inputs: what its forward takes: a tuple of positional or a dictionary of keyword arguments.
 
     Raises:
-        ValueError: where the network makes NaN by itself, so that no dye can be told from it.
+        ValueError: where the network makes NaN by itself, which no dye can be distinguished from.
     """
     dyer = Dyer(model, example_inputs)
     training_paths = _has_training_paths(dyer)
     with dyer.ready(training_paths=training_paths):
         clean = dyer.run(Pass())
-        where = sorted({site.module for site, reach in clean.seen.items() if _any(reach)})
+        where = sorted({site.module for site, reach in clean.found.items() if _any(reach)})
         if where or clean.at_output:
             raise ValueError(
                 f"the network makes NaN where no dye is, seen at {', '.join(where) or 'the output'}: give example "
@@ -115,27 +116,29 @@ def stain(model: nn.Module, example_inputs: Inputs) -> Stained:
         for group in groups:
             mixed = _mixed(dyer, {source: units[source] for source in group}, reach)
             for source in mixed:
-                for site, found in reach[source].items():
-                    for along, dyed in found.items() if site.module in dyer.layers else ():
+                for site, reached in reach[source].items():
+                    for along, dyed in reached.items() if site.module in dyer.layers else ():
                         decoded.add(site, along, source, torch.where(dyed, MIXED, NO_UNIT))
-            told_apart = {source: units[source] for source in group if source not in mixed}
-            if told_apart:
-                _decode(dyer, told_apart, reach, decoded)
-        feeds, axis = _settle(dyer, decoded)
-        for site, seen in reach[INPUT].items():
-            if site in axis and axis[site] in seen:
-                fed = torch.where(seen[axis[site]], 0, NO_UNIT)
+            distinct = {source: units[source] for source in group if source not in mixed}
+            if distinct:
+                _decode(dyer, distinct, reach, decoded)
+        feeds, axis = _feature_axes(dyer, decoded)
+        for site, reached in reach[INPUT].items():
+            if site in axis and axis[site] in reached:
+                fed = torch.where(reached[axis[site]], 0, NO_UNIT)
                 feeds.setdefault(site, {})[INPUT] = fed
-        silent = dyer.run(Pass(emit="zeros", look="activity", stateful="zero"))
+        silent = dyer.run(Pass(emit="zeros", detect="activity", stateful="zero"))
         gates = _gates(dyer, groups, feeds, axis)
     return Stained(
         feeds=feeds,
         gates=gates,
         axis=axis,
-        reached={source: set(found) for source, found in reach.items()},
+        reached={source: set(sites) for source, sites in reach.items()},
         outputs=outputs,
         nonzero={
-            site.module: seen[axis[site]] for site, seen in silent.seen.items() if site.module in dyer.layers
+            site.module: found[axis[site]]
+            for site, found in silent.found.items()
+            if site.module in dyer.layers
         },
         order=list(dyer.order),
         shapes=dyer.shapes,
@@ -151,14 +154,14 @@ def _any(reach: Reach) -> bool:
 
 
 def _has_training_paths(dyer: Dyer) -> bool:
-    """Whether training runs all that evaluation runs, and projections besides (auxiliary heads)."""
+    """Whether training runs all that evaluation runs, and more weight layers (auxiliary heads)."""
     ran: list[set[str]] = []
     for training_paths in (False, True):
         try:
             with dyer.ready(training_paths=training_paths):
-                dyer.run(Pass(watched=frozenset()))
+                dyer.run(Pass(sites=frozenset()))
         except Exception:
-            # what evaluation cannot run is told by the passes themselves; training may want targets, say
+            # the passes themselves report what evaluation cannot run; training may need targets, for example
             if training_paths:
                 return False
         ran.append({site.module for site in dyer.order if site.module in dyer.layers})
@@ -167,17 +170,17 @@ def _has_training_paths(dyer: Dyer) -> bool:
 
 
 def _reach(dyer: Dyer, units: dict[str, int]) -> tuple[dict[str, dict[Site, Reach]], set[str]]:
-    """Where the dye of each source, and of the network's input, gets to; and whose gets to the output."""
+    """Where the dye of each source, and of the network's input, arrives; and which of them reach the output."""
     reach: dict[str, dict[Site, Reach]] = {}
     outputs = set()
     for source, count in units.items():
         now = dyer.run(Pass(dye={source: torch.ones(count, dtype=torch.bool)}))
-        reach[source] = {site: seen for site, seen in now.seen.items() if _any(seen)}
+        reach[source] = {site: found for site, found in now.found.items() if _any(found)}
         if now.at_output:
             outputs.add(source)
     dyed = map_floats(dyer.example_inputs, lambda tensor: torch.full_like(tensor, torch.nan))
     now = dyer.run(Pass(), inputs=dyed)
-    reach[INPUT] = {site: seen for site, seen in now.seen.items() if _any(seen)}
+    reach[INPUT] = {site: found for site, found in now.found.items() if _any(found)}
     if now.at_output:
         outputs.add(INPUT)
     return reach, outputs
@@ -193,7 +196,7 @@ def _meet(one: dict[Site, Reach], other: dict[Site, Reach]) -> bool:
 
 
 def _groups(reach: dict[str, dict[Site, Reach]]) -> list[list[str]]:
-    """Sources in groups whose dyes never meet, so that one set of passes serves a whole group."""
+    """Sources in groups within which dyes never meet, so that one set of passes serves a whole group."""
     groups: list[list[str]] = []
     for source in reach:
         for group in groups:
@@ -206,18 +209,18 @@ def _groups(reach: dict[str, dict[Site, Reach]]) -> list[list[str]]:
 
 
 def _mixed(dyer: Dyer, units: dict[str, int], reach: dict[str, dict[Site, Reach]]) -> set[str]:
-    """Sources of which a single unit dyes all that the whole source does, at projections and neurons: no code can tell
-    such units apart (norms over channels, attention).
+    """Sources of which a single unit dyes all that the whole source does, at weight layers and neurons: no code can
+    distinguish such units (norms over channels, attention).
     """
     first = {source: torch.arange(count) == 0 for source, count in units.items()}
-    seen = dyer.run(Pass(dye=first)).seen
+    found = dyer.run(Pass(dye=first)).found
     mixed = set()
     for source, count in units.items():
         alike = [
-            torch.equal(seen.get(site, {}).get(axis, ~dyed), dyed)
-            for site, found in reach[source].items()
-            if dyer.tells(site)
-            for axis, dyed in found.items()
+            torch.equal(found.get(site, {}).get(axis, ~dyed), dyed)
+            for site, reached in reach[source].items()
+            if dyer.distinguishes(site)
+            for axis, dyed in reached.items()
         ]
         if count > 1 and alike and all(alike):
             mixed.add(source)
@@ -227,23 +230,23 @@ def _mixed(dyer: Dyer, units: dict[str, int], reach: dict[str, dict[Site, Reach]
 def _decode(
     dyer: Dyer, units: dict[str, int], reach: dict[str, dict[Site, Reach]], decoded: _Decoded
 ) -> None:
-    """Dye the units of a group of sources by their codes; write down who feeds which feature."""
+    """Dye the units of a group of sources by their codes; add to `decoded` which unit feeds which feature."""
     words = {source: codewords(count) for source, count in units.items()}
     passes = []
     for bit in range(max(word.shape[1] for word in words.values())):
         dye = {source: word[:, bit] for source, word in words.items() if bit < word.shape[1]}
-        passes.append(dyer.run(Pass(dye=dye)).seen)
+        passes.append(dyer.run(Pass(dye=dye)).found)
     for source, word in words.items():
-        for site, found in reach[source].items():
-            for axis, dyed in found.items():
+        for site, reached in reach[source].items():
+            for axis, dyed in reached.items():
                 nothing = torch.zeros_like(dyed)
-                bits = [seen.get(site, {}).get(axis, nothing) for seen in passes[: word.shape[1]]]
+                bits = [found.get(site, {}).get(axis, nothing) for found in passes[: word.shape[1]]]
                 code = torch.stack(bits, 1)
                 decoded.add(site, axis, source, decode(code, dyed, units[source]))
 
 
-def _settle(dyer: Dyer, decoded: _Decoded) -> tuple[dict[Site, Feeds], dict[Site, int]]:
-    """The axis that counts features at each site, and who feeds them."""
+def _feature_axes(dyer: Dyer, decoded: _Decoded) -> tuple[dict[Site, Feeds], dict[Site, int]]:
+    """What feeds the features at each site, and the axis that counts them."""
     axes = {}
     for name, module in dyer.layers.items():
         kind = layer_kind(module)
@@ -259,7 +262,7 @@ def _settle(dyer: Dyer, decoded: _Decoded) -> tuple[dict[Site, Feeds], dict[Site
 def _gates(
     dyer: Dyer, groups: list[list[str]], feeds: dict[Site, Feeds], axis: dict[Site, int]
 ) -> dict[Site, dict[str, Tensor]]:
-    """Which features fall silent with one of their sources, although others feed them."""
+    """Which joined features fall silent with one of their sources, although others feed them."""
     joint = {}
     for site, fed in feeds.items():
         shared = sum((unit != NO_UNIT).int() for unit in fed.values()) > 1
@@ -267,8 +270,8 @@ def _gates(
             joint[site] = shared
     if not joint:
         return {}
-    # what gates does so wherever the two meet: all the features that a source shares at a site must fall silent
-    watched = frozenset(joint)
+    # a gate acts wherever the two meet: all the features that a source shares at a site must fall silent
+    sites = frozenset(joint)
     fewest = min(math.prod(dyer.shapes[site]) for site in joint)
     passes = -(-PROBES // max(fewest, 1))
 
@@ -276,11 +279,11 @@ def _gates(
         found: dict[Site, Tensor] = {}
         for seed in range(passes):
             now = Pass(
-                emit="noise", silent=silent, look="activity", stateful="identity", seed=seed, watched=watched
+                emit="noise", silent=silent, detect="activity", stateful="identity", seed=seed, sites=sites
             )
-            seen = dyer.run(now).seen
+            recorded = dyer.run(now).found
             for site, shared in joint.items():
-                active = seen.get(site, {}).get(axis[site], torch.zeros_like(shared))
+                active = recorded.get(site, {}).get(axis[site], torch.zeros_like(shared))
                 found[site] = found[site] | active if site in found else active
         return found
 

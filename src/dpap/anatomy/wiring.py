@@ -14,7 +14,7 @@ from dpap.anatomy.layers import LayerKind, groups_of, is_depthwise, weight_of
 from dpap.anatomy.stain import Feeds
 
 Gates = dict[str, Bool[Tensor, "_"]]
-"""Source projection -> features that are silent whenever its unit is."""
+"""Source layer -> features that are silent whenever its unit is."""
 
 Prunability = Literal["prunable", "silenced", "follows", "whole"]
 
@@ -26,7 +26,8 @@ class Reader:
     Attributes:
         name: name of the module in the network.
         features: number of features along its activity axis (conv channels, fc inputs).
-        feeds: who feeds each of them; what no projection feeds comes from the network's input or constants.
+        feeds: which unit of each source layer feeds each of them; a feature that several layers feed is joined, as in
+            a residual stream; what no layer feeds comes from the network's input or constants.
         gates: source -> features that are silent whenever its unit is, whatever else feeds them.
     """
 
@@ -37,13 +38,13 @@ class Reader:
 
     @property
     def key(self) -> str | Site:
-        """What tells this reader from others: its name, or the site where a module has several."""
+        """Key of this reader: its name, or the site where a module has several."""
         return self.name
 
 
 @dataclass
 class WeightLayer(Reader):
-    """A weight layer, and with it the population of its units.
+    """A weight layer (Linear, convolution, or registered), and the population of its units.
 
     Attributes:
         module: the layer.
@@ -51,7 +52,7 @@ class WeightLayer(Reader):
         units: number of units (conv channels, fc neurons).
         positions: how often its weights are used in one forward of the example inputs, batch and time counted in.
         neuron: where the activity of its units is seen: a neuron module and its calls, or None.
-        fate: "prunable": units die and can be removed; "silenced": units die but the layer keeps its size;
+        prunability: "prunable": units die and can be removed; "silenced": units die but the layer keeps its size;
             "follows": units do not die by themselves and leave with those that they modulate; "whole": its units
             never die.
         reason: why it is not prunable, or "".
@@ -113,7 +114,7 @@ class Attachment(Reader):
 
 @dataclass
 class NeuronSite(Reader):
-    """Neurons at work: a module, which of its calls, and whose units they carry.
+    """Neurons that run: a module, which of its calls, and the units that they carry.
 
     Attributes:
         site: module and call.
@@ -121,7 +122,7 @@ class NeuronSite(Reader):
         spikes: whether it emits spikes.
         time_axis: axis of its output over which time runs, or None.
         timesteps: timesteps seen on the example input.
-        incoming: whether the activity is that of the features that enter the projection `site.module`, because
+        incoming: whether the activity is that of the features that enter the weight layer `site.module`, because
             no neuron module carries the units (a functional activation).
     """
 
@@ -143,11 +144,22 @@ class Wiring:
     """The anatomy of a network.
 
     Attributes:
-        projections: in the order in which they run.
+        layers: weight layers in the order in which they run.
         neurons: where activity is seen.
-        attachments: what hangs on units.
+        attachments: modules with parameters or buffers per unit of others.
         training_paths: whether it includes paths that only training takes, such as auxiliary heads.
         stepped: whether a forward is one timestep: spiking neurons keep their state from call to call.
+
+    Example:
+        >>> import torch, dpap
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 10))
+        >>> wiring = dpap.find_wiring(model, (torch.rand(2, 1, 8, 8),))
+        >>> print(wiring)
+        layer  kind  units  features  weights  fed by  seen at  prunable
+        -----  ----  -----  --------  -------  ------  -------  --------------------------------------
+        0      conv  4      1         36       input   1        units
+        3      fc    10     144       1,440    0       -        no: its units are the network's output
     """
 
     layers: dict[str, WeightLayer]
@@ -162,7 +174,7 @@ class Wiring:
         return any(neuron.spikes for neuron in self.neurons.values())
 
     def neuron_of(self, layer: WeightLayer) -> NeuronSite | None:
-        """The neurons at which the activity of a projection's units is seen."""
+        """The neurons at which the activity of a layer's units is seen."""
         return None if layer.neuron is None else self.neurons[layer.neuron]
 
     def readers(self) -> Iterator[Reader]:
@@ -174,10 +186,10 @@ class Wiring:
     def macs(
         self, units: dict[str, Tensor] | None = None, features: dict[str | Site, Tensor] | None = None
     ) -> int:
-        """Multiplications of all projections in one forward of the example inputs.
+        """MACs (multiplications) of all weight layers in one forward of the example inputs.
 
         Args:
-            units: projection -> indices of its units that remain, where not all do.
+            units: weight layer -> indices of its units that remain, where not all do.
             features: key of a reader -> indices of its features that remain, where not all do.
         """
         total = 0
@@ -193,7 +205,7 @@ class Wiring:
         """Renumber units and features after a removal.
 
         Args:
-            units: projection -> indices of its units that remain.
+            units: weight layer -> indices of its units that remain.
             features: key of a reader -> indices of its features that remain.
         """
         renumber = {}
@@ -224,11 +236,11 @@ class Wiring:
         for layer in self.layers.values():
             fed = [name if name != INPUT else "input" for name in layer.feeds] or ["?"]
             if layer.prunability == "prunable":
-                verdict = "units and synapses" if layer.synapses else "units"
-                verdict += ", as many in each group" if layer.groups > 1 else ""
+                prunable = "units and synapses" if layer.synapses else "units"
+                prunable += ", as many in each group" if layer.groups > 1 else ""
             else:
-                what = {"silenced": "units, silenced only: ", "follows": "no, but ", "whole": "no: "}
-                verdict = what[layer.prunability] + layer.reason
+                prefix = {"silenced": "units, silenced only: ", "follows": "no, but ", "whole": "no: "}
+                prunable = prefix[layer.prunability] + layer.reason
             rows.append(
                 (
                     layer.name,
@@ -238,7 +250,7 @@ class Wiring:
                     f"{layer.weights:,}",
                     ", ".join(fed),
                     layer.neuron.module if layer.neuron else "-",
-                    verdict,
+                    prunable,
                 )
             )
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -252,11 +264,11 @@ class Wiring:
 def receiving(
     feeds: Feeds, alive: dict[str, Bool[Tensor, "_"]], features: int, gates: Gates | None = None
 ) -> Bool[Tensor, "_"]:
-    """Which features still receive something: those with a living source, or with none to lose, and no dead gate.
+    """Which features still receive something: those with an alive source, or with none to lose, and no dead gate.
 
     Args:
-        feeds: who feeds the features.
-        alive: projection -> which of its units live; others live whole.
+        feeds: which units feed the features.
+        alive: weight layer -> which of its units are alive; of layers that are not in it, all are.
         features: how many there are.
         gates: which features fall silent with which source.
     """
@@ -266,16 +278,16 @@ def receiving(
             unit = feeds[source]
             gated |= gate & (unit >= 0) & ~alive[source].cpu()[unit.clamp(min=0)]
     fed = torch.zeros(features, dtype=torch.bool)
-    living = torch.zeros(features, dtype=torch.bool)
+    fed_alive = torch.zeros(features, dtype=torch.bool)
     for source, unit in feeds.items():
         fed |= unit != NO_UNIT
         if source in alive:
             known = unit >= 0
-            living[known] |= alive[source].cpu()[unit[known]]
-            living |= unit == MIXED
+            fed_alive[known] |= alive[source].cpu()[unit[known]]
+            fed_alive |= unit == MIXED
         else:
-            living |= unit != NO_UNIT
-    return (living | ~fed) & ~gated
+            fed_alive |= unit != NO_UNIT
+    return (fed_alive | ~fed) & ~gated
 
 
 def unit_tensors(module: nn.Module, features: int) -> dict[str, int]:

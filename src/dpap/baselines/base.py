@@ -1,4 +1,4 @@
-"""What all baselines share: which weights count, and what a training loop sees of a pruner."""
+"""What all baselines share: which weights count, and the interface of a pruner."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ from dpap.surgery import CompactReport, Masks
 from dpap.surgery.trial import try_removal
 
 Weights = dict[str, Tensor]
-"""Something of every weight that counts, by projection."""
+"""A tensor for every weight that counts, by weight layer."""
 
 
 class Baseline(ABC):
     """Prunes single weights while a network learns; `step()` once an epoch, as with `dpap.Pruner`.
 
     The weights that count are those that count for `dpap.Pruner`, the output layer's included, so that a share of
-    them means the same. Biases and normalisation stay. Nothing leaves the network: zeros between living units do not
+    them means the same. Biases and normalisation stay. Nothing leaves the network: zeros between alive units do not
     make it smaller.
 
     Args:
@@ -34,13 +34,13 @@ class Baseline(ABC):
         example_inputs: what its forward takes: a tensor, a tuple of positional or a dict of keyword arguments, on the
             network's device.
         optimizer: the optimizer, or several, of its parameters.
-        config: `target`, `start_epoch` and `end_epoch` count, as each method says; the rest is of `dpap.Pruner`.
+        config: `target`, `start_epoch` and `end_epoch`, as each method uses them; the rest is for `dpap.Pruner`.
 
     Attributes:
         wiring: what is connected to what; print it.
 
     Raises:
-        ValueError: where nothing can be pruned, there is no target of weights, or neuron-timesteps should die.
+        ValueError: where nothing can be pruned, there is no target of weights, or neuron-timesteps would be pruned.
     """
 
     def __init__(
@@ -72,9 +72,9 @@ class Baseline(ABC):
         self._optimizers = as_optimizers(optimizer)
         example = as_inputs(example_inputs, self.model)
         self.wiring: Wiring = find_wiring(self.model, example)
-        try_removal(self.model, self.wiring, example)  # for it decides, too, what counts
-        newborn = Masks.all_alive(self.wiring, synapses=False, timesteps=False)
-        counted = newborn.weights(self.wiring) if newborn.units else {}
+        try_removal(self.model, self.wiring, example)  # it finds more layers that cannot be pruned
+        dense = Masks.all_alive(self.wiring, synapses=False, timesteps=False)
+        counted = dense.weights(self.wiring) if dense.units else {}
         if not counted:
             raise ValueError(f"nothing in this network can be pruned:\n{self.wiring}")
         self.weights: Weights = {name: weight_of(self.wiring.layers[name].module) for name in counted}
@@ -87,7 +87,7 @@ class Baseline(ABC):
 
     @property
     def timestep_sparsity(self) -> float:
-        """0.0, for timesteps do not die."""
+        """0.0: timesteps are not pruned."""
         return 0.0
 
     def survival(self) -> dict[str, list[float | None]]:
@@ -122,7 +122,10 @@ class Baseline(ABC):
         return {
             "epoch": self.epoch,
             "config": self.config.as_dict(),
-            **{kind: {name: of.clone() for name, of in each.items()} for kind, each in self._state().items()},
+            **{
+                kind: {name: value.clone() for name, value in own.items()}
+                for kind, own in self._state().items()
+            },
         }
 
     @torch.no_grad()
@@ -133,27 +136,28 @@ class Baseline(ABC):
             ValueError: where the state is of another network or method.
         """
         for kind, own in self._state().items():
-            shapes, theirs = (
-                {name: tuple(of.shape) for name, of in each.items()} for each in (own, state.get(kind, {}))
+            expected, given = (
+                {name: tuple(value.shape) for name, value in values.items()}
+                for values in (own, state.get(kind, {}))
             )
-            if shapes != theirs:
+            if given != expected:
                 raise ValueError(
-                    f"this state holds {kind} of {theirs}; {type(self).__name__} of this network has {shapes}: "
+                    f"this state holds {kind} of {given}; {type(self).__name__} of this network has {expected}: "
                     "load it with the method and the network that it was saved with"
                 )
         for kind, own in self._state().items():
-            for name, of in own.items():
-                of.copy_(state[kind][name])
+            for name, value in own.items():
+                value.copy_(state[kind][name])
         self.epoch = int(state["epoch"])
-        self._impose()
+        self._write_weights()
 
     @abstractmethod
     def alive_weights(self) -> dict[str, Bool[Tensor, "..."]]:
-        """Which weights live, in each weight's shape."""
+        """Which weights are alive, in each weight's shape."""
 
     @abstractmethod
     def detach(self) -> None:
-        """Take every hook out of the network and its optimizers; weights keep their values."""
+        """Remove every hook from the network and its optimizers; weights keep their values."""
 
     @abstractmethod
     def _end_epoch(self) -> float:
@@ -161,14 +165,14 @@ class Baseline(ABC):
 
     @abstractmethod
     def _state(self) -> dict[str, Weights]:
-        """The tensors themselves that the method remembers, by kind."""
+        """The method's own tensors, not copies, by kind."""
 
     @abstractmethod
-    def _impose(self) -> None:
-        """Let the network's weights follow what is remembered."""
+    def _write_weights(self) -> None:
+        """Set the network's weights by the state."""
 
     def _units_alive(self) -> dict[str, int]:
-        """Units with any living weight."""
+        """Units with any alive weight."""
         return {
             name: int(_units_with(alive, self.wiring.layers[name]).sum())
             for name, alive in self.alive_weights().items()
@@ -192,6 +196,6 @@ class Baseline(ABC):
 
 
 def _units_with(alive: Bool[Tensor, "..."], layer: WeightLayer) -> Bool[Tensor, "_"]:
-    """Which units have a living weight; the first axis of a weight counts through all groups, the second within one."""
+    """Which units have an alive weight; the first axis of a weight counts through all groups, the second within one."""
     blocks = alive.reshape(layer.groups, len(alive) // layer.groups, alive.shape[1], -1)
     return blocks.any(3).any(2 - layer.kind.unit_axis).flatten()

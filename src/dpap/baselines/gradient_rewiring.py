@@ -23,9 +23,9 @@ from dpap.pruning.config import PruningConfig
 class GradientRewiringConfig:
     """The prior of Grad R.
 
-    How much dies is alpha's choice. What the loss does not hold sinks by alpha times the sum of all learning rates;
-    mu lies so far below zero, at ln(2 - 2 target) / alpha, that hardly any theta comes there, and `target`, which
-    only places mu, hardly matters. The authors' runs sum up to hundreds of times the steps of a short one.
+    Alpha decides how much dies. A theta that the loss does not hold sinks by alpha times the sum of all learning
+    rates; mu lies so far below zero, at ln(2 - 2 target) / alpha, that hardly any theta gets there, and `target`,
+    which only places mu, hardly matters. The authors' runs sum up to hundreds of times the steps of a short one.
 
     Attributes:
         alpha: scale of the Laplacian prior, and strength of its pull: larger prunes more. 1e-3 is that of the
@@ -42,17 +42,17 @@ class GradientRewiringConfig:
 class GradientRewiring(Baseline):
     """Learns connectivity and weights together.
 
-    A weight is w = s relu(theta), with the sign s that it was born with. Theta follows the gradient s dL/dw also where
+    A weight is w = s relu(theta), with the sign s of its initial value. Theta follows the gradient s dL/dw also where
     it is negative and the weight is zero, so that a synapse can come back, and the gradient
     alpha sign(theta - mu) of a Laplacian prior around `location(target, alpha)`.
 
     The optimizer is the user's. Before its step each weight becomes s theta, whose gradient is dL/dw, for s² = 1; after
     it theta is read back, the prior moves it by the learning rate times its gradient, and the weight becomes
-    s relu(theta) again. With plain SGD that is the paper's update to the letter. With Adam and its kin the moments are
+    s relu(theta) again. With plain SGD that is the paper's update to the letter. With Adam and the like the moments are
     of the loss's gradient alone and the prior is added to the step, as in the authors' code (which divides the prior,
     too, by Adam's bias correction of the first moment: ours is weaker for the first few dozen steps). Weight decay
-    would pull the dead back, theirs has none: where the optimizer has any, these weights move to a parameter group of
-    their own without it; build schedulers of the learning rate afterwards.
+    would pull dead weights back, and theirs has none: where the optimizer has any, these weights move to a parameter
+    group of their own without it; build schedulers of the learning rate afterwards.
 
     The prior acts from the first to the last step: no schedule, `start_epoch` and `end_epoch` change nothing. Nothing
     makes sure that `target` is met: see `GradientRewiringConfig`.
@@ -66,6 +66,21 @@ class GradientRewiring(Baseline):
 
     Raises:
         ValueError: also without an optimizer.
+
+    Example:
+        >>> import torch, dpap
+        >>> from torch import nn
+        >>> from dpap.baselines import GradientRewiring, GradientRewiringConfig
+        >>> model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> config = dpap.PruningConfig(target=0.5, end_epoch=2)
+        >>> pruner = GradientRewiring(model, torch.rand(4, 8), optimizer, config, GradientRewiringConfig(alpha=0.1))
+        >>> for batch in range(20):
+        ...     model(torch.rand(64, 8)).square().mean().backward()
+        ...     optimizer.step()
+        ...     optimizer.zero_grad()
+        >>> 0.2 < pruner.sparsity < 0.5  # the prior has taken some weights below zero
+        True
     """
 
     def __init__(
@@ -86,16 +101,16 @@ class GradientRewiring(Baseline):
         self._name_of = {id(weight): name for name, weight in self.weights.items()}
         self._handles: list[Any] = []
         for one in self._optimizers:
-            self._set_apart(one)
+            self._exempt_from_decay(one)
             self._handles.append(one.register_step_pre_hook(self._before_step))
             self._handles.append(one.register_step_post_hook(self._after_step))
 
     def alive_weights(self) -> dict[str, Bool[Tensor, "..."]]:
-        """Where theta is above zero; a weight that was born as zero has no sign, and stays."""
+        """Where theta is above zero; a weight that is zero at first has no sign, and stays so."""
         return {name: theta > 0 for name, theta in self._theta.items()}
 
     def detach(self) -> None:
-        """Take every hook out; the weights stay as they are until somebody moves them."""
+        """Remove every hook; the weights keep their values until they are written."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -106,26 +121,26 @@ class GradientRewiring(Baseline):
     def _state(self) -> dict[str, Weights]:
         return {"theta": self._theta, "signs": self._signs}
 
-    def _impose(self) -> None:
+    def _write_weights(self) -> None:
         for name in self.weights:
             self._write(name)
 
     def _write(self, name: str) -> None:
-        """Let a weight be s relu(theta)."""
+        """Set a weight to s relu(theta)."""
         self.weights[name].copy_(self._signs[name] * self._theta[name].clamp(min=0))
 
-    def _set_apart(self, optimizer: Optimizer) -> None:
-        """Give these weights a group of their own wherever weights decay."""
+    def _exempt_from_decay(self, optimizer: Optimizer) -> None:
+        """Move these weights to a group of their own wherever weights decay."""
         for group in list(optimizer.param_groups):
             ours = [id(parameter) in self._name_of for parameter in group["params"]]
             if not group.get("weight_decay") or not any(ours):
                 continue
-            apart = {**group, "weight_decay": 0.0}
+            exempt = {**group, "weight_decay": 0.0}
             for key in ("params", "param_names"):
                 if key in group:
-                    apart[key] = [one for one, own in zip(group[key], ours, strict=True) if own]
+                    exempt[key] = [one for one, own in zip(group[key], ours, strict=True) if own]
                     group[key] = [one for one, own in zip(group[key], ours, strict=True) if not own]
-            optimizer.add_param_group(apart)
+            optimizer.add_param_group(exempt)
 
     def _moved(self, optimizer: Optimizer) -> Iterator[tuple[str, float]]:
         """The weights that a step of an optimizer moves, and their learning rates."""
@@ -138,7 +153,7 @@ class GradientRewiring(Baseline):
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if any(closure is not None for closure in (*args[1:2], kwargs.get("closure"))):
             raise RuntimeError(
-                "GradientRewiring expects optimizer.step() without a closure, for the closure would run the network "
+                "GradientRewiring expects optimizer.step() without a closure, which would run the network "
                 "on other weights than its own: call loss.backward() before the step"
             )
         for name, _ in self._moved(optimizer):

@@ -23,14 +23,25 @@ class GradualMagnitude(Baseline):
     """Masks the weights of least absolute value until every layer has the sparsity s_t of equation (1).
 
     The masks grow at each `step()`, so that the paper's Delta t is an epoch, from s_i = 0 at `start_epoch` to
-    `target` at `end_epoch`. What is masked is zero after every step of the optimizer, has neither gradient nor
+    `target` at `end_epoch`. A masked weight is zero after every step of the optimizer, has neither gradient nor
     moments, and stays masked. No layer loses its last weight.
 
     Args:
         model: see `Baseline`.
         example_inputs: see `Baseline`.
-        optimizer: see `Baseline`; without one the masked are cleared before every forward.
+        optimizer: see `Baseline`; without one masked weights are cleared before every forward.
         config: see `Baseline`.
+
+    Example:
+        >>> import torch, dpap
+        >>> from torch import nn
+        >>> from dpap.baselines import GradualMagnitude
+        >>> model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2))
+        >>> config = dpap.PruningConfig(target=0.5, start_epoch=0, end_epoch=1)
+        >>> pruner = GradualMagnitude(model, torch.rand(4, 8), None, config)
+        >>> report = pruner.step()
+        >>> report.sparsity, int(model[0].weight.count_nonzero())
+        (0.5, 128)
     """
 
     def __init__(
@@ -52,7 +63,7 @@ class GradualMagnitude(Baseline):
         return self._alive
 
     def detach(self) -> None:
-        """Take every hook out; the masked stay zero until somebody moves them."""
+        """Remove every hook; masked weights stay zero until they are written."""
         self._silence.remove()
         recompile()
 
@@ -62,13 +73,13 @@ class GradualMagnitude(Baseline):
             for name, weight in self.weights.items():
                 dead = min(round(due * weight.numel()), weight.numel() - 1)
                 self._alive[name] = _all_but_smallest(weight, self._alive[name], dead)
-            self._impose()
+            self._write_weights()
         return due
 
     def _state(self) -> dict[str, Weights]:
         return {"alive": self._alive}
 
-    def _impose(self) -> None:
+    def _write_weights(self) -> None:
         self._silence.hold([(weight, ~self._alive[name]) for name, weight in self.weights.items()])
 
 

@@ -1,4 +1,4 @@
-"""Everything that a run needs to know of its data."""
+"""All that a run needs of its data."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from dpap.data.user import count_classes, read_user
 
 @dataclass(frozen=True)
 class DataBundle:
-    """A data set, cut and ready.
+    """A data set, cut into its splits.
 
     Attributes:
         name: as configured.
@@ -22,7 +22,7 @@ class DataBundle:
         classes: number of classes.
         events: whether x has time first: [T, B, C, H, W].
         timesteps: T of events, None for images.
-        notes: how the data departs from the whole published set.
+        notes: how the data differs from the whole published set.
     """
 
     name: str
@@ -36,7 +36,7 @@ class DataBundle:
     notes: tuple[str, ...]
 
     def describe(self) -> str:
-        """A few readable lines: shape, classes, sizes, and what departs from the published set."""
+        """A few readable lines: shape, classes, sizes, and the differences from the published set."""
         channels, height, width = self.input_shape
         kind = f"events in {self.timesteps} frames of" if self.events else "images of"
         sizes = [f"{len(self.train)} training", f"{len(self.test)} test"]

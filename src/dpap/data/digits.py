@@ -14,9 +14,8 @@ INK = 16  # pixels count the inked points of a 4x4 square
 
 def read_digits(source: Source, config: DataConfig) -> tuple[TensorSplit, TensorSplit]:
     """1,437 training and 360 test samples, stratified, the same for every configuration."""
-    from sklearn.datasets import (
-        load_digits,
-    )  # here, because the import takes a second that others need not pay
+    # imported here: it takes a second that runs on other data need not pay
+    from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
     images = torch.from_numpy(pixels).to(torch.uint8).reshape(-1, 1, 8, 8)

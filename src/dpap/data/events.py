@@ -15,7 +15,14 @@ import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
+from dpap.data.config import DataConfig
+from dpap.data.source import Source
+from dpap.data.split import TensorSplit
+
 RULE = "equal time windows, counts clipped at 255, version 1"
+
+Frames = Iterator[UInt8[np.ndarray, "time 2 rows columns"]]
+"""Of one recording after the other."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,15 @@ class Events:
     y: Int64[np.ndarray, "event"]
     polarity: Int64[np.ndarray, "event"]
     time: Int64[np.ndarray, "event"]
+
+    def check_pixels(self, source: Source, path: Path) -> None:
+        """Raise a ValueError where an event of this file lies outside of the sensor, which is square."""
+        side = source.shape[-1]
+        if len(self.x) and max(self.x.max(), self.y.max()) >= side:
+            raise ValueError(
+                f"{path} must hold events with x and y below {side}; "
+                f"got x up to {self.x.max()} and y up to {self.y.max()}; {source.advice}"
+            )
 
 
 def bin_events(
@@ -77,14 +93,11 @@ def _checksum(frames: UInt8[np.ndarray, "..."]) -> str:
 
 
 def cached_frames(
-    folder: Path,
-    key: str,
-    shape: tuple[int, ...],
-    build: Callable[[], Iterator[UInt8[np.ndarray, "time 2 rows columns"]]],
+    folder: Path, key: str, shape: tuple[int, ...], build: Callable[[], Frames]
 ) -> UInt8[Tensor, "sample time 2 rows columns"]:
     """Frames [N, T, 2, H, W] as a mapped file, built sample by sample where it is missing or damaged.
 
-    Written to a temporary name and renamed, so that nobody sees half a file.
+    Written to a temporary name and renamed, so that no reader sees half a file.
 
     Raises:
         OSError: the cache folder cannot be written.
@@ -109,7 +122,24 @@ def cached_frames(
         check = temporary.with_suffix(".crc32")
         check.write_text(_checksum(frames))
         del frames
-        # The frames first: until the checksum follows, a reader takes the pair for damaged and rebuilds it.
+        # The frames first: until the checksum follows, a reader takes the pair as damaged and rebuilds it.
         temporary.replace(path)
         check.replace(path.with_suffix(".crc32"))
     return torch.from_numpy(np.load(path, mmap_mode="c"))
+
+
+def event_split(
+    source: Source,
+    config: DataConfig,
+    folder: Path,
+    files: Sequence[Path],
+    labels: Sequence[int],
+    downsample: int,
+    build: Callable[[], Frames],
+) -> TensorSplit:
+    """Samples with these labels that `build` makes of files in the data set's folder, unless they are cached."""
+    key = fingerprint(files, folder, timesteps=config.timesteps, downsample=downsample, name=source.name)
+    channels, *sides = source.shape
+    shape = (len(labels), config.timesteps, channels, *(side // downsample for side in sides))
+    frames = cached_frames(cache_folder(config.cache), key, shape, build)
+    return TensorSplit.of(frames, torch.tensor(labels), source.event_converter(config))

@@ -1,17 +1,12 @@
 """DVS-Gesture: eleven gestures of 29 people (Amir et al. 2017, doi 10.1109/CVPR.2017.781)."""
 
 import csv
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from jaxtyping import UInt8
-
 from dpap.data.aedat import read_aedat
 from dpap.data.config import DataConfig
-from dpap.data.events import Events, bin_events, cache_folder, cached_frames, fingerprint
+from dpap.data.events import Events, Frames, bin_events, event_split
 from dpap.data.source import Source
 from dpap.data.split import TensorSplit
 from dpap.data.transform import Augmentation
@@ -34,7 +29,7 @@ def read_trials(path: Path, source: Source) -> list[Trial]:
     """The rows of a *_labels.csv, whose classes count from 1.
 
     Raises:
-        FileNotFoundError, ValueError: the file is missing, a column is, or a row makes no sense.
+        FileNotFoundError, ValueError: the file is missing, a column is, or a row is wrong.
     """
     rows = list(csv.reader(source.read_bytes(path).decode("utf-8-sig", errors="replace").splitlines()))
     if not rows or [name.strip() for name in rows[0]] != COLUMNS:
@@ -58,20 +53,14 @@ def read_trials(path: Path, source: Source) -> list[Trial]:
     return trials
 
 
-def cut_trials(
-    path: Path, trials: list[Trial], timesteps: int, downsample: int
-) -> Iterator[UInt8[np.ndarray, "time 2 rows columns"]]:
+def cut_trials(path: Path, trials: list[Trial], source: Source, timesteps: int, downsample: int) -> Frames:
     """Frames of each trial of one recording, binned over the time of its label.
 
     Raises:
         ValueError: an event lies outside of the 128x128 pixels, or no trial has events.
     """
     events = read_aedat(path)
-    if len(events.x) and max(events.x.max(), events.y.max()) >= SIDE:
-        raise ValueError(
-            f"{path} must hold events with x and y below {SIDE}; "
-            f"got x up to {events.x.max()} and y up to {events.y.max()}"
-        )
+    events.check_pixels(source, path)
     inside = [(events.time >= trial.begin) & (events.time < trial.end) for trial in trials]
     if trials and not any(chosen.any() for chosen in inside):
         raise ValueError(f"{path} has no event in any trial of its labels: the two do not belong together")
@@ -80,36 +69,31 @@ def cut_trials(
         yield bin_events(cut, timesteps, SIDE, SIDE, trial.begin, trial.end, downsample)
 
 
+def _read_part(source: Source, config: DataConfig, folder: Path, part: str) -> TensorSplit:
+    listed = source.read_bytes(folder / part).decode("utf-8", errors="replace").split()
+    recordings = [folder / line for line in listed]
+    label_files = [path.with_name(f"{path.stem}_labels.csv") for path in recordings]
+    for path in recordings:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}, listed in {part}, is missing; {source.advice}")
+    trials = [read_trials(path, source) for path in label_files]
+    labels = [trial.label for group in trials for trial in group]
+    if not labels:
+        raise ValueError(f"{folder / part} must list recordings with trials; got none; {source.advice}")
+    downsample = config.downsample or DOWNSAMPLE
+
+    def build() -> Frames:
+        for path, group in zip(recordings, trials, strict=True):
+            yield from cut_trials(path, group, source, config.timesteps, downsample)
+
+    return event_split(source, config, folder, [*recordings, *label_files], labels, downsample, build)
+
+
 def read_gesture(source: Source, config: DataConfig) -> tuple[TensorSplit, TensorSplit]:
     """Trials of the recordings that trials_to_train.txt and trials_to_test.txt list."""
     folder = source.find(config, ["DvsGesture", "extract/DvsGesture", "."], "trials_to_train.txt")
-    downsample = config.downsample or DOWNSAMPLE
-    side = SIDE // downsample
-    parts = []
-    for name in ("trials_to_train.txt", "trials_to_test.txt"):
-        listed = source.read_bytes(folder / name).decode("utf-8", errors="replace").split()
-        recordings = [folder / line for line in listed]
-        label_files = [path.with_name(f"{path.stem}_labels.csv") for path in recordings]
-        for path in recordings:
-            if not path.is_file():
-                raise FileNotFoundError(f"{path}, listed in {name}, is missing; {source.advice}")
-        trials = [read_trials(path, source) for path in label_files]
-        labels = [trial.label for group in trials for trial in group]
-        if not labels:
-            raise ValueError(f"{folder / name} must list recordings with trials; got none; {source.advice}")
-
-        def build(
-            recordings: list[Path] = recordings, trials: list[list[Trial]] = trials
-        ) -> Iterator[UInt8[np.ndarray, "time 2 rows columns"]]:
-            for path, group in zip(recordings, trials, strict=True):
-                yield from cut_trials(path, group, config.timesteps, downsample)
-
-        files = [*recordings, *label_files]
-        key = fingerprint(files, folder, timesteps=config.timesteps, downsample=downsample, name=source.name)
-        shape = (len(labels), config.timesteps, 2, side, side)
-        frames = cached_frames(cache_folder(config.cache), key, shape, build)
-        parts.append(TensorSplit.of(frames, torch.tensor(labels), source.event_converter(config)))
-    return parts[0], parts[1]
+    train, test = (_read_part(source, config, folder, f"trials_to_{part}.txt") for part in ("train", "test"))
+    return train, test
 
 
 DVS_GESTURE = Source(

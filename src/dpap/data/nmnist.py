@@ -1,14 +1,11 @@
 """N-MNIST: MNIST digits seen by a moving event camera (Orchard et al. 2015, doi 10.3389/fnins.2015.00437)."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
-from jaxtyping import UInt8
 
 from dpap.data.config import DataConfig
-from dpap.data.events import Events, bin_events, cache_folder, cached_frames, fingerprint
+from dpap.data.events import Events, Frames, bin_events, event_split
 from dpap.data.source import Source
 from dpap.data.split import TensorSplit
 from dpap.data.transform import Augmentation
@@ -38,11 +35,7 @@ def read_recording(path: Path, source: Source) -> Events:
     events = Events(x=x[real], y=y[real], polarity=high[real] >> 7, time=time[real])
     if len(events.x) == 0:
         raise ValueError(f"{path} must hold at least one event; got only clock overflows; {source.advice}")
-    if events.x.max() >= SIDE or events.y.max() >= SIDE:
-        raise ValueError(
-            f"{path} must hold events with x and y below {SIDE}; "
-            f"got x up to {events.x.max()} and y up to {events.y.max()}; {source.advice}"
-        )
+    events.check_pixels(source, path)
     return events
 
 
@@ -62,28 +55,25 @@ def _recordings(folder: Path, source: Source) -> tuple[list[Path], list[int]]:
     return files, labels
 
 
+def _read_part(source: Source, config: DataConfig, folder: Path, part: str) -> TensorSplit:
+    if not (folder / part).is_dir():
+        raise FileNotFoundError(f"{folder / part} is missing; {source.advice}")
+    files, labels = _recordings(folder / part, source)
+    downsample = config.downsample or 1
+
+    def build() -> Frames:
+        for path in files:
+            events = read_recording(path, source)
+            begin, end = int(events.time.min()), int(events.time.max()) + 1
+            yield bin_events(events, config.timesteps, SIDE, SIDE, begin, end, downsample)
+
+    return event_split(source, config, folder, files, labels, downsample, build)
+
+
 def read_nmnist(source: Source, config: DataConfig) -> tuple[TensorSplit, TensorSplit]:
     """Recordings binned over the time from the first to the last event, both included."""
     folder = source.find(config, ["NMNIST", "N-MNIST", "."], "Train")
-    downsample = config.downsample or 1
-    side = SIDE // downsample
-    parts = []
-    for name in ("Train", "Test"):
-        if not (folder / name).is_dir():
-            raise FileNotFoundError(f"{folder / name} is missing; {source.advice}")
-        files, labels = _recordings(folder / name, source)
-
-        def build(files: list[Path] = files) -> Iterator[UInt8[np.ndarray, "time 2 rows columns"]]:
-            for path in files:
-                events = read_recording(path, source)
-                begin, end = int(events.time.min()), int(events.time.max()) + 1
-                yield bin_events(events, config.timesteps, SIDE, SIDE, begin, end, downsample)
-
-        key = fingerprint(files, folder, timesteps=config.timesteps, downsample=downsample, name=source.name)
-        shape = (len(files), config.timesteps, 2, side, side)
-        frames = cached_frames(cache_folder(config.cache), key, shape, build)
-        parts.append(TensorSplit.of(frames, torch.tensor(labels), source.event_converter(config)))
-    return parts[0], parts[1]
+    return _read_part(source, config, folder, "Train"), _read_part(source, config, folder, "Test")
 
 
 NMNIST = Source(

@@ -1,4 +1,4 @@
-"""The data sets that are known by name."""
+"""The data sets that a configuration can name."""
 
 from dpap.data.cifar import CIFAR10
 from dpap.data.digits import DIGITS
@@ -13,5 +13,5 @@ DATASETS: dict[str, Source] = {
 
 
 def list_datasets() -> tuple[Source, ...]:
-    """Every built-in data set: name, what it is, where it is to be had, and the files expected."""
+    """Every built-in data set: name, what it is, where it can be downloaded, and the files expected."""
     return tuple(DATASETS.values())

@@ -1,4 +1,4 @@
-"""What is known of a published data set, and where on disk it is looked for."""
+"""The facts of a published data set, and where on disk it is searched for."""
 
 import gzip
 import os
@@ -17,9 +17,9 @@ class Source:
     """A published data set.
 
     Attributes:
-        name: what a configuration calls it.
+        name: in a configuration.
         what: one line for people.
-        homepage: where it is to be had.
+        homepage: where it can be downloaded.
         layout: the files that are expected below the root.
         shape: (C, H, W) of a sample as published.
         classes: number of classes.
@@ -45,7 +45,7 @@ class Source:
     @property
     def advice(self) -> str:
         """What to do when a file is missing or damaged."""
-        return f"{self.name} is expected as {self.layout}, and is to be had from {self.homepage}"
+        return f"{self.name} is expected as {self.layout}, and can be downloaded from {self.homepage}"
 
     def image_converter(self, config: DataConfig, full: int = 255) -> ImageConverter:
         """The conversion of images that a configuration asks for; `full` is the byte that means 1."""

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random shifts by up to `pad` pixels, zeros moving in, and mirroring of half of the samples."""
+    """Random shifts by up to `pad` pixels, filled up with zeros, and mirroring of half of the samples."""
 
     pad: int
     flip: bool
@@ -56,7 +56,7 @@ class ImageConverter:
 
 @dataclass(frozen=True)
 class EventConverter:
-    """Event counts to floats, time first; binary frames tell only whether there was an event."""
+    """Event counts to floats, time first; binary frames hold only whether there was an event."""
 
     binary: bool = False
     augmentation: Augmentation | None = None

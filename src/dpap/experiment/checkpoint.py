@@ -1,7 +1,7 @@
 """Everything a run needs to go on as if it had never stopped.
 
-Randomness has no place in it: every epoch is seeded by `epoch_seed`, so an epoch is the same whatever ran before.
-Nor has the learning rate: it is a function of the step (schedule.py).
+No state of random generators is in it: every epoch is seeded by `epoch_seed`, so it is the same whatever ran before.
+Nor is the learning rate: it is a function of the step (schedule.py).
 """
 
 import pickle

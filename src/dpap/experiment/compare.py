@@ -1,4 +1,4 @@
-"""The runs of a comparison, one after the other; whoever calls again goes on where it stopped."""
+"""The runs of a comparison, one after the other; called again, it goes on where it stopped."""
 
 import math
 import os
@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
+from filelock import FileLock, Timeout
 
-from dpap.experiment.claim import claim, claimed, locks
 from dpap.experiment.config import ExperimentConfig, load_config
 from dpap.experiment.errors import UserError
+from dpap.experiment.formatting import duration
 from dpap.experiment.grid import Planned
-from dpap.experiment.progress import Quiet, duration
+from dpap.experiment.locks import comparison_lock, is_held
+from dpap.experiment.progress import Quiet
 from dpap.experiment.results import Result, write_results
 from dpap.experiment.run_folder import RunFolder, read_lines, write_text
 from dpap.experiment.train import resume, train
@@ -24,7 +26,7 @@ State = Literal["finished", "started", "failed", "to do", "being run"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came out.
+    """The outcome of a comparison.
 
     Attributes:
         results: of the finished runs, in the order of the plan.
@@ -54,7 +56,7 @@ def compare(
         runs: from `plan`.
         folder: that was given to `plan`.
         overwrite: begin again with runs that are there.
-        progress: makes what is told of each run.
+        progress: makes what prints the progress of a run.
         command: written into each run.
 
     Raises:
@@ -65,25 +67,26 @@ def compare(
             _refuse_another(run)
     failed: list[tuple[Planned, str]] = []
     waiting = list(runs)
-    for _ in range(2):  # once more for what another process was at: it may have been stopped meanwhile
+    for _ in range(2):  # once more for the runs of other processes: they may have been stopped meanwhile
         elsewhere: list[Planned] = []
         for run in waiting:
-            path = RunFolder(run.config.folder)
-            if path.summary.exists() and not overwrite:
+            if run.files.summary.exists() and not overwrite:
                 continue
-            with claim(_lock(run, folder)) as ours:
-                if not ours:
-                    elsewhere.append(run)
-                    continue
-                telling = progress()
-                telling.say(f"run {runs.index(run) + 1} of {len(runs)}, {run} ({_left(runs, overwrite)})")
+            try:
+                acquired = _lock(run, folder).acquire(blocking=False)
+            except Timeout:
+                elsewhere.append(run)
+                continue
+            with acquired:
+                shown = progress()
+                shown.message(f"run {runs.index(run) + 1} of {len(runs)}, {run} ({_left(runs, overwrite)})")
                 try:
-                    _finish(run, overwrite, telling, command)
+                    _finish(run, overwrite, shown, command)
                 except UserError as error:
                     failed.append((run, str(error)))
-                    path.path.mkdir(parents=True, exist_ok=True)
-                    write_text(path.failure, f"{error}\n")
-                    telling.say(f"failed: {error}")
+                    run.files.path.mkdir(parents=True, exist_ok=True)
+                    write_text(run.files.failure, f"{error}\n")
+                    shown.message(f"failed: {error}")
             write_results(runs, folder)
         waiting = elsewhere
         if not waiting:
@@ -93,19 +96,19 @@ def compare(
 
 def states(runs: Sequence[Planned], folder: Path) -> list[tuple[Planned, State, str]]:
     """How far each run is, with its epochs or its failure in words."""
-    told: list[tuple[Planned, State, str]] = []
+    found: list[tuple[Planned, State, str]] = []
     for run in runs:
-        path = RunFolder(run.config.folder)
-        epochs = f"{len(read_lines(path.metrics))} of {run.config.training.epochs} epochs"
-        if path.summary.exists():
-            told.append((run, "finished", epochs))
-        elif claimed(_lock(run, folder)):
-            told.append((run, "being run", epochs))
-        elif path.failure.exists():
-            told.append((run, "failed", path.failure.read_text(encoding="utf-8").strip()))
+        files = run.files
+        epochs = f"{len(read_lines(files.metrics))} of {run.config.training.epochs} epochs"
+        if files.summary.exists():
+            found.append((run, "finished", epochs))
+        elif is_held(_lock(run, folder)):
+            found.append((run, "being run", epochs))
+        elif files.failure.exists():
+            found.append((run, "failed", files.failure.read_text(encoding="utf-8").strip()))
         else:
-            told.append((run, "started" if path.holds_a_run() else "to do", epochs))
-    return told
+            found.append((run, "started" if files.holds_a_run() else "to do", epochs))
+    return found
 
 
 def seconds_left(runs: Sequence[Planned]) -> tuple[float, bool]:
@@ -115,60 +118,58 @@ def seconds_left(runs: Sequence[Planned]) -> tuple[float, bool]:
     """
     took: dict[str, list[float]] = {}
     for run in runs:
-        path = RunFolder(run.config.folder)
-        if path.summary.exists():
-            took.setdefault(run.recipe, []).append(_seconds(path))
+        if run.files.summary.exists():
+            took.setdefault(run.recipe, []).append(_seconds(run))
     left, whole = 0.0, True
     for run in runs:
-        path = RunFolder(run.config.folder)
-        if not path.summary.exists():
+        if not run.files.summary.exists():
             if run.recipe in took:
-                left += max(0.0, statistics.fmean(took[run.recipe]) - _seconds(path))
+                left += max(0.0, statistics.fmean(took[run.recipe]) - _seconds(run))
             else:
                 whole = False
     return left, whole
 
 
 def _left(runs: Sequence[Planned], overwrite: bool) -> str:
-    finished = sum(RunFolder(run.config.folder).summary.exists() for run in runs)
+    finished = sum(run.files.summary.exists() for run in runs)
     seconds, whole = seconds_left(runs)
     if overwrite or not (finished and seconds):
         return f"{finished} finished"
-    return f"{finished} finished, {'about' if whole else 'more than'} {duration(seconds)} left"
+    return f"{finished} finished, {'about' if whole else 'more than'} {duration(round(seconds))} left"
 
 
-def _seconds(path: RunFolder) -> float:
+def _seconds(run: Planned) -> float:
     parts = ("seconds", "prune_seconds", "evaluate_seconds")
-    return math.fsum(record[part] for record in read_lines(path.metrics) for part in parts)
+    return math.fsum(record[part] for record in read_lines(run.files.metrics) for part in parts)
 
 
 def _finish(run: Planned, overwrite: bool, progress: Quiet, command: str) -> None:
-    path = RunFolder(run.config.folder)
-    if overwrite or not path.holds_a_run():
+    files = run.files
+    if overwrite or not files.holds_a_run():
         train(run.config, overwrite=overwrite, progress=progress, command=command)
     else:
-        resume(path.path, progress=progress)
-    path.failure.unlink(missing_ok=True)
-    if path.path != run.dense:
-        write_text(path.twin, os.path.relpath(run.dense, path.path) + "\n")
+        resume(files.path, progress=progress)
+    files.failure.unlink(missing_ok=True)
+    if files.path != run.dense:
+        write_text(files.twin, os.path.relpath(run.dense, files.path) + "\n")
 
 
 def _refuse_another(run: Planned) -> None:
-    path = RunFolder(run.config.folder)
-    if path.holds_a_run() and _stored(path, run.config) != run.config:
+    files = run.files
+    if files.holds_a_run() and _stored(files, run.config) != run.config:
         raise UserError(
-            f"{path.path} holds a run with another configuration; compare in another folder (--out) or "
+            f"{files.path} holds a run with another configuration; compare in another folder (--out) or "
             "begin again (--overwrite)"
         )
 
 
-def _stored(path: RunFolder, config: ExperimentConfig) -> ExperimentConfig:
+def _stored(files: RunFolder, config: ExperimentConfig) -> ExperimentConfig:
     """The configuration of a run folder, as if the folder had not been moved."""
-    values = yaml.safe_load(path.config.read_text(encoding="utf-8"))
+    values = yaml.safe_load(files.config.read_text(encoding="utf-8"))
     if isinstance(values, dict) and {**values, "out": config.out} == config.as_dict():
-        return config  # as almost always, and far quicker than to check every key
-    return replace(load_config(path.config), out=config.out)
+        return config  # the usual case, and far faster than to check every key
+    return replace(load_config(files.config), out=config.out)
 
 
-def _lock(run: Planned, folder: Path) -> Path:
-    return locks(folder) / run.config.folder.relative_to(folder).as_posix().replace("/", "--")
+def _lock(run: Planned, folder: Path) -> FileLock:
+    return comparison_lock(folder, run.config.folder.relative_to(folder).as_posix().replace("/", "--"))

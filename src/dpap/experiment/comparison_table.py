@@ -3,25 +3,22 @@
 from collections.abc import Callable, Sequence
 
 from dpap.experiment.costs import PICO
+from dpap.experiment.formatting import quantity
 from dpap.experiment.grid import target_words
+from dpap.experiment.records import PROTOCOLS
 from dpap.experiment.results import Result
 from dpap.experiment.significance import Difference, Group, groups
-from dpap.experiment.tables import quantity
+from dpap.experiment.tables import markdown
 
 HEAD = (
     "method", "target", "n", "accuracy %", "to dense", "verdict", "pruned %", "parameters", "weights", "MACs",
     "syn. ops", "energy", "counted", "latency", "training",
 )  # fmt: skip
-PROTOCOLS = {
-    "last": "the last epoch's network",
-    "validation": "the network of the epoch that was best on held-out training data",
-    "paper": "the network of the epoch that was best on the test data, as the paper's tables do, which flatters",
-}
 LEGEND = (
     "Means ± standard deviations over n seeds; one seed, the same initial weights and batches for every method. "
     "To dense: accuracy less that of the dense twin of the same seed, in points. Verdict: a tie where the 95% "
     "t-interval of these differences holds 0. Best, marked \\*: the highest mean accuracy of its target and all that "
-    "tie with it, paired in the same way; † died less than was to, and is not ranked. Parameters are stored, "
+    "tie with it, paired in the same way; † pruned less than its target, and is not ranked. Parameters are stored, "
     "weights are not zero; costs are per sample. Energy by (14), (15); counted: of the operations that are done. "
     "Training: seconds, as a share of the dense twin's."
 )
@@ -91,17 +88,3 @@ def points(gain: Difference) -> str:
 def _spread(group: Group, value: Callable[[Result], float], digits: int) -> str:
     mean, deviation = f"{group.mean(value):.{digits}f}", group.deviation(value)
     return mean if deviation is None else f"{mean} ± {deviation:.{digits}f}"
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as they must be, so that the source is a table too."""
-    widths = [max(2, *map(len, column)) for column in zip(head, *rows, strict=True)]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines = [
-        " | ".join(
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in (head, rule, *rows)
-    ]
-    return "\n".join(f"| {line} |" for line in lines)

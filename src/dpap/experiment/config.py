@@ -37,9 +37,9 @@ class TrainingConfig:
         threads: CPU threads of torch; null leaves torch's choice.
         precision: float32, or bfloat16 for forwards and backwards of training; weights, survival, traces and
             evaluation stay float32. Slow on a CPU without bfloat16 arithmetic (AVX-512 or AMX).
-        channels_last: feature maps with the channels innermost, as convolutions like them; rounds otherwise.
-        compile: fuse the neurons' timesteps by torch.compile, half a minute or two at the start and nothing anew
-            when the network shrinks; without a C++ compiler they run as ever.
+        channels_last: feature maps with the channels innermost, as convolutions prefer; rounds differently.
+        compile: fuse the neurons' timesteps by torch.compile, half a minute or two at the start, and not again when
+            the network shrinks; without a C++ compiler they are not fused.
     """
 
     epochs: int = 20
@@ -88,14 +88,14 @@ class ExperimentConfig:
         data: what it learns from.
         network: what learns.
         prune: whether it is pruned while it learns; false is the dense twin of the same run.
-        method: dpap, or a baseline, of which only single weights die, that heeds only target, start_epoch and
-            end_epoch of `pruning`: gradual_magnitude (Zhu & Gupta, arXiv 1710.01878) or gradient_rewiring (Grad R,
+        method: dpap, or a baseline, which prunes single weights and uses only target, start_epoch and end_epoch of
+            `pruning`: gradual_magnitude (Zhu & Gupta, arXiv 1710.01878) or gradient_rewiring (Grad R,
             Chen et al., arXiv 2105.04916).
         pruning: how it is pruned.
-        rewiring: the prior of gradient_rewiring; its alpha, more than the target, decides how much dies.
+        rewiring: the prior of gradient_rewiring; its alpha, more than the target, sets how much is pruned.
         training: how the weights learn.
         seed: of everything random.
-        protocol: the epoch whose network is reported and kept. last: the last; validation: the best on the
+        protocol: the epoch of the network that is reported and kept. last: the last; validation: the best on the
             validation split (needs data.validation above 0); paper: the best on the test split, as the paper's
             tables do. Of a pruned run only epochs count that are as sparse as the last, within one point.
         out: the run folder; null is runs/NAME.

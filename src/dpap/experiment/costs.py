@@ -23,7 +23,7 @@ SAMPLES = 256
 """Of the test split, on which operations are counted. The energy of single samples varies by 10% (digits), 21%
 (CIFAR-10) and 27% (MNIST) of the mean (n = 192 each, seed 0), so the mean of these is within 2%, one standard error.
 """
-BATCH = 32  # of them at a time
+BATCH = 32  # samples at a time
 PICO = 1e-12
 
 
@@ -37,8 +37,8 @@ def costs(model: nn.Module, data: DataBundle, device: torch.device, spiking: boo
     sparse; `latency_seconds` is that of a batch of one.
     """
     one = example_of(data, device, samples=1)
-    looked_at = islice(data.test.batches(BATCH), -(-SAMPLES // BATCH))
-    counted = synaptic_operations(model, (x.to(device) for x, _ in looked_at), 1 if data.events else 0)
+    batches = islice(data.test.batches(BATCH), -(-SAMPLES // BATCH))
+    counted = synaptic_operations(model, (x.to(device) for x, _ in batches), 1 if data.events else 0)
     sizes = weights(model)
     multiplies = macs(model, one)
     return {

@@ -8,14 +8,15 @@ from dpap.experiment.compare import compare
 from dpap.experiment.config import ExperimentConfig, load_config
 from dpap.experiment.costs import PICO
 from dpap.experiment.errors import UserError
+from dpap.experiment.formatting import quantity
 from dpap.experiment.grid import Row, plan
 from dpap.experiment.progress import Quiet
 from dpap.experiment.results import Result
-from dpap.experiment.tables import quantity, text_table
+from dpap.experiment.tables import text_table
 
 
 def demo_config() -> ExperimentConfig:
-    """The recipe of the demonstration, which comes with the package."""
+    """The recipe of the demonstration, a file of the package."""
     return load_config(Path(str(files("dpap.experiment") / "demo.yaml")))
 
 
@@ -38,7 +39,7 @@ def demo(
         raise UserError(f"{run}: {why}")
     if done.elsewhere:
         raise UserError(
-            f"another process is at work in {folder}; wait for it, or take another folder (--out)"
+            f"another process is running in {folder}; wait for it, or take another folder (--out)"
         )
     dense, pruned = done.results
     return dense, pruned

@@ -1,11 +1,11 @@
-"""What a user can mend, told apart from what is a bug."""
+"""Errors that a user can mend, as opposed to bugs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 
 class UserError(Exception):
-    """Something in what the user asked for or gave; the message says what, and what to do."""
+    """A mistake in what the user asked for or gave; the message names it, and what to do."""
 
 
 class Diverged(UserError):
@@ -14,7 +14,7 @@ class Diverged(UserError):
 
 @contextmanager
 def blame(what: str) -> Iterator[None]:
-    """Errors that come out of `what`, which only follows the user's wishes, are the user's to mend."""
+    """Turns errors within the block into UserErrors that name `what`: it only follows the user's settings."""
     try:
         yield
     except (ValueError, TypeError, KeyError, OSError, ImportError) as error:

@@ -7,7 +7,7 @@ from dpap.data import DataBundle
 from dpap.experiment.checkpoint import read_checkpoint
 from dpap.experiment.config import ExperimentConfig
 from dpap.experiment.costs import costs
-from dpap.experiment.learner import Learner, arrange, build_learner, build_model
+from dpap.experiment.learner import Learner, apply_memory_format, build_learner, build_model
 from dpap.experiment.loop import evaluate
 from dpap.experiment.losses import loss_function
 from dpap.experiment.progress import Quiet
@@ -34,10 +34,10 @@ def finish(
         data: its test split scores the network that is kept.
         learner: after the last epoch.
         records: of all epochs.
-        progress: is told when the dead could not be removed.
+        progress: gets a message when the dead could not be removed.
 
     Raises:
-        RuntimeError: when the network that is read back does not score what the one that was saved does.
+        RuntimeError: when the network that is read back has another score than the one that was saved.
     """
     device, loss_of = learner.device, loss_function(config.training)
     kept = choose(records, config.protocol)
@@ -49,16 +49,16 @@ def finish(
         try:
             pruner.compact()
         except CompactionError as error:
-            progress.say(f"the dead stay in the network as zeros: {error}")
+            progress.message(f"the dead stay in the network as zeros: {error}")
         pruner.detach()
     size = config.data.test_batch_size
-    arrange(learner.model, config.training)
+    apply_memory_format(learner.model, config.training)
     saved = evaluate(learner.model, data.test.batches(size), loss_of, device)
     save(learner.model, folder.model)
     fresh = build_model(config, data, device)
     before = costs(fresh, data, device, config.network.spiking)
     load(folder.model, fresh)
-    arrange(fresh, config.training)
+    apply_memory_format(fresh, config.training)
     read = evaluate(fresh, data.test.batches(size), loss_of, device)
     if read != saved:
         raise RuntimeError(f"{folder.model} does not hold the network that was saved: {read} is not {saved}")

@@ -12,6 +12,7 @@ from dpap.data import DataConfig
 from dpap.experiment.config import ExperimentConfig, load_config, overridden
 from dpap.experiment.errors import UserError, blame
 from dpap.experiment.methods import DENSE, check_methods, configured
+from dpap.experiment.run_folder import RunFolder
 
 HELD_OUT = 0.1  # share of the training data on which comparisons choose the epoch
 KEYS = {"recipe", "name", "methods", "targets", "seeds", "set"}
@@ -45,7 +46,7 @@ class Planned:
     Attributes:
         recipe: of its row.
         method: of METHODS.
-        target: share that is to die; None of the dense twin, and where no target is set.
+        target: share that is to be pruned; None for the dense twin, and where no target is set.
         seed: of everything random.
         config: all of it; its folder is that of the run.
         dense: folder of its dense twin.
@@ -63,6 +64,11 @@ class Planned:
         """What the target is a share of."""
         return self.config.pruning.target_of
 
+    @property
+    def files(self) -> RunFolder:
+        """The files of the run."""
+        return RunFolder(self.config.folder)
+
     def __str__(self) -> str:
         return (
             f"{self.recipe}: {self.method}{target_words(self.target, self.target_of, ' ')}, seed {self.seed}"
@@ -70,7 +76,7 @@ class Planned:
 
 
 def target_words(target: float | None, target_of: str, join: str) -> str:
-    """A target in words, behind what joins them: " 0.9", " 0.6 macs"; nothing where none was set."""
+    """A target in words, each behind `join`: " 0.9", " 0.6 macs"; nothing where none was set."""
     words = ["" if target is None else f"{target:g}", "" if target_of == "weights" else target_of]
     return "".join(join + word for word in words if word)
 
@@ -93,13 +99,14 @@ def plan(rows: Sequence[Row], folder: Path) -> list[Planned]:
                 with blame("targets"):
                     made.append((method, configured(row.config, method, target)))
         for seed, (method, config) in itertools.product(row.seeds, made):
-            died = config.pruning.target
-            name = f"{method}{target_words(died, config.pruning.target_of, '-')}-seed{seed}"
+            name = f"{method}{target_words(config.pruning.target, config.pruning.target_of, '-')}-seed{seed}"
             place = folder / row.folder
             with blame(f"{row.recipe}"):
-                data = turned(config.data, seed)
+                data = data_of_seed(config.data, seed)
                 run = replace(config, name=name, seed=seed, data=data, out=str(place / name))
-            planned = Planned(row.recipe, method, died, seed, run, place / f"{DENSE}-seed{seed}")
+            planned = Planned(
+                row.recipe, method, config.pruning.target, seed, run, place / f"{DENSE}-seed{seed}"
+            )
             if runs.setdefault(run.folder, planned).config != run:
                 raise UserError(
                     f"{planned} is planned twice, with two configurations; give one of the rows another `name`"
@@ -107,13 +114,13 @@ def plan(rows: Sequence[Row], folder: Path) -> list[Planned]:
     return list(runs.values())
 
 
-def turned(data: DataConfig, seed: int) -> DataConfig:
-    """Data in which every seed tests on a fold of its own, where there are folds: as many seeds test on all samples."""
+def data_of_seed(data: DataConfig, seed: int) -> DataConfig:
+    """The data of one seed: where there are folds, each seed tests on its own, so as many seeds test on all samples."""
     return replace(data, fold=(data.fold + seed) % data.folds) if data.folds else data
 
 
 def comparable(config: ExperimentConfig, protocol_given: bool) -> ExperimentConfig:
-    """The recipe with its epoch chosen on held-out data, unless a protocol was asked for or is its own.
+    """The recipe with its epoch chosen on held-out data, unless a protocol was given or is its own.
 
     The last epoch of a recipe becomes the best on a validation split, a tenth of the training data where the recipe
     holds none out.
@@ -135,14 +142,14 @@ def read_grid(
 ) -> list[Row]:
     """The rows of a YAML file: a list of mappings with the keys of KEYS.
 
-    `recipe` is a configuration file, relative to the grid's; `set` holds what is changed of it; `name` tells two
-    rows of one recipe apart.
+    `recipe` is a configuration file, relative to the grid's; `set` holds what is changed of it; `name` distinguishes
+    two rows of one recipe.
 
     Args:
         path: of the file.
         methods, targets, seeds: of rows that name none.
         protocol_given: whether the command line chooses the protocol; `set: {protocol: ...}` chooses a row's.
-        settle: is given each row's configuration; what it returns is run.
+        settle: maps each row's configuration to the one that is run.
 
     Raises:
         UserError: when the file or a row is not as described.

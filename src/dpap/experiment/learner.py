@@ -1,4 +1,4 @@
-"""What learns: network, optimizer and pruner, built from a configuration or brought back from a checkpoint."""
+"""Network, optimizer and pruner, built from a configuration or restored from a checkpoint."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
@@ -22,8 +22,8 @@ EXAMPLES = 16  # samples on which the wiring is found and every removal is check
 
 
 @runtime_checkable
-class Prunes(Protocol):
-    """What an experiment needs of whatever prunes its network: `dpap.Pruner`, or a baseline."""
+class PrunerLike(Protocol):
+    """What an experiment needs of a pruner: `dpap.Pruner`, or a baseline."""
 
     wiring: Wiring
 
@@ -31,13 +31,13 @@ class Prunes(Protocol):
         """End an epoch."""
 
     def survival(self) -> dict[str, list[float | None]]:
-        """Survival of every unit at birth, by projection; None once it is dead."""
+        """Survival of every unit of the dense network, by weight layer; None once it is dead."""
 
     def compact(self) -> CompactReport:
-        """Remove what can leave."""
+        """Remove the dead that can be removed."""
 
     def detach(self) -> None:
-        """Take every hook out."""
+        """Remove every hook."""
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on."""
@@ -48,18 +48,18 @@ class Prunes(Protocol):
 
 @dataclass
 class Learner:
-    """A network and what changes it.
+    """A network and what trains and prunes it.
 
     Attributes:
         model: the network.
         optimizer: of its parameters.
-        pruner: None of a dense twin.
+        pruner: None for a dense twin.
         device: where they are.
     """
 
     model: nn.Module
     optimizer: Optimizer
-    pruner: Prunes | None
+    pruner: PrunerLike | None
     device: torch.device
 
     def state(self) -> dict[str, Any]:
@@ -71,9 +71,9 @@ class Learner:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Become what `state` was taken from; this learner must be freshly built.
+        """Take on a state of `state()`; this learner must be freshly built.
 
-        The pruner comes first, for it shrinks network and optimizer to the shapes that their states have.
+        The pruner comes first: it shrinks network and optimizer to the shapes of their states.
         """
         if self.pruner is not None:
             self.pruner.load_state_dict(state["pruner"])
@@ -82,7 +82,7 @@ class Learner:
 
 
 def build_learner(config: ExperimentConfig, data: DataBundle, device: torch.device) -> Learner:
-    """A newborn learner; the same seed gives the same weights.
+    """An untrained learner; the same seed gives the same weights.
 
     Raises:
         UserError: when the network does not fit the data, or cannot be pruned.
@@ -98,7 +98,7 @@ def build_learner(config: ExperimentConfig, data: DataBundle, device: torch.devi
 
 def _build_pruner(
     config: ExperimentConfig, model: nn.Module, example: Tensor, optimizer: Optimizer
-) -> Prunes:
+) -> PrunerLike:
     """The method that the configuration names."""
     if config.method == "gradual_magnitude":
         return GradualMagnitude(model, example, optimizer, config.pruning)
@@ -118,8 +118,8 @@ def build_model(config: ExperimentConfig, data: DataBundle, device: torch.device
     return model
 
 
-def arrange(model: nn.Module, training: TrainingConfig) -> None:
-    """Lay the weights out as the configuration asks, which is also how sums over them are rounded."""
+def apply_memory_format(model: nn.Module, training: TrainingConfig) -> None:
+    """Put the weights into the configured memory format, which also decides how sums over them are rounded."""
     if training.channels_last:
         for parameter in model.parameters():
             if parameter.ndim == 4:

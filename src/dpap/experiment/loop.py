@@ -1,4 +1,4 @@
-"""One pass over the data: to learn, or to look."""
+"""One pass over the data, in training or in evaluation."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +13,7 @@ from dpap.experiment.losses import Loss
 
 @dataclass(frozen=True)
 class Score:
-    """Mean loss, and share of the samples that were told right."""
+    """Mean loss, and share of the samples that were classified correctly."""
 
     loss: float
     accuracy: float
@@ -47,7 +47,7 @@ def train_epoch(
     on_batch: Callable[[int], None],
     precision: torch.dtype = torch.float32,
 ) -> Score:
-    """Learn from every batch once.
+    """Train on every batch once.
 
     Args:
         model: takes the batches' x, returns logits [B, classes].
@@ -57,7 +57,7 @@ def train_epoch(
         rates: the learning rate of each step.
         clip: largest norm of the gradient, or None.
         device: where the model is.
-        on_batch: is told how many batches are done.
+        on_batch: is called with the number of batches that are done.
         precision: of the forward pass, by autocast, and so of the backward pass; the loss is always float32.
 
     Raises:
@@ -90,7 +90,7 @@ def evaluate(
 ) -> Score:
     """Score every batch in evaluation mode; the mode is put back.
 
-    The gradient is switched off by no_grad: inference tensors could not be cut in place later.
+    The gradient is switched off by no_grad: inference tensors could not be sliced in place later.
 
     Raises:
         Diverged: when a loss is not finite.

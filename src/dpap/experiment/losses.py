@@ -1,4 +1,4 @@
-"""What learning makes small."""
+"""The losses that training minimises."""
 
 from collections.abc import Callable
 

@@ -28,7 +28,7 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 is computed with; elsewhere it is emulated, at a fifth of the speed of float32 and less."""
+    """Whether there is bfloat16 arithmetic; elsewhere it is emulated, at a fifth of the speed of float32 and less."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -57,7 +57,7 @@ def choose_device(name: str) -> torch.device:
         raise UserError(f"training.device must be auto, cpu, cuda or cuda:N; got {name!r}") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"training.device is {name!r}, but torch sees {torch.cuda.device_count()} GPUs; use auto or cpu"
+            f"training.device is {name!r}, but torch finds {torch.cuda.device_count()} GPUs; use auto or cpu"
         )
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"training.device must be auto, cpu, cuda or cuda:N; got {name!r}")
@@ -65,7 +65,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep what tensors on the CPU free, for the next ones; True where the C library could be told.
+    """Let this process keep what tensors on the CPU free, for the next ones; True where the C library allows it.
 
     glibc gives blocks of 32 MiB and more back to the system at once, which then clears the same pages at every
     step: of large feature maps that takes longer than the arithmetic of their neurons.
@@ -81,8 +81,8 @@ def keep_freed_memory() -> bool:
 def repeatable(threads: int | None) -> Iterator[None]:
     """Deterministic algorithms, so many threads, and afterwards everything as it was."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before = torch.are_deterministic_algorithms_enabled()
-    benchmark, had = torch.backends.cudnn.benchmark, torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    benchmark, threads_before = torch.backends.cudnn.benchmark, torch.get_num_threads()
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
     if threads is not None:
@@ -90,6 +90,6 @@ def repeatable(threads: int | None) -> Iterator[None]:
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(deterministic)
         torch.backends.cudnn.benchmark = benchmark
-        torch.set_num_threads(had)
+        torch.set_num_threads(threads_before)

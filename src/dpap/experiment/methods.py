@@ -1,4 +1,4 @@
-"""What `dpap compare` can set side by side: each method is a name for what it changes in a recipe."""
+"""The methods of `dpap compare`: each is a name for what it changes in a recipe."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -56,22 +56,22 @@ def _released() -> Method:
 METHODS: dict[str, Method] = {
     DENSE: Method("nothing is pruned", {"prune": False}),
     "dpap": Method("the recipe as it is: BCM plasticity, dendritic spines, gradual decay"),
-    "strength": _criterion("bcm_strength", "DPAP weighed by the strength of the synapses"),
-    "hebb": _criterion("hebb", "DPAP with Hebb's rule in the place of BCM"),
-    "stdp": _criterion("stdp", "DPAP with spike-timing-dependent plasticity in the place of BCM"),
+    "strength": _criterion("bcm_strength", "DPAP weighted by the strength of the synapses"),
+    "hebb": _criterion("hebb", "DPAP with Hebb's rule instead of BCM"),
+    "stdp": _criterion("stdp", "DPAP with spike-timing-dependent plasticity instead of BCM"),
     "firing_rate": _criterion("firing_rate", "DPAP with the mean activity as importance"),
     "magnitude": _criterion("magnitude", "DPAP with the magnitude of the weights as importance"),
     "random": _criterion("random", "DPAP with a random importance, drawn anew every epoch"),
     "random_once": _criterion("random_once", "DPAP with a random importance, drawn once"),
     "released": _released(),
-    "no_trace": _pruning("DPAP whose traces forget nothing", trace_decay=1.0),
+    "no_trace": _pruning("DPAP with traces that forget nothing", trace_decay=1.0),
     "no_spines": _criterion("bcm_without_spines", "DPAP without dendritic spines"),
-    "no_decay": _pruning("DPAP whose survival function has no memory", gamma=0.0),
+    "no_decay": _pruning("DPAP with a survival function without memory", gamma=0.0),
     "no_protection": _pruning(
-        "DPAP that protects nothing",
+        "DPAP without protection",
         **{kind: {"protection": 0.0} for kind in ("conv", "neuron", "synapse", "timestep")},
     ),
-    "no_timesteps": _pruning("DPAP that spares the timesteps", timesteps=False, timestep_target=None),
+    "no_timesteps": _pruning("DPAP without pruning of timesteps", timesteps=False, timestep_target=None),
     "units_dpap": _pruning("DPAP, channels and neurons alone", synapses=False),
     "units_magnitude": _units("magnitude", "magnitude"),
     "units_firing_rate": _units("firing_rate", "mean activity"),
@@ -99,12 +99,12 @@ def configured(config: ExperimentConfig, method: str, target: float | None) -> E
     Args:
         config: the recipe.
         method: one of METHODS.
-        target: in the place of the recipe's; None leaves it. Without an end_epoch in the recipe it is met at the end.
+        target: instead of the recipe's; None leaves that. Without an end_epoch in the recipe it is met at the end.
 
     Raises:
         UserError: when the method does not go with the recipe.
     """
-    if method == DENSE:  # one twin for all prunings of a recipe
+    if method == DENSE:  # one twin for all methods of a recipe
         return replace(
             config, prune=False, pruning=PruningConfig(), method="dpap", rewiring=GradientRewiringConfig()
         )

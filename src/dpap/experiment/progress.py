@@ -1,25 +1,27 @@
-"""What a run tells while it runs: nothing, plain lines, or a live bar."""
+"""What a run prints while it runs: nothing, plain lines, or a live bar."""
 
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dpap.experiment.formatting import duration
+
 
 class Quiet:
-    """Says nothing; the others say more."""
+    """Prints nothing; the base of what prints more."""
 
     def begin_epoch(self, epoch: int, epochs: int, batches: int) -> None:
         """An epoch begins."""
 
     def batch(self, done: int) -> None:
-        """So many batches of the epoch are done."""
+        """`done` batches of the epoch are over."""
 
     def end_epoch(self, record: dict[str, Any], epochs: int, seconds_left: float) -> None:
         """An epoch is over and written down."""
 
-    def say(self, text: str) -> None:
-        """Something worth a line."""
+    def message(self, text: str) -> None:
+        """A line of text."""
 
     def close(self) -> None:
         """The run is over, well or not."""
@@ -29,9 +31,9 @@ class Lines(Quiet):
     """One plain line an epoch, without control characters: for files and pipes."""
 
     def end_epoch(self, record: dict[str, Any], epochs: int, seconds_left: float) -> None:
-        self.say(epoch_line(record, epochs, seconds_left))
+        self.message(epoch_line(record, epochs, seconds_left))
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         print(text, flush=True)
 
 
@@ -63,7 +65,7 @@ class Bar(Lines):
         self.close()
         super().end_epoch(record, epochs, seconds_left)
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
@@ -96,19 +98,9 @@ def epoch_line(record: dict[str, Any], epochs: int, seconds_left: float) -> str:
     if record["timestep_sparsity"]:
         parts.append(f"timesteps {record['timestep_sparsity']:6.2%}")
     parts.append(f"{record['seconds']:.1f} s")
-    parts.append(f"{duration(seconds_left)} left")
+    parts.append(f"{duration(round(seconds_left))} left")
     line = "  ".join(parts)
     if record["compacted"]:
-        shrunk = record["compacted"]
-        line += f"\n  compacted: {shrunk['parameters_before']:,} -> {shrunk['parameters_after']:,} parameters"
+        compacted = record["compacted"]
+        line += f"\n  compacted: {compacted['parameters_before']:,} -> {compacted['parameters_after']:,} parameters"
     return line
-
-
-def duration(seconds: float) -> str:
-    """A time that one can read: 42 s, 3 min 05 s, 2 h 10 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

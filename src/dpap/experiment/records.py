@@ -1,4 +1,4 @@
-"""The lines of metrics.jsonl, and which epoch's network a protocol keeps."""
+"""The lines of metrics.jsonl, and the epoch that a protocol chooses among them."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -8,6 +8,12 @@ from dpap.experiment.run_folder import Record
 from dpap.pruning.reports import PruneReport
 
 AS_SPARSE = 0.01  # differences of sparsity up to this are none
+PROTOCOLS = {
+    "last": "the last epoch's network",
+    "validation": "the network of the epoch that was best on held-out training data",
+    "paper": "the network of the epoch that was best on the test data, as the paper's tables do, which flatters",
+}
+"""The network that each protocol reports."""
 
 
 def epoch_record(
@@ -59,11 +65,11 @@ def epoch_record(
 
 
 def choose(records: Sequence[Record], protocol: str) -> Record:
-    """The epoch whose network is reported and kept.
+    """The epoch of the network that is reported and kept.
 
-    Under "last" the last; else the one that scores highest on the split that the protocol names. An epoch that is
-    notably sparser than those before it replaces them all, for an early, denser network is no result of pruning.
-    Ties keep the earlier epoch.
+    Under "last" the last; else the one with the highest score on the split that the protocol names. An epoch that is
+    notably sparser than those before it replaces them all: an early, denser network is no result of pruning. Ties
+    keep the earlier epoch.
     """
     kept = records[0]
     score = "validation_accuracy" if protocol == "validation" else "test_accuracy"

@@ -1,18 +1,19 @@
-"""What a comparison found, run by run and epoch by epoch: read from the run folders, kept as CSV."""
+"""The results of a comparison, run by run and epoch by epoch: read from the run folders, kept as CSV."""
 
 import csv
 import io
 import math
 import statistics
 import types
+from collections import ChainMap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from dpap.experiment.claim import claim, locks
 from dpap.experiment.errors import UserError
 from dpap.experiment.grid import Planned
+from dpap.experiment.locks import comparison_lock
 from dpap.experiment.run_folder import Record, RunFolder, read_json, read_lines, write_text
 
 RESULTS, EPOCHS = "results.csv", "epochs.csv"
@@ -26,8 +27,8 @@ class Result:
         recipe: its row in the grid.
         network, data: of the recipe.
         method: of METHODS.
-        target: share that was to die; None where none was set.
-        target_of: what that share is of: the weights, if nothing else.
+        target: share that was to be pruned; None where none was set.
+        target_of: what the target is a share of: the weights, unless set otherwise.
         seed: of the run; runs of one recipe and seed begin with the same weights and see the same batches.
         protocol: how the kept epoch was chosen.
         epochs: of training.
@@ -35,7 +36,7 @@ class Result:
         final_epoch: the epoch that is kept.
         best_epoch, best_accuracy: the highest test accuracy of any epoch.
         sparsity, timestep_sparsity: dead share of weights and neuron-timesteps.
-        achieved: share that was pruned of what `target_of` names; None of the dense twin.
+        achieved: share that was pruned of what `target_of` names; None for the dense twin.
         converged: first epoch that reached the best test accuracy of the dense twin, the paper's measure of speed;
             None where no epoch did.
         seconds_to_converge: of training until then.
@@ -43,7 +44,7 @@ class Result:
         weights: those that are not zero.
         macs, synaptic_operations: per sample.
         energy: joules, by (14) and (15).
-        picojoules: by the operations that are really done.
+        picojoules: energy of the operations that are really done.
         latency_seconds: of a batch of one.
         first_seconds, last_seconds: of training in an epoch, median of the first two and of the last five.
         seconds: of training in all.
@@ -110,92 +111,72 @@ class EpochResult:
     seconds: float
 
 
+Line = TypeVar("Line", Result, EpochResult)
+
+
 def collect(runs: Sequence[Planned], folder: Path) -> tuple[list[Result], list[EpochResult]]:
     """Results and epochs of the runs that are finished, in the order of `runs`."""
     results: list[Result] = []
     epochs: list[EpochResult] = []
     for run in runs:
-        path = RunFolder(run.config.folder)
-        if path.summary.exists():
-            summary, records, twin = read_json(path.summary), read_lines(path.metrics), RunFolder(run.dense)
-            dense = read_json(twin.summary) if twin.summary.exists() else None
-            results.append(result(run, summary, dense, records, folder))
-            epochs += [_epoch(run, record, summary) for record in records]
+        if run.files.summary.exists():
+            summary, records = read_json(run.files.summary), read_lines(run.files.metrics)
+            dense = RunFolder(run.dense).summary
+            results.append(
+                _result(run, summary, read_json(dense) if dense.exists() else None, records, folder)
+            )
+            epochs += [_epoch_result(run, summary, record) for record in records]
     return results, epochs
 
 
-def result(
+def _result(
     run: Planned, summary: Record, dense: Record | None, epochs: Sequence[Record], folder: Path
 ) -> Result:
     """A finished run beside its dense twin, None while that is not finished."""
-    goal, after = dense["best_test_accuracy"] if dense is not None else math.inf, summary["after"]
+    goal = dense["best_test_accuracy"] if dense is not None else math.inf
     converged = next((each["epoch"] for each in epochs if each["test_accuracy"] >= goal), None)
-    return Result(
-        recipe=run.recipe,
+    until = None if converged is None else [each["seconds"] for each in epochs if each["epoch"] <= converged]
+    return _line(
+        Result,
+        run,
+        summary,
+        summary["after"],
         network=run.config.network.layers,
         data=run.config.data.name,
-        method=run.method,
-        target=run.target,
-        target_of=run.target_of,
-        seed=run.seed,
-        protocol=summary["protocol"],
-        epochs=summary["epochs"],
         accuracy=summary["final_test_accuracy"],
-        final_epoch=summary["final_epoch"],
-        best_epoch=summary["best_epoch"],
         best_accuracy=summary["best_test_accuracy"],
-        sparsity=summary["sparsity"],
-        timestep_sparsity=summary["timestep_sparsity"],
         achieved=summary["achieved"] if run.config.prune else None,
         converged=converged,
-        seconds_to_converge=None
-        if converged is None
-        else math.fsum(each["seconds"] for each in epochs if each["epoch"] <= converged),
-        parameters=after["parameters"],
-        weights=after["weights"],
-        macs=after["macs"],
-        synaptic_operations=after["synaptic_operations"],
-        energy=after["energy"],
-        picojoules=after["picojoules"],
-        latency_seconds=after["latency_seconds"],
+        seconds_to_converge=None if until is None else math.fsum(until),
         first_seconds=statistics.median(each["seconds"] for each in epochs[:2]),
         last_seconds=statistics.median(each["seconds"] for each in epochs[-5:]),
         seconds=summary["seconds_training"],
-        model_bytes=summary["model_bytes"],
         run=run.config.folder.relative_to(folder).as_posix(),
     )
 
 
-def _epoch(run: Planned, record: Record, summary: Record) -> EpochResult:
-    layers = record["layers"]
-    return EpochResult(
-        recipe=run.recipe,
-        method=run.method,
-        target=run.target,
-        target_of=run.target_of,
-        seed=run.seed,
-        epoch=record["epoch"],
-        accuracy=record["test_accuracy"],
-        validation_accuracy=record["validation_accuracy"],
-        sparsity=record["sparsity"],
-        timestep_sparsity=record["timestep_sparsity"],
-        weights_alive=sum(each["weights_alive"] for each in layers)
-        if layers
-        else sum(each["weights"] for each in summary["before"]["layers"]),
-        seconds=record["seconds"],
-    )
+def _epoch_result(run: Planned, summary: Record, record: Record) -> EpochResult:
+    if record["layers"]:
+        alive = sum(layer["weights_alive"] for layer in record["layers"])
+    else:
+        alive = sum(layer["weights"] for layer in summary["before"]["layers"])
+    return _line(EpochResult, run, record, accuracy=record["test_accuracy"], weights_alive=alive)
+
+
+def _line(kind: type[Line], run: Planned, /, *records: Record, **given: Any) -> Line:
+    """A line of a table: each field from what is `given`, the plan, or the first of the records that has its name."""
+    planned = {name: getattr(run, name) for name in ("recipe", "method", "target", "target_of", "seed")}
+    values = ChainMap(given, planned, *records)
+    return kind(**{field.name: values[field.name] for field in fields(kind)})
 
 
 def write_results(runs: Sequence[Planned], folder: Path) -> list[Result]:
     """Write results.csv and epochs.csv of the finished runs; returns the results."""
-    with claim(locks(folder) / "results", wait=True):
+    with comparison_lock(folder, "results"):
         results, epochs = collect(runs, folder)
         write_text(folder / RESULTS, as_csv(Result, results))
         write_text(folder / EPOCHS, as_csv(EpochResult, epochs))
     return results
-
-
-Line = TypeVar("Line", Result, EpochResult)
 
 
 def as_csv(kind: type[Line], lines: Sequence[Line]) -> str:

@@ -75,11 +75,11 @@ class RunFolder:
         return self.path / "failure.txt"
 
     def holds_a_run(self) -> bool:
-        """Whether a run was started here."""
+        """Whether a run was started in it."""
         return self.config.exists()
 
     def check_free(self, overwrite: bool) -> None:
-        """Raises UserError when a run lies here that may not be overwritten."""
+        """Raises UserError when it holds a run that may not be overwritten."""
         if self.holds_a_run() and not overwrite:
             raise UserError(
                 f"{self.path} already holds a run; go on with it (--resume {self.path}), replace it "
@@ -113,6 +113,7 @@ class RunFolder:
             self.summary,
             self.twin,
             self.failure,
+            *self.path.glob(".*.part"),  # of a process that was killed while it wrote
         ):
             each.unlink(missing_ok=True)
         shutil.rmtree(self.path / "report", ignore_errors=True)
@@ -123,30 +124,26 @@ def write_text(path: Path, text: str) -> None:
     with_replacement(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    with_replacement(path, lambda temporary: temporary.write_bytes(content))
+
+
 def write_json(path: Path, record: Record) -> None:
     """Write a JSON file whole or not at all."""
     write_text(path, json.dumps(record, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Record:
-    """Read a JSON file.
-
-    Raises:
-        UserError: when it is damaged.
-    """
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is not a whole JSON file: {error}") from error
-
-
 def with_replacement(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file, flush it to the disk and put it in the place of `path`."""
-    temporary = path.with_name(f".{path.name}.part")
-    write(temporary)
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def append(path: Path, record: Record) -> None:
@@ -155,17 +152,59 @@ def append(path: Path, record: Record) -> None:
         file.write(json.dumps(record, allow_nan=False) + "\n")
 
 
+def read_json(path: Path) -> Record:
+    """Read a JSON file.
+
+    Raises:
+        UserError: when it holds no JSON object.
+    """
+    try:
+        return json_object(json.loads(path.read_bytes()), str(path))
+    except ValueError as error:
+        raise UserError(f"{path}: expected JSON, got {error}. Restore the file or run again") from error
+
+
 def read_lines(path: Path) -> list[Record]:
-    """The records of a file of lines of JSON, up to the first line that was not written whole."""
-    records: list[Record] = []
-    if not path.exists():
-        return records
-    for line in path.read_text(encoding="utf-8").splitlines():
+    """The records of a file of lines of JSON, without a last line that was cut off.
+
+    Raises:
+        UserError: when another line holds no JSON object.
+    """
+    return list(numbered_lines(path)[0].values())
+
+
+def numbered_lines(path: Path) -> tuple[dict[int, Record], bool]:
+    """Those records by the number of their line, and whether a last line was cut off.
+
+    Raises:
+        UserError: when another line holds no JSON object.
+    """
+    lines = path.read_bytes().split(b"\n") if path.is_file() else []
+    filled = {number: line for number, line in enumerate(lines, 1) if line.strip()}
+    records: dict[int, Record] = {}
+    for number, line in filled.items():
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return records
+            value = json.loads(line)
+        except ValueError as error:
+            if number == max(filled):
+                return records, True
+            raise UserError(
+                f"{path}, line {number}: expected one JSON object a line, got {error}. Remove the line to leave this "
+                "epoch out"
+            ) from error
+        records[number] = json_object(value, f"{path}, line {number}")
+    return records, False
+
+
+def json_object(value: Any, where: str) -> Record:
+    """`value`, which must be a JSON object.
+
+    Raises:
+        UserError: when it is something else.
+    """
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: expected a JSON object, got {type(value).__name__}")
+    return value
 
 
 def drop_lines_after(path: Path, epoch: int) -> None:

@@ -1,4 +1,4 @@
-"""Methods beside their dense twins: differences paired by seed, and what they do and do not show."""
+"""Methods beside their dense twins: differences paired by seed, and what is significant."""
 
 import math
 import statistics
@@ -17,7 +17,7 @@ MISSED = 0.01  # a method that prunes this much less than its target is not comp
 
 
 Target = tuple[float | None, str]
-"""The share that was to die, and of what."""
+"""The share that was to be pruned, and of what."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Difference:
     Attributes:
         values: one a pair.
         mean: of them.
-        deviation: sample standard deviation; None of a single pair.
-        margin: half the width of the 95% t-interval of the mean; None of a single pair.
+        deviation: sample standard deviation; None for a single pair.
+        margin: half the width of the 95% t-interval of the mean; None for a single pair.
         verdict: "better", "worse", "tie" where the margin covers the mean, or "n = 1".
     """
 
@@ -45,10 +45,10 @@ class Group:
 
     Attributes:
         results: one a seed.
-        to_dense: accuracies less those of the dense twins; None of the dense twins, and while there are none.
+        to_dense: accuracies less those of the dense twins; None for the dense twins, and while there are none.
         time: seconds of training as a share of the dense twins', mean over the seeds; None likewise.
-        missed: whether less died than was to.
-        best: whether it has the highest mean accuracy of its target, or ties with the one that has.
+        missed: whether less was pruned than the target.
+        best: whether it has the highest mean accuracy of its target, or ties with it.
     """
 
     results: tuple[Result, ...]
@@ -64,7 +64,7 @@ class Group:
 
     @property
     def first(self) -> Result:
-        """Any of the runs, for what they have in common."""
+        """One of the runs, for what all share."""
         return self.results[0]
 
     def mean(self, value: Callable[[Result], float]) -> float:
@@ -72,7 +72,7 @@ class Group:
         return statistics.fmean(map(value, self.results))
 
     def deviation(self, value: Callable[[Result], float]) -> float | None:
-        """Sample standard deviation over the seeds; None of a single one."""
+        """Sample standard deviation over the seeds; None for a single seed."""
         return statistics.stdev(map(value, self.results)) if len(self.results) > 1 else None
 
 
@@ -106,15 +106,17 @@ def groups(results: Sequence[Result]) -> dict[str, list[Group]]:
     for recipe in dict.fromkeys(each.recipe for each in results):
         own = [each for each in results if each.recipe == recipe]
         dense = {each.seed: each for each in own if each.method == DENSE}
-        by_line: dict[tuple[str, Target], list[Result]] = {}
+        runs_of_line: dict[tuple[str, Target], list[Result]] = {}
         for each in own:
-            by_line.setdefault((each.method, target_of(each)), []).append(each)
+            runs_of_line.setdefault((each.method, target_of(each)), []).append(each)
         kinds = list(dict.fromkeys(each.target_of for each in own))
         targets = list(dict.fromkeys(target_of(each) for each in own if each.method != DENSE))
-        table = [_group(runs, dense, False) for (method, _), runs in by_line.items() if method == DENSE]
+        table = [_group(runs, dense, False) for (method, _), runs in runs_of_line.items() if method == DENSE]
         for target in sorted(targets, key=lambda each: (kinds.index(each[1]), each[0] or 0.0)):
             lines = [
-                runs for (method, to_die), runs in by_line.items() if method != DENSE and to_die == target
+                runs
+                for (method, own_target), runs in runs_of_line.items()
+                if method != DENSE and own_target == target
             ]
             best = _best(lines)
             table += [_group(runs, dense, any(runs is each for each in best)) for runs in lines]

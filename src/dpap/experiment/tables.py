@@ -1,31 +1,45 @@
-"""Tables as plain text, for terminals, pipes and files alike."""
+"""Tables as plain text, for terminals, pipes and files alike, and as Markdown."""
 
 from collections.abc import Sequence
 
+from rich.box import MARKDOWN
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+UNLIMITED = 1_000_000
+"""Columns of the console: whatever the terminal's width, no cell is wrapped or cut."""
+
 
 def text_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as they must be: the first to the left, the others to the right.
+    """Columns as wide as their cells need: the first to the left, the others to the right.
 
     Raises:
         ValueError: when a row has another number of cells than the head.
     """
+    return "\n".join(_lines(head, rows, edges=False))
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """The same as a Markdown table.
+
+    Raises:
+        ValueError: when a row has another number of cells than the head.
+    """
+    _, names, rule, *lines = _lines(head, rows, edges=True)
+    first, *others = (cell[1:-1] for cell in rule.strip("|").split("|"))
+    rule = " | ".join([first, *(f"{cell[:-1]}:" for cell in others)])
+    return "\n".join([names, f"| {rule} |", *lines[:-1]])
+
+
+def _lines(head: Sequence[str], rows: Sequence[Sequence[str]], edges: bool) -> list[str]:
+    table = Table(box=MARKDOWN, show_edge=edges, pad_edge=edges)
+    for place, name in enumerate(head):
+        table.add_column(Text(name), justify="right" if place else "left", no_wrap=True, min_width=2)
     for row in rows:
         if len(row) != len(head):
             raise ValueError(f"a row needs {len(head)} cells, as the head has; got {len(row)}: {list(row)}")
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = [head, ["-" * width for width in widths], *rows]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
-
-
-def quantity(value: float, unit: str) -> str:
-    """A number with three figures and a prefix: 1.23 mJ."""
-    for prefix, size in (("", 1.0), ("m", 1e-3), ("µ", 1e-6), ("n", 1e-9)):
-        if value >= size:
-            return f"{value / size:.3g} {prefix}{unit}"
-    return f"{value / 1e-12:.3g} p{unit}"
+        table.add_row(*map(Text, row))
+    # segments instead of print: text without the control characters of styles, whatever the terminal
+    text = "".join(segment.text for segment in Console(width=UNLIMITED).render(table))
+    return [line.rstrip() for line in text.splitlines()]

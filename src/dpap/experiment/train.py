@@ -1,6 +1,6 @@
 """A run from its configuration to its summary, and on from wherever it stopped.
 
-An epoch is: learn from every batch, let the pruner step, evaluate, write down, checkpoint. What lies past the last
+An epoch is: train on every batch, step the pruner, evaluate, write the record, checkpoint. What lies past the last
 checkpoint is computed again, to the same bits.
 """
 
@@ -19,7 +19,7 @@ from dpap.experiment.checkpoint import copy_checkpoint, epoch_seed, read_checkpo
 from dpap.experiment.config import ExperimentConfig, load_config
 from dpap.experiment.errors import Diverged, UserError, blame
 from dpap.experiment.finish import finish
-from dpap.experiment.learner import Learner, arrange, build_learner, example_of
+from dpap.experiment.learner import Learner, apply_memory_format, build_learner, example_of
 from dpap.experiment.loop import evaluate, train_epoch
 from dpap.experiment.losses import loss_function
 from dpap.experiment.machine import (
@@ -43,7 +43,7 @@ from dpap.experiment.run_folder import (
 from dpap.experiment.schedule import learning_rate
 
 MAY_MOVE = {"out", "data.root", "data.cache", "training.device", "training.threads"}
-"""Keys of the configuration that may change before a run is resumed, say on another machine."""
+"""Keys of the configuration that may change before a run is resumed, as on another machine."""
 
 
 def train(
@@ -54,11 +54,11 @@ def train(
     Args:
         config: the run; it is written to `config.folder`.
         overwrite: replace a run that lies there.
-        progress: is told what happens.
+        progress: prints what happens.
         command: written down, so that others can repeat it.
 
     Raises:
-        UserError: when data, network or folder are not as the configuration says.
+        UserError: when data, network or folder do not fit the configuration.
         Diverged: when a loss is not finite; the last checkpoint stays.
     """
     folder = RunFolder(config.folder)
@@ -66,7 +66,7 @@ def train(
     with repeatable(config.training.threads):
         run = _prepare(config, folder, progress)
         folder.begin(config.as_yaml(), _facts(run, command))
-        return _go(run, [])
+        return _run_epochs(run, [])
 
 
 def resume(path: Path | str, *, progress: Quiet | None = None) -> Record:
@@ -85,12 +85,12 @@ def resume(path: Path | str, *, progress: Quiet | None = None) -> Record:
     config = replace(load_config(folder.config), out=str(folder.path))
     with repeatable(config.training.threads):
         run = _prepare(config, folder, progress)
-        return _go(run, _restore(run))
+        return _run_epochs(run, _restore(run))
 
 
 @dataclass
 class _Run:
-    """What an epoch needs to have at hand."""
+    """What every epoch needs."""
 
     config: ExperimentConfig
     folder: RunFolder
@@ -104,7 +104,7 @@ def _prepare(config: ExperimentConfig, folder: RunFolder, progress: Quiet | None
     progress = progress or Quiet()
     keep_freed_memory()
     if config.training.precision == "bfloat16" and not has_bfloat16(device):
-        progress.say(
+        progress.message(
             f"this machine has no bfloat16 arithmetic ({device}): it is emulated, several times slower than "
             "--training.precision float32"
         )
@@ -131,12 +131,12 @@ def _restore(run: _Run) -> list[Record]:
             "damaged; start the run again with --overwrite"
         )
     if records:
-        _keep(run, records)  # again, for the copy may be what was cut short
-    run.progress.say(f"going on after epoch {epoch}")
+        _copy_if_chosen(run, records)  # again: the copy may be what was interrupted
+    run.progress.message(f"going on after epoch {epoch}")
     return records
 
 
-def _go(run: _Run, records: list[Record]) -> Record:
+def _run_epochs(run: _Run, records: list[Record]) -> Record:
     """Run the epochs that `records` lacks, then finish."""
     config, folder, progress = run.config, run.folder, run.progress
     epochs = config.training.epochs
@@ -151,7 +151,7 @@ def _go(run: _Run, records: list[Record]) -> Record:
             records.append(record)
             state = {"epoch": epoch, "config": config.as_dict(), **run.learner.state()}
             write_checkpoint(folder.checkpoint, state)
-            _keep(run, records)
+            _copy_if_chosen(run, records)
             seconds.append(time.perf_counter() - started)
             progress.end_epoch(record, epochs, sum(seconds) / len(seconds) * (epochs - epoch))
         return finish(config, folder, run.data, run.learner, records, progress)
@@ -159,31 +159,31 @@ def _go(run: _Run, records: list[Record]) -> Record:
         progress.close()
 
 
-def _keep(run: _Run, records: list[Record]) -> None:
-    """Put the last checkpoint aside where the protocol may come back to it."""
+def _copy_if_chosen(run: _Run, records: list[Record]) -> None:
+    """Copy the last checkpoint where the protocol would choose its epoch so far."""
     protocol = run.config.protocol
     if protocol != "last" and choose(records, protocol)["epoch"] == records[-1]["epoch"]:
         copy_checkpoint(run.folder.checkpoint, run.folder.kept)
 
 
 def _epoch(run: _Run, epoch: int) -> Record:
-    """Learn, prune and evaluate for one epoch; returns its line of metrics.jsonl."""
+    """Train, prune and evaluate for one epoch; returns its line of metrics.jsonl."""
     config, data, learner, progress = run.config, run.data, run.learner, run.progress
     training, loss_of = config.training, loss_function(config.training)
     seed = epoch_seed(config.seed, epoch)
     torch.manual_seed(seed)
     size = config.data.batch_size
-    whole = len(data.train) >= size  # a last, smaller batch is left out; each epoch another
-    batches = data.train.number_of_batches(size, drop_last=whole)
+    drop_last = len(data.train) >= size  # a smaller last batch, of other samples in each epoch
+    batches = data.train.number_of_batches(size, drop_last=drop_last)
     steps = range((epoch - 1) * batches, epoch * batches)
     rates = [learning_rate(training, step, batches) for step in steps]
     progress.begin_epoch(epoch, training.epochs, batches)
-    arrange(learner.model, training)
+    apply_memory_format(learner.model, training)
     started = time.perf_counter()
     try:
         score = train_epoch(
             learner.model,
-            data.train.batches(size, shuffle_seed=seed, drop_last=whole),
+            data.train.batches(size, shuffle_seed=seed, drop_last=drop_last),
             learner.optimizer,
             loss_of,
             rates,
@@ -248,11 +248,11 @@ def _facts(run: _Run, command: str) -> Record:
 
 def _refuse_changes(config: ExperimentConfig, stored: dict[str, Any]) -> None:
     """A resumed run keeps its configuration."""
-    ours, theirs = dict(_leaves(config.as_dict())), dict(_leaves(stored))
+    given, before = dict(_leaves(config.as_dict())), dict(_leaves(stored))
     changed = [
         key
-        for key in sorted(ours.keys() | theirs.keys())
-        if key not in MAY_MOVE and ours.get(key) != theirs.get(key)
+        for key in sorted(given.keys() | before.keys())
+        if key not in MAY_MOVE and given.get(key) != before.get(key)
     ]
     if changed:
         raise UserError(

@@ -15,6 +15,12 @@ def macs(model: nn.Module, *example: Any) -> int:
     """Multiply-accumulates of one inference on the example, zeros and padding included.
 
     Those of convolutions, matrix products and attention, of all samples and timesteps together.
+
+    Example:
+        >>> import torch
+        >>> from dpap.metrics import macs
+        >>> macs(torch.nn.Conv2d(1, 4, 3), torch.rand(1, 1, 8, 8))
+        1296
     """
     with evaluating(model), FlopCounterMode(display=False) as counter:
         model(*example)
@@ -26,6 +32,12 @@ def latency(model: nn.Module, *example: Any, repeats: int = 20, warm_up: int = 3
 
     Raises:
         ValueError: there is nothing to take the median of.
+
+    Example:
+        >>> import torch
+        >>> from dpap.metrics import latency
+        >>> latency(torch.nn.Linear(8, 32), torch.rand(1, 8)) < 1.0
+        True
     """
     if repeats < 1 or warm_up < 0:
         raise ValueError(f"repeats must be at least 1 and warm_up at least 0; got {repeats} and {warm_up}")

@@ -1,4 +1,4 @@
-"""Which modules carry weights, and how a network is looked at without changing it."""
+"""Which modules carry weights, and evaluation that leaves a network as it was."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,10 +7,10 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
-WeightLayer: TypeAlias = nn.Linear | nn.modules.conv._ConvNd
+WeightModule: TypeAlias = nn.Linear | nn.modules.conv._ConvNd
 
 
-def weight_layers(model: nn.Module) -> dict[str, WeightLayer]:
+def weight_layers(model: nn.Module) -> dict[str, WeightModule]:
     """Every convolution and fully connected layer by its name, in the order of definition, each once."""
     kinds = (nn.Linear, nn.modules.conv._ConvNd)
     return {name: module for name, module in model.named_modules() if isinstance(module, kinds)}

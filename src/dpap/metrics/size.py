@@ -9,7 +9,7 @@ from dpap.metrics.layers import weight_layers
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """Weights of one layer, biases not counted; `units` go out of it, `features` come in."""
+    """Weights of one layer, biases not counted; it has `units` outputs and `features` inputs."""
 
     name: str
     units: int
@@ -41,12 +41,29 @@ class Weights:
 
 
 def parameters(model: nn.Module) -> int:
-    """Elements of all parameters, shared ones once."""
+    """Elements of all parameters, shared ones once.
+
+    Example:
+        >>> from torch import nn
+        >>> from dpap.metrics import parameters
+        >>> parameters(nn.Linear(8, 32))
+        288
+    """
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def weights(model: nn.Module) -> Weights:
-    """Weights of every convolution and fully connected layer."""
+    """Weights of every convolution and fully connected layer.
+
+    Example:
+        >>> from torch import nn
+        >>> from dpap.metrics import weights
+        >>> layer = nn.Linear(8, 32)
+        >>> _ = nn.init.zeros_(layer.weight[:16])
+        >>> counted = weights(layer)
+        >>> counted.total, counted.nonzero, counted.sparsity
+        (256, 128, 0.5)
+    """
     layers = []
     for name, layer in weight_layers(model).items():
         layers.append(

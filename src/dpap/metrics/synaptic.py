@@ -1,4 +1,4 @@
-"""Synaptic operations: the products of a nonzero input and a nonzero weight that really happen."""
+"""Synaptic operations: the products of a nonzero input and a nonzero weight that a forward computes."""
 
 import math
 from collections.abc import Iterable
@@ -11,7 +11,7 @@ from torch.func import functional_call
 from torch.nn.utils.parametrize import is_parametrized
 
 from dpap.anatomy.levels import common_step, joint_step
-from dpap.metrics.layers import WeightLayer, evaluating, weight_layers
+from dpap.metrics.layers import WeightModule, evaluating, weight_layers
 from dpap.pruning.costs import adding_is_cheaper
 
 
@@ -68,7 +68,7 @@ class SynapticOperations:
 class _Tally:
     """Pre-hook that adds up the operations of one layer over its calls."""
 
-    def __init__(self, layer: WeightLayer) -> None:
+    def __init__(self, layer: WeightModule) -> None:
         mask = (layer.weight != 0).double()
         # Which unit a product goes to does not matter to the sum: one merged unit per group counts for all.
         if isinstance(layer, nn.Linear):
@@ -89,27 +89,27 @@ class _Tally:
         self.values = 0
 
     def __call__(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        arriving: Tensor = args[0] if args else kwargs["input"]
-        present = arriving != 0
-        self.operations += self._met(layer, present, *args[1:])
-        self.step = joint_step(self.step, common_step(arriving))
+        x: Tensor = args[0] if args else kwargs["input"]
+        present = x != 0
+        self.operations += self._products(layer, present, *args[1:])
+        self.step = joint_step(self.step, common_step(x))
         if not math.isnan(self.step):
-            self.magnitude += self._met(layer, arriving.abs(), *args[1:])
-        self.spiking = self.spiking and bool((~present | (arriving == 1)).all())
+            self.magnitude += self._products(layer, x.abs(), *args[1:])
+        self.spiking = self.spiking and bool((~present | (x == 1)).all())
         self.nonzero += int(present.sum())
         self.values += present.numel()
 
     @property
     def additions(self) -> float | None:
-        """Steps of all inputs, times the weights that each met."""
+        """Steps of all inputs, times the weights that each is multiplied with."""
         if math.isnan(self.step):
             return None
         return self.magnitude / self.step if self.step else 0.0
 
-    def _met(self, layer: nn.Module, arriving: Tensor, *others: Any) -> float:
-        """Sum over the inputs of their value times the weights that each meets."""
-        with torch.autocast(arriving.device.type, enabled=False):
-            products: Tensor = functional_call(_Bare(layer), self.weights, (arriving.double(), *others))
+    def _products(self, layer: nn.Module, x: Tensor, *others: Any) -> float:
+        """Sum over the inputs of their value times the number of weights that each is multiplied with."""
+        with torch.autocast(x.device.type, enabled=False):
+            products: Tensor = functional_call(_Bare(layer), self.weights, (x.double(), *others))
         return products.sum().item()
 
 
@@ -127,7 +127,7 @@ class _Bare(nn.Module):
 def synaptic_operations(
     model: nn.Module, batches: Iterable[Tensor | tuple[Any, ...]], batch_dim: int = 0
 ) -> SynapticOperations:
-    """Run the network on batches of input and count, layer by layer, from what really arrives.
+    """Run the network on batches of input and count, layer by layer, from the actual inputs.
 
     Args:
         model: any network; its convolutions and fully connected layers are counted.
@@ -136,6 +136,14 @@ def synaptic_operations(
 
     Raises:
         ValueError: there is no batch, or a layer's weight is parametrised, so that it cannot be replaced.
+
+    Example:
+        >>> import torch
+        >>> from dpap.metrics import synaptic_operations
+        >>> spikes = torch.tensor([[1.0, 0.0, 0.0, 1.0], [0.0, 0.0, 0.0, 1.0]])
+        >>> operations = synaptic_operations(torch.nn.Linear(4, 10), [spikes])
+        >>> operations.total, operations.layers[0].spiking  # per sample
+        (15.0, True)
     """
     layers = weight_layers(model)
     for name, layer in layers.items():

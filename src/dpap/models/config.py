@@ -1,4 +1,4 @@
-"""What a user can choose about a network."""
+"""The choice of a network."""
 
 import math
 from dataclasses import dataclass

@@ -28,7 +28,7 @@ _GAINS = {"relu": sqrt(2), "lif": 4.0, "plif": 4.0, "if": 2.0}
 
 
 class SpikingNetwork(nn.Sequential):
-    """Layers in turn over [T, B, ...], of which only neurons and stages see time; the others see [T * B, ...].
+    """Layers in turn over [T, B, ...], of which only neurons and stages receive time; the others receive [T * B, ...].
 
     Args:
         layers: (name, module) in order.
@@ -51,7 +51,7 @@ class SpikingNetwork(nn.Sequential):
         """Logits: the mean over time of what the last layer emits.
 
         An image [B, C, H, W] is a constant current over `timesteps`: what comes before the first neurons is
-        computed once, and expanded over time without a copy. Frames [T, B, C, H, W] bring their own T.
+        computed once, and expanded over time without a copy. Frames [T, B, C, H, W] have their own T.
         """
         if input.ndim not in (4, 5) or tuple(input.shape[-3:]) != self.input_shape:
             raise ValueError(
@@ -65,7 +65,7 @@ class SpikingNetwork(nn.Sequential):
         x = input if constant else input.flatten(0, 1)
         for layer in self:
             if isinstance(layer, SpikingNeuron | SEWStage):
-                # no other name holds the current, so that it is freed before the next layer runs
+                # no other name refers to the current, so that it is freed before the next layer runs
                 x = over_time(x, steps) if constant else x.unflatten(0, (steps, batch))
                 x = layer(x).flatten(0, 1)
                 constant = False
@@ -83,10 +83,19 @@ def build_network(config: NetworkConfig, input_shape: tuple[int, int, int], clas
 
     Args:
         input_shape: (channels, height, width) of the data.
-        classes: size of the output layer; must agree with a notation that is written out.
+        classes: size of the output layer; must be that of a notation that is written out.
 
     Raises:
         ValueError: a map shrinks to nothing, or the output layer does not fit the classes.
+
+    Example:
+        >>> import torch
+        >>> from dpap.models import NetworkConfig, build_network
+        >>> network = build_network(NetworkConfig("4C3-AvgPool2-10FC", timesteps=4), (1, 8, 8))
+        >>> [name for name, _ in network.named_children()]
+        ['conv1', 'spike1', 'pool1', 'flatten', 'fc1']
+        >>> network(torch.rand(2, 1, 8, 8)).shape
+        torch.Size([2, 10])
     """
     if len(input_shape) != 3 or min(input_shape) < 1:
         raise ValueError(f"input_shape must be (channels, height, width), each at least 1; got {input_shape}")
@@ -191,8 +200,8 @@ def _neuron(config: NetworkConfig, suffix: str) -> tuple[str, nn.Module]:
 def _initialise(modules: list[nn.Module], config: NetworkConfig) -> None:
     """Weights of variance gain^2 / inputs and biases 0; the output layer has gain 1.
 
-    A leaky neuron only ever fires on currents above its threshold, and its input, spikes, is mostly 0: the
-    gain that keeps rectifiers going lets deeper layers fall silent.
+    A leaky neuron fires on currents above its threshold only, and its input, spikes, is mostly 0: with the
+    gain for rectifiers deeper layers would not fire at all.
     """
     gain = _GAINS[config.neuron]
     scale = config.threshold if config.spiking else 1.0

@@ -6,7 +6,7 @@ Tokens, joined by "-":
     BN         batch normalisation of the nC or nFC just before it
     AvgPoolk, MaxPoolk    pooling of k x k with stride k
     Dropoutp   dropout with probability p, as in Dropout0.5
-Neurons are not written: they stand behind each nC and nFC (and its BN), except the output layer.
+Neurons are not written: they follow each nC and nFC (and its BN), except the output layer.
 """
 
 import re
@@ -90,7 +90,7 @@ def parse(layers: str) -> tuple[Layer, ...]:
     """The layers of a notation or of the preset of that name.
 
     Raises:
-        ValueError: a token is unknown or stands where it cannot; the message says which and where.
+        ValueError: a token is unknown or out of place; the message names it and its position.
     """
     tokens = PRESETS.get(layers, layers).split("-")
     parsed: list[Layer] = []
@@ -154,6 +154,6 @@ def _token(token: str, where: str) -> Layer:
 def _check_order(layer: Layer, before: list[Layer], where: str) -> None:
     flat = any(isinstance(earlier, FullyConnected) for earlier in before)
     if isinstance(layer, Conv | Pool) and flat:
-        raise ValueError(f"{where} needs a map, but stands behind a fully connected layer; move it forward")
+        raise ValueError(f"{where} needs a map, but follows a fully connected layer; move it forward")
     if isinstance(layer, BatchNorm) and not (before and isinstance(before[-1], Conv | FullyConnected)):
-        raise ValueError(f"{where} normalises nothing; it must stand right behind an nCk or nFC")
+        raise ValueError(f"{where} normalises nothing; it must follow an nCk or nFC directly")

@@ -14,7 +14,7 @@ class AvgPool(nn.AvgPool2d):
     """Means of k x k squares, stride k; a remainder at the right and bottom is dropped.
 
     The same as its base class, whose CPU kernels for contiguous maps are not vectorised: adding k rows and then
-    k columns takes a third of the time, and the way back half. Nothing is kept for the way back.
+    k columns takes a third of the time, and the backward pass half. Nothing is kept for the backward pass.
     """
 
     kernel_size: int

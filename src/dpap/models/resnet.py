@@ -131,7 +131,7 @@ def resnet_layers(
             no pooling, else 7 x 7 with stride 2 and max pooling.
         classes: size of the output layer.
         neuron: makes one layer of neurons.
-        spiking: whether these see time.
+        spiking: whether these receive time.
         width: factor on the channels of every stage.
     """
     block, stage, name = (SEWBlock, SEWStage, "spike") if spiking else (ResidualBlock, nn.Sequential, "relu")

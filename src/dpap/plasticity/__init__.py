@@ -4,7 +4,7 @@ B. Han, F. Zhao, Y. Zeng, G. Shen, IEEE TPAMI 47(1), 2025, doi 10.1109/TPAMI.202
 are those of that paper. `CRITERIA` holds what puts them together, and what they are compared with.
 """
 
-from dpap.plasticity.criteria import CRITERIA, Criterion, LayerContext
+from dpap.plasticity.criteria import CRITERIA, Criterion, LayerContext, register_criterion
 from dpap.plasticity.spines import spines
 from dpap.plasticity.statistics import Statistics
 from dpap.plasticity.survival import (
@@ -32,6 +32,7 @@ __all__ = [
     "population_activity",
     "potentiation",
     "ranked",
+    "register_criterion",
     "running_traces",
     "sliding_threshold",
     "spines",

@@ -1,4 +1,4 @@
-"""What a projection remembers of its activity."""
+"""Statistics of the activity of a weight layer, from which importance is computed."""
 
 from dataclasses import dataclass, fields
 from typing import Any
@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass
 class Statistics:
-    """Sums over the observed activity of one projection, from its features (pre) to its units (post).
+    """Sums over the observed activity of one weight layer, from its features (pre) to its units (post).
 
     Attributes:
         threshold: theta of (4) per unit, where there is one; the released code keeps one per batch slot and unit.
@@ -18,8 +18,8 @@ class Statistics:
         activity: summed trace of each unit, where there is one.
         synapses: the same of synapses, such as summed BCM (6); None where single synapses do not die.
         timesteps: the same of neuron-timesteps, such as (8); None where they do not die.
-        samples: samples observed since the start of learning.
-        batches: batches observed since the start of learning.
+        samples: samples observed since the start of training.
+        batches: batches observed since the start of training.
     """
 
     threshold: Float[Tensor, "*slot unit"]
@@ -33,7 +33,7 @@ class Statistics:
     def keep(
         self, units: Int[Tensor, " kept_unit"] | None, features: Int[Tensor, " kept_feature"] | None
     ) -> None:
-        """Forget all but the given units and features, by position; None keeps all of them."""
+        """Drop all but the given units and features, by position; None keeps all of them."""
         if units is not None:
             self.threshold = self.threshold.index_select(-1, units)
             self.units = self.units.index_select(0, units)
@@ -46,14 +46,14 @@ class Statistics:
             self.synapses = self.synapses.index_select(1, features)
 
     def parts(self, number: int) -> list["Statistics"]:
-        """Equal parts of the units, in order, which share the sums with this memory."""
+        """Equal parts of the units, in order, which share the sums with these statistics."""
 
         def cut(tensor: Tensor | None) -> list[Tensor] | list[None]:
             return [None] * number if tensor is None else list(tensor.chunk(number, -1))
 
         if self.synapses is not None:
             raise ValueError(
-                "a memory of synapses is that of a fully connected projection, which has no parts"
+                "statistics of synapses are those of a fully connected layer, which has no parts"
             )
         return [
             Statistics(threshold, units, activity, None, timesteps, self.samples, self.batches)
@@ -71,7 +71,27 @@ class Statistics:
         self.threshold = torch.cat([part.threshold for part in parts], -1)
         self.samples, self.batches = parts[0].samples, parts[0].batches
 
-    def forget(self) -> None:
+    def of_synapses(self) -> Float[Tensor, "unit feature"]:
+        """The sums of synapses.
+
+        Raises:
+            ValueError: these statistics are not of synapses.
+        """
+        if self.synapses is None:
+            raise ValueError("these statistics are not of synapses: make them with blank(..., synapses=True)")
+        return self.synapses
+
+    def of_timesteps(self) -> Float[Tensor, "time unit"]:
+        """The sums of neuron-timesteps.
+
+        Raises:
+            ValueError: these statistics are not of timesteps.
+        """
+        if self.timesteps is None:
+            raise ValueError("these statistics are not of timesteps: make them with blank(..., timesteps=T)")
+        return self.timesteps
+
+    def reset_sums(self) -> None:
         """Set the sums to zero; threshold and counts stay."""
         for tensor in (self.units, self.activity, self.synapses, self.timesteps):
             if tensor is not None:
@@ -87,15 +107,15 @@ class Statistics:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave, on this memory's device and in its precision.
+        """Restore what `state_dict` gave, on this device and in this precision.
 
         Raises:
-            ValueError: the state is of a projection of another size, or of another kind.
+            ValueError: the state is of a layer of another size, or of another kind.
         """
         expected = set(self.state_dict())
         if set(state) != expected:
             raise ValueError(
-                f"the state of a projection's memory must hold {sorted(expected)}; got {sorted(state)}: "
+                f"the state of a layer's statistics must hold {sorted(expected)}; got {sorted(state)}: "
                 "load it into a pruner of the configuration that saved it"
             )
         for name, value in state.items():
@@ -106,7 +126,7 @@ class Statistics:
             matches = value.shape[-1:] == current.shape[-1:] and value.dim() == current.dim()
             if not matches or (name != "threshold" and value.shape != current.shape):
                 raise ValueError(
-                    f"'{name}' of a projection's memory must have shape {tuple(current.shape)}; got "
+                    f"'{name}' of a layer's statistics must have shape {tuple(current.shape)}; got "
                     f"{tuple(value.shape)}: shrink the network to the saved structure first"
                 )
         for name, value in state.items():

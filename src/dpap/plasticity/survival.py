@@ -1,4 +1,4 @@
-"""From importance to life and death: normalisation and equations (9) to (11)."""
+"""From importance to survival: normalisation and equations (9) to (11)."""
 
 import math
 
@@ -10,50 +10,50 @@ from torch import Tensor
 def normalise(
     importance: Float[Tensor, "*unit"], alive: Bool[Tensor, "*unit"], quantile: float = 1.0
 ) -> Float[Tensor, "*unit"]:
-    """Importance mapped linearly to [0, 1] over the living: the Normalized of (9).
+    """Importance mapped linearly to [0, 1] over what is alive: the Normalized of (9).
 
     The least is 0, the given quantile and what lies above it 1: 1.0 is min-max, 0.75 the clip of the released
-    code. All living are 0.5 where quantile and minimum coincide; the dead are 0.
+    code. All that is alive is 0.5 where quantile and minimum coincide; the dead are 0.
 
     Raises:
-        ValueError: the importance of something living is not a finite number.
+        ValueError: the importance of something alive is not a finite number.
     """
-    living = _finite(importance[alive])
-    if living.numel() == 0:
+    values = _finite(importance[alive])
+    if values.numel() == 0:
         return torch.zeros_like(importance)
-    low = living.min()
-    high = living.max() if quantile == 1 else _quantile(living, quantile)
+    low = values.min()
+    high = values.max() if quantile == 1 else _quantile(values, quantile)
     if high <= low:
         return alive * torch.full_like(importance, 0.5)
     return torch.where(alive, ((importance - low) / (high - low)).clamp(0, 1), 0)
 
 
 def ranked(importance: Float[Tensor, "*unit"], alive: Bool[Tensor, "*unit"]) -> Float[Tensor, "*unit"]:
-    """Importance mapped to its rank over the living, from 0 (the least) to 1: ours, in the place of (9)'s linear map.
+    """Importance mapped to its rank over what is alive, from 0 (the least) to 1: ours, in place of (9)'s linear map.
 
     Equals share the mean of their ranks, one alone has 0.5; the dead are 0. However skewed a criterion's values are,
     the same share of every layer lies below a given value, so that no layer dies before the others for its skew.
 
     Raises:
-        ValueError: the importance of something living is not a finite number.
+        ValueError: the importance of something alive is not a finite number.
     """
-    living = _finite(importance[alive])
+    values = _finite(importance[alive])
     result = torch.zeros_like(importance)
-    if living.numel():
-        _, place, counts = living.unique(return_inverse=True, return_counts=True)
+    if values.numel():
+        _, place, counts = values.unique(return_inverse=True, return_counts=True)
         last = counts.cumsum(0)
         middle = (2 * last - counts - 1).to(importance.dtype) / 2
-        result[alive] = middle[place] / (living.numel() - 1) if living.numel() > 1 else middle[place] + 0.5
+        result[alive] = middle[place] / (values.numel() - 1) if values.numel() > 1 else middle[place] + 0.5
     return result
 
 
-def _finite(living: Float[Tensor, " unit"]) -> Float[Tensor, " unit"]:
-    if not living.isfinite().all():
+def _finite(values: Float[Tensor, " unit"]) -> Float[Tensor, " unit"]:
+    if not values.isfinite().all():
         raise ValueError(
-            f"importance must be finite; got {int((~living.isfinite()).sum())} of {living.numel()} living "
+            f"importance must be finite; got {int((~values.isfinite()).sum())} of {values.numel()} alive "
             "values that are not: the activity has overflowed; lower the learning rate"
         )
-    return living
+    return values
 
 
 def _quantile(values: Float[Tensor, " unit"], quantile: float) -> Float[Tensor, ""]:
@@ -100,7 +100,7 @@ def critical_epsilon(
     """Decay value above which a unit of survival F >= 0 dies in this update: 2 N + gamma F / decay.
 
     It dies where gamma F + decay dF < 0. With delta >= 0 no term is negative, whatever the protection C >= 0
-    and whichever the comparison of (10), so it lives. With delta < 0 there is no protection, and gamma F +
+    and whichever the comparison of (10), so it stays alive. With delta < 0 there is no protection, and gamma F +
     decay (2 N - epsilon) < 0 rearranges to the value above, which is at least 2 N and so implies delta < 0.
     Infinite where decay is 0, which kills nothing. At the value itself rounding decides: choose between two.
     """

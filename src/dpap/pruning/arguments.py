@@ -1,4 +1,4 @@
-"""What the user of a pruner gives, checked and taken out of its wrappers."""
+"""The arguments of a pruner, checked and taken out of their wrappers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,10 +13,10 @@ from dpap.surgery.timesteps import AXES, BUFFER
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside `torch.compile`, `DataParallel` and `AveragedModel`, whose wrapper stays valid.
+    """The network inside `torch.compile`, `DataParallel` and `AveragedModel`; the wrapper stays valid.
 
     Raises:
-        TypeError: for what is no network, or one whose wrapper knows the sizes of its parameters.
+        TypeError: for what is no network, or a wrapper that keeps the sizes of the parameters.
     """
     if isinstance(model, DistributedDataParallel):
         raise TypeError(
@@ -25,7 +25,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
         )
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a network, a torch.nn.Module; got {type(model).__name__}")
-    if "_orig_mod" in model._modules:  # as torch.compile calls it; its class would import the whole compiler
+    if "_orig_mod" in model._modules:  # the name in torch.compile; its class would import the whole compiler
         return unwrapped(model.get_submodule("_orig_mod"))
     if isinstance(model, nn.DataParallel | AveragedModel):
         return unwrapped(model.module)
@@ -46,18 +46,19 @@ def as_inputs(example_inputs: Any, model: nn.Module) -> Inputs:
             "example_inputs expects a tensor, a tuple of positional arguments or a dict of keyword arguments; got "
             f"{type(example_inputs).__name__}"
         )
-    homes = {parameter.device for parameter in model.parameters()}
+    devices = {parameter.device for parameter in model.parameters()}
     for tensor in float_tensors(example_inputs):
-        if homes and tensor.device not in homes:
-            home = next(iter(homes))
+        if devices and tensor.device not in devices:
+            device = next(iter(devices))
             raise ValueError(
-                f"example_inputs are on {tensor.device}, the network is on {home}: move them with .to({str(home)!r})"
+                f"example_inputs are on {tensor.device}, the network is on {device}: "
+                f"move them with .to({str(device)!r})"
             )
     return example_inputs
 
 
 def as_optimizers(optimizer: Optimizer | Sequence[Optimizer] | None) -> tuple[Optimizer, ...]:
-    """No, one or several optimizers.
+    """None, one or several optimizers, as a tuple.
 
     Raises:
         TypeError: where one is something else.

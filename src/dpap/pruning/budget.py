@@ -1,7 +1,8 @@
-"""How a target is met: one shift of all decay values is solved for, so that as much dies as is due this epoch.
+"""How a target (of weights, MACs, ...: `costs`) is met: one shift of all decay values, so that as much dies as is due.
 
-Which units die stays the survival function's choice, across layers: each has a critical shift above which it
-dies, and the budget only chooses the shift. No layer dies whole: its strongest units are spared (`spare_strongest`).
+The survival function decides which units die, across layers: each has a critical shift above which it dies, and the
+budget only chooses the shift. No layer dies whole (layer collapse): its strongest units are spared
+(`spare_strongest`), and a path to them (`spare_paths`).
 """
 
 import math
@@ -25,7 +26,7 @@ NEAR = TOLERANCE / 10
 def scheduled_share(target: float, step: int, start: int, end: int) -> float:
     """Share that should be dead after `step` epochs: steep at first, then level, the whole target at `end`.
 
-    The cubic of Zhu & Gupta (arXiv 1710.01878, equation 1), whose shape is that of the paper's Fig. 3f.
+    The cubic of Zhu & Gupta (arXiv 1710.01878, equation 1), of the shape of the paper's Fig. 3f.
     """
     if step <= start:
         return 0.0
@@ -51,9 +52,9 @@ class CriticalShifts:
     round_to: int = 1
 
     def break_ties(self, seed: int) -> None:
-        """Set equals apart by up to 1e-4 of their distance from zero, so that some of them can die and others not.
+        """Separate equals by up to 1e-4 of their distance from zero, so that some of them can die and others not.
 
-        Synapses from silent features, say, all tie; what dies among them is spread over the layer by the seed.
+        Synapses from silent features, for example, all tie; what dies among them is spread over the layer by the seed.
         """
         generator = torch.Generator().manual_seed(seed)
         for kind in (self.units, self.synapses, self.timesteps):
@@ -103,8 +104,7 @@ class CriticalShifts:
 def after_deaths(masks: Masks, critical: CriticalShifts, shift: float) -> Masks:
     """The masks once everything with a critical shift below `shift` has died.
 
-    A unit whose last synapse dies is dead with it; one that is spared for the sake of a round width keeps its
-    strongest.
+    A unit dies with its last synapse; one that is spared for the sake of a round width keeps its strongest.
     """
     units = {name: alive.clone() for name, alive in masks.units.items()}
     synapses, timesteps = dict(masks.synapses), dict(masks.timesteps)
@@ -174,7 +174,7 @@ def solve(
         share: the share of the dead that counts.
         goal: what it should come to.
         exact: meet the goal as nearly as possible: units too big for what is left to die are spared, and smaller
-            parts die in their stead.
+            parts die instead.
 
     Returns:
         The shift, and the masks after it; -inf and the same masks where the goal is met already.

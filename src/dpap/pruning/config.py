@@ -1,4 +1,4 @@
-"""What a user can choose about pruning; every constant says where it comes from."""
+"""What can be configured about pruning; every constant says where it comes from."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -18,8 +18,14 @@ class Decay:
         epsilon: decay value, subtracted from the doubled importance (9); larger prunes more. With a target
             it is only the offset between kinds: the budget adds one shift to all of them.
         eta: decay rate in epochs (11); larger lets survival change for longer.
-        beta: survival at birth (11).
+        beta: survival before the first epoch (11).
         protection: C of (10), added where the importance is at least half the decay value; 0 protects nothing.
+
+    Example:
+        >>> from dpap import Decay, PruningConfig
+        >>> slow = Decay(epsilon=0.65, eta=40.0, beta=3.0, protection=5.0)
+        >>> PruningConfig(conv=slow).conv.eta
+        40.0
     """
 
     epsilon: float
@@ -52,7 +58,8 @@ class PruningConfig:
         criterion: what is important. "bcm" follows the paper's equations; "bcm_strength", ours, weighs them by the
             magnitude of the weights, for where little is left (docs/results.md). "bcm_without_spines", "hebb" and
             "stdp" replace a part of them, "released" is the authors' code formula for formula; "firing_rate",
-            "magnitude", "random" (drawn anew every epoch) and "random_once" are what any of them should be better than.
+            "magnitude", "random" (drawn anew every epoch) and "random_once" are what any of them should be better than;
+            others by `dpap.register_criterion`.
         seed: of what is drawn: the importances of "random" and "random_once".
         synapses: whether single synapses of fully connected layers die too, besides neurons and channels.
         timesteps: whether neuron-timesteps of spiking neurons die.
@@ -61,7 +68,7 @@ class PruningConfig:
         min_units: units of each layer, the strongest, that survive whatever their importance; 2 is ours, so
             that no layer dies whole.
         min_share: share of each layer's units that survives likewise; 0.05 is ours. Without it the layer whose
-            survival falls first can starve: docs/results.md, "Constants".
+            survival falls first can starve: docs/results/constants.md.
         round_to: layers keep a multiple of so many units, or all: 8 suits GPUs, whose tensor cores take 16-bit
             channels by eights (NVIDIA, "Matrix Multiplication Background"); 1 leaves widths alone.
         compact: "auto" removes the dead physically during training once that is worth it (where the check
@@ -76,17 +83,26 @@ class PruningConfig:
             timesteps. By experiment: channels' epsilon (smaller starves fully connected layers at 98%, larger costs
             accuracy at 90%), ranks (less depends on how skewed a criterion is), beta (with 0 layers starve, 5 is no
             better than 1) and `min_share`; eta from 4 to 40 and protection from 0 to 5 made no difference beyond the
-            noise. Evidence: docs/results.md, "Constants".
+            noise. Evidence: docs/results/constants.md.
+
+    Raises:
+        ValueError: where a value is out of range, or two contradict each other.
+
+    Example:
+        >>> from dpap import PruningConfig
+        >>> config = PruningConfig(target=0.9, end_epoch=20, criterion="bcm_strength", compact="auto")
+        >>> config.floor(300)  # of 300 units so many survive whatever their importance
+        15
+        >>> PruningConfig(target=0.9)
+        Traceback (most recent call last):
+        ValueError: a target needs end_epoch, the epoch by which it is met; got None
     """
 
     target: float | None = None
     target_of: TargetOf = "weights"
     end_epoch: int | None = None
     start_epoch: int = 1
-    criterion: Literal[
-        "bcm", "bcm_strength", "bcm_without_spines", "hebb", "stdp", "released",
-        "firing_rate", "magnitude", "random", "random_once",
-    ] = "bcm"  # fmt: skip
+    criterion: str = "bcm"
     seed: int = 0
     synapses: bool = True
     timesteps: bool = False
@@ -107,7 +123,10 @@ class PruningConfig:
 
     def __post_init__(self) -> None:
         if self.criterion not in CRITERIA:
-            raise ValueError(f"criterion must be one of {', '.join(CRITERIA)}; got {self.criterion!r}")
+            raise ValueError(
+                f"criterion must be one of {', '.join(CRITERIA)}, or of your own, after dpap.register_criterion; got "
+                f"{self.criterion!r}"
+            )
         if self.normalisation not in ("linear", "rank"):
             raise ValueError(f"normalisation must be linear or rank; got {self.normalisation!r}")
         for name in ("trace_decay", "gamma"):
@@ -145,6 +164,11 @@ class PruningConfig:
         """The criterion and constants of the authors' released code, with its 5 epochs before the first death.
 
         Exact as long as nothing is compacted, for what is removed leaves the normalisation.
+
+        Example:
+            >>> from dpap import PruningConfig
+            >>> PruningConfig.released().conv.epsilon
+            0.65
         """
         fc = Decay(epsilon=1.5, eta=13.0, beta=10.0, protection=2.0)
         conv = Decay(epsilon=0.65, eta=12.0, beta=10.0, protection=5.0)
@@ -166,7 +190,7 @@ class PruningConfig:
 
     @property
     def prunes_synapses(self) -> bool:
-        """Whether single synapses die: not for the sake of what only whole units can give."""
+        """Whether single synapses die: not where the target is a share of what only whole units save."""
         return self.synapses and (self.target is None or self.target_of not in ("parameters", "macs"))
 
     def floor(self, units: int) -> int:

@@ -1,7 +1,7 @@
-"""The costs of which a target can be a share: weights, parameters, multiplications, synaptic operations, energy.
+"""The costs of which a target can be a share: weights, parameters, MACs, synaptic operations, energy.
 
 The pruned share of each is a function of the masks, and does not fall when more dies (but for grouped convolutions and
-round widths, where what can be removed depends on what else is). Parameters and multiplications leave with whole units
+round widths, where what can be removed depends on what else is). Parameters and MACs leave with whole units
 that can be removed; weights, operations and energy are saved by every silent synapse.
 """
 
@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float64
 from torch import Tensor, nn
 
 from dpap.anatomy import WeightLayer, Wiring
+from dpap.anatomy.layers import bias_of
 from dpap.anatomy.operations import OperationCounts
 from dpap.pruning.budget import dead_weights
 from dpap.surgery import Masks
@@ -42,7 +43,7 @@ def adding_is_cheaper(operations: float, additions: float | None) -> bool:
 class ActivityCounts:
     """Operations that the features of one weight layer cause at each unit that reads them, per sample.
 
-    Of a feature whose sources are dead: as last counted while they were alive.
+    Of a feature with dead sources: as last counted while they were alive.
 
     Attributes:
         operations: of each feature, with all timesteps of its source alive.
@@ -79,8 +80,8 @@ class ActivityCounts:
         """Picojoules of each feature and unit, and of the features that were removed."""
         operations = float(self.operations.sum()) + self.gone_operations
         magnitude = float(self.magnitude.sum()) + self.gone_magnitude
-        counts = not math.isnan(self.step) and self.step > 0
-        if counts and adding_is_cheaper(operations, magnitude / self.step):
+        graded = not math.isnan(self.step) and self.step > 0
+        if graded and adding_is_cheaper(operations, magnitude / self.step):
             each = PICOJOULES_AC / self.step
             return self.magnitude * each, self.gone_magnitude * each
         return self.operations * PICOJOULES_MAC, self.gone_operations * PICOJOULES_MAC
@@ -127,7 +128,7 @@ class CostLedger:
     def reachable(self, cost: str, masks: Masks, floors: Mapping[str, int]) -> float:
         """The largest share that can be pruned: each layer has its least number of units left, spread evenly.
 
-        In layers whose synapses die each of these units keeps one synapse.
+        In layers with synapses that die each of these units keeps one synapse.
         """
         units, synapses = {}, {}
         for name, alive in masks.units.items():
@@ -141,12 +142,12 @@ class CostLedger:
 
     def update(self, counts: dict[str, OperationCounts], samples: int, masks: Masks) -> None:
         """Take over what was counted on so many samples, with these masks."""
-        for name, seen in counts.items():
+        for name, counted in counts.items():
             active_share = _active_share(masks, self.wiring.layers[name])
             if name not in self.activity:
                 nothing = torch.zeros(len(active_share), dtype=torch.float64)
-                self.activity[name] = ActivityCounts(nothing, nothing, seen.step)
-            self.activity[name].update(seen, samples, active_share)
+                self.activity[name] = ActivityCounts(nothing, nothing, counted.step)
+            self.activity[name].update(counted, samples, active_share)
 
     def keep(self, kept: Kept) -> None:
         """Drop what was removed."""
@@ -184,7 +185,7 @@ def _parameters(ledger: CostLedger, masks: Masks) -> float:
 
 
 def _macs(ledger: CostLedger, masks: Masks) -> float:
-    """Share of the multiplications of one inference, zeros included, that are left out when the dead are removed.
+    """Share of the MACs (multiplications of one inference, zeros included) that is saved when the dead are removed.
 
     Those of depthwise convolutions and of attention are not counted.
     """
@@ -199,7 +200,7 @@ def _synaptic_operations(ledger: CostLedger, masks: Masks) -> float:
     read it in the dense network: the whole is what the network would do unpruned. Depthwise convolutions are not
     counted, nor is what the death of some does to the activity of others before it was observed.
     """
-    each = {name: (seen.operations, seen.gone_operations) for name, seen in ledger.activity.items()}
+    each = {name: (counts.operations, counts.gone_operations) for name, counts in ledger.activity.items()}
     return _saved_share(ledger, masks, each)
 
 
@@ -207,7 +208,7 @@ def _energy(ledger: CostLedger, masks: Masks) -> float:
     """Share of the energy of the same operations: additions where spikes or counts of spikes arrive, else
     multiplications and additions.
     """
-    return _saved_share(ledger, masks, {name: seen.energy() for name, seen in ledger.activity.items()})
+    return _saved_share(ledger, masks, {name: counts.energy() for name, counts in ledger.activity.items()})
 
 
 COSTS: dict[str, Callable[[CostLedger, Masks], float]] = {
@@ -237,7 +238,7 @@ def _removed_parameters(wiring: Wiring, kept: Kept) -> int:
         )
         if (units, features) != (layer.units, layer.features):
             leaving += layer.weights - layer.weights_between(units, features)
-            bias = getattr(layer.module, "bias", None)
+            bias = bias_of(layer.module)
             leaving += 0 if bias is None else layer.units - units
     for name, attachment in wiring.attachments.items():
         if name in kept.features:
@@ -252,7 +253,7 @@ def _saved_share(ledger: CostLedger, masks: Masks, each: dict[str, tuple[Tensor,
     """Share of the whole that the dead save.
 
     Args:
-        books: of the network.
+        ledger: of the network.
         masks: what is alive.
         each: layer -> what each of its features costs for every unit that reads it; and those that were
             removed, together.
@@ -273,7 +274,7 @@ def _reading_units(masks: Masks, layer: WeightLayer, units: Bool[Tensor, "_"]) -
         units = torch.ones_like(units)
     synapses = masks.synapses.get(layer.name)
     if synapses is not None:
-        # a product in single precision is faster than a sum of truths, and as exact up to 2^24 units
+        # a product in single precision is faster than a sum of booleans, and as exact up to 2^24 units
         return (units.to(synapses.device, torch.float32) @ synapses.float()).cpu().double()
     groups = layer.groups
     return units.view(groups, -1).sum(1).double().repeat_interleave(layer.features // groups)

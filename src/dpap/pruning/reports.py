@@ -18,6 +18,18 @@ class LayerReport:
         weights: weights of the dense network.
         weights_alive: weights of alive synapses between alive units.
         timesteps_alive: share of the alive neurons' timesteps that is alive; 1.0 where timesteps do not die.
+
+    Example:
+        >>> import torch, dpap
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2))
+        >>> config = dpap.PruningConfig(target=0.5, start_epoch=0, end_epoch=1, synapses=False)
+        >>> pruner = dpap.Pruner(model, torch.rand(4, 8), config=config)
+        >>> logits = model(torch.rand(64, 8))  # training, of which activity is observed
+        >>> report = pruner.step()
+        >>> layer = report.layers[0]
+        >>> f"{layer.name}: {layer.alive} of {layer.units} units, {layer.weights_alive} of {layer.weights} weights"
+        '0: 16 of 32 units, 128 of 256 weights'
     """
 
     name: str
@@ -45,6 +57,19 @@ class PruneReport:
         target: share of it that was due, or None without a target.
         layers: each weight layer.
         compacted: what was removed physically in this step, or None.
+
+    Example:
+        >>> import torch, dpap
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2))
+        >>> config = dpap.PruningConfig(target=0.5, start_epoch=0, end_epoch=1, synapses=False)
+        >>> pruner = dpap.Pruner(model, torch.rand(4, 8), config=config)
+        >>> logits = model(torch.rand(64, 8))  # training, of which activity is observed
+        >>> report = pruner.step()
+        >>> report.sparsity, report.layers[0].alive
+        (0.5, 16)
+        >>> print(report)
+        epoch 0: 50.0% of the weights dead (due: 50.0%); units alive: 0 16/32, 2 2/2
     """
 
     epoch: int

@@ -87,7 +87,8 @@ class PruningState:
     @property
     def updatable(self) -> set[str]:
         """Weight layers of which something may die at the end of this epoch."""
-        by_activity = self.criterion.observes or self.config.prunes_timesteps
+        criterion = self.criterion
+        by_activity = criterion.observes or (self.config.prunes_timesteps and criterion.observes_timesteps)
         return self.observed if by_activity else set(self.statistics)
 
     def update(self, epoch: int, due: float | None, share: Callable[[Masks], float]) -> dict[str, float]:

@@ -11,10 +11,11 @@ from matplotlib.figure import Figure
 from dpap.experiment.comparison_table import HEAD, LEGEND, cells, description
 from dpap.experiment.grid import target_words
 from dpap.experiment.results import EPOCHS, RESULTS, EpochResult, Result, read_csv
+from dpap.experiment.run_folder import write_text
 from dpap.experiment.significance import Group, groups
 from dpap.report import comparison_figures as figures
-from dpap.report.page import Plate, replace_file, template
-from dpap.report.style import PALETTE, as_png, as_svg
+from dpap.report.page import Plate, plate, template
+from dpap.report.style import PALETTE
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,7 @@ def write_comparison(folder: Path) -> Path:
     for recipe, table in groups(results).items():
         plates = []
         for name, figure, caption in _drawn(table, [each for each in epochs if each.recipe == recipe]):
-            file = f"{re.sub(r'[^A-Za-z0-9_]+', '-', recipe)}-{name}.png"
-            replace_file(report / file, as_png(figure))
-            plates.append(Plate(file, Markup(as_svg(figure)), caption))
+            plates.append(plate(report, f"{re.sub(r'[^A-Za-z0-9_]+', '-', recipe)}-{name}", figure, caption))
         chapters.append(Chapter(recipe, _code(description(table)), _plain(cells(table)), plates))
     page = report / "index.html"
     text = template("comparison.html.j2").render(
@@ -54,7 +53,7 @@ def write_comparison(folder: Path) -> Path:
         palette=PALETTE,
         runs=len(results),
     )
-    replace_file(page, text.encode("utf-8"))
+    write_text(page, text)
     return page
 
 

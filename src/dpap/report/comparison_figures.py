@@ -9,10 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from dpap.experiment.formatting import accuracy, count, rounded
 from dpap.experiment.methods import ABLATIONS, DENSE
 from dpap.experiment.results import EpochResult
 from dpap.experiment.significance import Group, Target
-from dpap.report.figures import look_closer
+from dpap.report.figures import zoom_in
 from dpap.report.style import (
     BLUE,
     GRID,
@@ -21,16 +22,16 @@ from dpap.report.style import (
     SERIES,
     end_labels,
     epoch_axis,
+    few_ticks,
     figure_of,
     panel,
     percent_axis,
     styled,
 )
-from dpap.report.words import accuracy, count
 
 Label = tuple[float, str, str]
 LINES = 5
-"""Lines over the epochs; more cannot be told apart, so of more targets some are left out between first and last."""
+"""Lines over the epochs; more are not distinct, so of more targets some are left out between first and last."""
 STYLES = list(itertools.product(("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (6, 1, 1, 1))), SERIES))
 MARKERS = "osD^vP"
 
@@ -39,12 +40,14 @@ MARKERS = "osD^vP"
 def accuracies(table: Sequence[Group], epochs: Sequence[EpochResult]) -> Figure | None:
     """Test accuracy over the epochs of the dense twins and of the leading method, target by target."""
     axes = panel(
-        "Accuracy while learning", f"{_lead(table)} and dense, test data; {_seeds(table)}", right=1.65
+        "Accuracy while learning",
+        f"{_leading_method(table)} and dense, test data; {_seeds(table)}",
+        right=1.65,
     )
     labels = _lines(axes, table, epochs, lambda epoch: epoch.accuracy, accuracy)
     if not labels:
         return None
-    look_closer(axes)
+    zoom_in(axes)
     percent_axis(axes)
     end_labels(axes, labels)
     return figure_of(axes)
@@ -52,14 +55,16 @@ def accuracies(table: Sequence[Group], epochs: Sequence[EpochResult]) -> Figure 
 
 @styled
 def weights_alive(table: Sequence[Group], epochs: Sequence[EpochResult]) -> Figure | None:
-    """Weights that live, over the epochs, of the leading method at each target."""
-    axes = panel("Weights alive", f"{_lead(table)} and dense; {_seeds(table)}", left=0.7, right=1.55)
+    """Weights alive over the epochs, of the leading method at each target."""
+    axes = panel(
+        "Weights alive", f"{_leading_method(table)} and dense; {_seeds(table)}", left=0.7, right=1.55
+    )
     labels = _lines(axes, table, epochs, lambda epoch: float(epoch.weights_alive), count)
     if len(labels) < 2:
         return None
     axes.set_ylim(0, 1.06 * axes.get_ylim()[1])
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
+    few_ticks(axes)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: rounded(value)))
     end_labels(axes, labels)
     return figure_of(axes)
 
@@ -68,8 +73,8 @@ def weights_alive(table: Sequence[Group], epochs: Sequence[EpochResult]) -> Figu
 def accuracy_by_pruning(table: Sequence[Group]) -> Figure | None:
     """Accuracy of each method against the share of weights that it pruned; of the first kind of target alone.
 
-    What is left is drawn to a logarithmic scale, or all that lies beyond 90% would share a tenth of the width. Parts
-    removed from the method are left out, unless there is nothing else: they are of one target as a rule.
+    What is left is drawn to a logarithmic scale, or all that lies beyond 90% would share a tenth of the width.
+    Ablations are left out, unless there is nothing else: they are of one target as a rule.
     """
     pruned = [group for group in table if group.first.method != DENSE]
     pruned = [group for group in pruned if group.first.method not in ABLATIONS] or pruned
@@ -109,7 +114,7 @@ def convergence(table: Sequence[Group]) -> Figure | None:
     rows, never = [], 0
     for group in table:
         reached = [run.converged for run in group.results if run.converged is not None]
-        if reached or group.first.method == _lead(table):
+        if reached or group.first.method == _leading_method(table):
             rows.append((_title(group), reached, len(group.results), _colour(group)))
         else:
             never += 1
@@ -128,7 +133,7 @@ def convergence(table: Sequence[Group]) -> Figure | None:
             axes.barh(place, mean, height=0.62, color=colour, alpha=0.85)
             axes.plot(reached, [place] * len(reached), "o", color=INK, markersize=2.6, alpha=0.7)
             words = f"{mean:.1f}" + ("" if len(reached) == seeds else f", {len(reached)} of {seeds} seeds")
-        _beside(axes, place, words)
+        _label_row(axes, place, words)
     axes.set_xlim(0, 1.02 * max(run.epochs for group in table for run in group.results))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_xlabel("epoch", size=9.3)
@@ -161,7 +166,7 @@ def differences(table: Sequence[Group], target: Target) -> Figure | None:
         )
         if gain.margin is not None:
             axes.errorbar(100 * gain.mean, place, xerr=100 * gain.margin, color=INK, capsize=3, linewidth=1.1)
-        _beside(axes, place, f"{100 * gain.mean:+.2f} {gain.verdict}".replace("-", "−"))
+        _label_row(axes, place, f"{100 * gain.mean:+.2f} {gain.verdict}".replace("-", "−"))
     values = [0.0, *(100 * value for _, gain in own for value in gain.values)]
     room = 0.35 * (max(values) - min(values)) or 1.0
     axes.set_xlim(
@@ -184,8 +189,8 @@ def _lines(
     write: Callable[[float], str],
 ) -> list[Label]:
     """Draws mean and range over the seeds of the dense twins and the leading method; returns the end labels."""
-    lead = _lead(table)
-    dense, own = ([group for group in table if group.first.method == method] for method in (DENSE, lead))
+    methods = (DENSE, _leading_method(table))
+    dense, own = ([group for group in table if group.first.method == method] for method in methods)
     if len(own) > LINES:
         own = [own[round(place * (len(own) - 1) / (LINES - 1))] for place in range(LINES)]
     shown = dense + own
@@ -247,13 +252,13 @@ def _bars(title: str, subtitle: str, names: Sequence[str]) -> Axes:
     return axes
 
 
-def _beside(axes: Axes, place: int, words: str) -> None:
+def _label_row(axes: Axes, place: int, words: str) -> None:
     axes.text(
         1.02, place, words, transform=axes.get_yaxis_transform(), size=8.5, color=MUTED, va="center_baseline"
     )
 
 
-def _lead(table: Sequence[Group]) -> str:
+def _leading_method(table: Sequence[Group]) -> str:
     """The method that is drawn over the epochs: DPAP, or what comes first."""
     methods = [group.first.method for group in table if group.first.method != DENSE]
     return next((name for name in ("dpap", "units_dpap") if name in methods), methods[0] if methods else "")
@@ -295,11 +300,3 @@ def _percent(target: Target) -> str:
     return ("" if share is None else f" {100 * share:g}%") + (
         "" if of == "weights" else f" of {of.replace('_', ' ')}"
     )
-
-
-def _short(value: float) -> str:
-    """588000 -> 588k."""
-    for size, letter in ((1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:g}{letter}"
-    return f"{value:g}"

@@ -1,24 +1,28 @@
-"""JSON files of a run, and the fields of their objects by the type that each must have."""
+"""The fields of JSON objects by the type that each must have."""
 
-import json
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar, get_type_hints
+
+from dpap.experiment.errors import UserError
+from dpap.experiment.run_folder import json_object
+
+Kind = TypeVar("Kind")
 
 
 class Fields:
-    """The fields of one JSON object, each by the type that it must have; absent and null are None."""
+    """The fields of one JSON object, each by the type that it must have; absent and null are None.
+
+    Every method raises UserError where a field has another type.
+    """
 
     def __init__(self, values: Any, where: str) -> None:
-        if not isinstance(values, dict):
-            raise ValueError(f"{where}: expected a JSON object, got {type(values).__name__}")
-        self.values: dict[str, Any] = values
+        self.values = json_object(values, where)
         self.where = where
 
     def _typed(self, key: str, types: tuple[type, ...], expected: str) -> Any:
         value = self.values.get(key)
-        if value is not None and (not isinstance(value, types) or (isinstance(value, bool))):
-            raise ValueError(f"{self.where}: expected {expected} as “{key}”, got {value!r}")
+        if value is not None and (not isinstance(value, types) or isinstance(value, bool)):
+            raise UserError(f"{self.where}: expected {expected} as “{key}”, got {value!r}")
         return value
 
     def number(self, key: str) -> float | None:
@@ -53,29 +57,19 @@ class Fields:
         """A whole number that must be there."""
         value = self.whole(key)
         if value is None:
-            raise ValueError(f"{self.where}: expected a whole number as “{key}”, got none")
+            raise UserError(f"{self.where}: expected a whole number as “{key}”, got none")
         return value
 
-
-def read_json(path: Path) -> Any:
-    """What a JSON file holds."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: expected JSON, got {error}. Restore the file or run again") from error
+    def fill(self, kind: type[Kind], /, **given: Any) -> Kind:
+        """A dataclass: what is not `given` is read by the type that its field has."""
+        types = {name: of for name, of in get_type_hints(kind).items() if name not in given}
+        return kind(**given, **{name: READERS[of](self, name) for name, of in types.items()})
 
 
-def read_lines(path: Path, missing: list[str]) -> Iterator[Fields]:
-    """The records of a jsonl file; a last line that was cut off while it was written is left out."""
-    lines = path.read_bytes().split(b"\n") if path.is_file() else []
-    filled = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-    for number, line in filled:
-        try:
-            yield Fields(json.loads(line), f"{path.name}, line {number}")
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            if number != filled[-1][0]:
-                raise ValueError(
-                    f"{path}, line {number}: expected one JSON object a line, got {error}. "
-                    "Remove the line to leave this epoch out"
-                ) from error
-            missing.append(f"The last line of {path.name} is cut off and left out.")
+READERS: dict[Any, Callable[[Fields, str], Any]] = {
+    int: Fields.need,
+    int | None: Fields.whole,
+    float | None: Fields.number,
+    str | None: Fields.text,
+}
+"""Type of a field of a dataclass -> how it is read."""

@@ -1,4 +1,4 @@
-"""What a run did over its epochs; each figure is a function of the records alone."""
+"""A run over its epochs; each figure is a function of the records alone."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from dpap.experiment.formatting import accuracy, count, duration, percent
 from dpap.report.records import Epoch, Layer, Run
 from dpap.report.style import (
     BLUE,
@@ -20,25 +21,25 @@ from dpap.report.style import (
     VERMILION,
     end_labels,
     epoch_axis,
+    few_ticks,
     figure_of,
     panel,
     percent_axis,
     styled,
 )
-from dpap.report.words import accuracy, count, duration, percent
 
 Label = tuple[float, str, str]
 LINES = 6
-"""Layers that are told apart as lines; more are drawn as rows of a map."""
+"""Layers that are drawn as lines; more are drawn as rows of a map."""
 
 
 @styled
 def accuracies(run: Run) -> Figure | None:
     """Accuracy on training, validation and test data, the dense twin's beside them."""
-    axes = panel("Accuracy", "share of samples recognised; training data dashed", right=1.9)
-    who = "pruned" if run.prunes else "dense"
+    axes = panel("Accuracy", "share of samples classified correctly; training data dashed", right=1.9)
     labels: list[Label] = []
-    for source, name, colour in ((run.twin, "twin", MUTED), (run, who, BLUE if run.prunes else MUTED)):
+    own = ("pruned", BLUE) if run.prunes else ("dense", MUTED)
+    for source, name, colour in ((run.twin, "twin", MUTED), (run, *own)):
         if source is None:
             continue
         test = _line(
@@ -58,7 +59,7 @@ def accuracies(run: Run) -> Figure | None:
     if not labels:
         return None
     epoch_axis(axes, _all_epochs(run))
-    look_closer(axes)
+    zoom_in(axes)
     percent_axis(axes)
     end_labels(axes, labels)
     return figure_of(axes)
@@ -80,9 +81,9 @@ def sparsities(run: Run) -> Figure | None:
             axes, run.epochs, lambda e: e.timestep_sparsity, "timestep sparsity", color=GREEN, linewidth=1.6
         )
         labels.append((steps[-1], f"timesteps {percent(steps[-1])}", GREEN))
-    if run.currency:
+    if run.target_cost:
         saved = _line(axes, run.epochs, lambda e: e.achieved, "achieved", color=GOLD, linewidth=1.6)
-        labels += [(y, f"{run.currency} {percent(y)}", GOLD) for y in saved[-1:]]
+        labels += [(y, f"{run.target_cost} {percent(y)}", GOLD) for y in saved[-1:]]
     target = _line(
         axes, run.epochs, lambda e: e.target, "target", color=GOLD, linewidth=1.5, linestyle=(0, (3, 1.5))
     )
@@ -96,18 +97,18 @@ def sparsities(run: Run) -> Figure | None:
 
 @styled
 def units_alive(run: Run) -> Figure | None:
-    """Share of each layer's units that lives, with the counts at the end."""
+    """Share of each layer's units that is alive, with the counts at the end."""
     return _by_layer(
-        run, "Units alive", "neurons and channels, share of the layer as built",
+        run, "Units alive", "neurons and channels, share of the dense layer",
         lambda layer: layer.alive, lambda layer: layer.units,
     )  # fmt: skip
 
 
 @styled
 def weights_alive(run: Run) -> Figure | None:
-    """Share of each layer's weights that lives, with the counts at the end."""
+    """Share of each layer's weights that is alive, with the counts at the end."""
     return _by_layer(
-        run, "Weights alive", "share of the layer as built",
+        run, "Weights alive", "share of the dense layer",
         lambda layer: layer.weights_alive, lambda layer: layer.weights,
     )  # fmt: skip
 
@@ -115,7 +116,7 @@ def weights_alive(run: Run) -> Figure | None:
 @styled
 def epoch_seconds(run: Run) -> Figure | None:
     """Training seconds of each epoch, the dense twin's beside them, compactions marked."""
-    axes = panel("Time of an epoch", "seconds spent training; triangles: the dead were removed", right=1.5)
+    axes = panel("Time of an epoch", "seconds spent training; triangles: the dead were removed", right=1.75)
     labels: list[Label] = []
     if run.twin is not None:
         dense = _line(axes, run.twin.epochs, lambda e: e.seconds, "twin seconds", color=MUTED, linewidth=1.6)
@@ -133,14 +134,14 @@ def epoch_seconds(run: Run) -> Figure | None:
         )  # fmt: skip
     epoch_axis(axes, _all_epochs(run))
     axes.set_ylim(0, 1.12 * max([y for y, _, _ in labels] + own))
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    few_ticks(axes)
     end_labels(axes, labels)
     return figure_of(axes)
 
 
 @styled
 def decay_values(run: Run) -> Figure | None:
-    """The decay value epsilon of (9) that was used for each kind of thing that dies."""
+    """The decay value epsilon of (9) that was used for each kind of pruning."""
     kinds = list(dict.fromkeys(kind for epoch in run.epochs for kind in epoch.epsilon))
     if not kinds:
         return None
@@ -149,13 +150,13 @@ def decay_values(run: Run) -> Figure | None:
         same.setdefault(tuple(epoch.epsilon.get(kind) for epoch in run.epochs), []).append(kind)
     names = ["all kinds" if len(group) == len(kinds) > 1 else ", ".join(group) for group in same.values()]
     right = 0.75 + 0.083 * max(map(len, names))
-    axes = panel("Decay value ε", "larger lets more die (9)", right=right)
+    axes = panel("Decay value ε", "the larger, the more dies (9)", right=right)
     labels: list[Label] = []
     for name, group, colour in zip(names, same.values(), SERIES, strict=False):
         line = _line(axes, run.epochs, _epsilon_of(group[0]), ", ".join(group), color=colour, linewidth=1.8)
         labels.append((line[-1], f"{name} {line[-1]:.3g}".replace("-", "−"), colour))
     epoch_axis(axes, _all_epochs(run))
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    few_ticks(axes)
     end_labels(axes, labels)
     return figure_of(axes)
 
@@ -181,8 +182,8 @@ def _all_epochs(run: Run) -> list[int]:
     return [e.epoch for e in (*run.epochs, *(run.twin.epochs if run.twin else ()))]
 
 
-def look_closer(axes: Axes) -> None:
-    """Leaves the first steep fifth of learning below the edge when it would flatten all that follows."""
+def zoom_in(axes: Axes) -> None:
+    """Leaves the first, steep fifth of training below the edge where it would flatten all that follows."""
     lines = [np.asarray(line.get_ydata(), dtype=float) for line in axes.lines]
     values = np.concatenate(lines)
     values = values[np.isfinite(values)]
@@ -233,7 +234,7 @@ def _by_layer(
 
 
 def _map(title: str, subtitle: str, epochs: list[int], rows: list[str], shares: np.ndarray) -> Figure:
-    """One row a layer, one column an epoch, the darker the more lives."""
+    """One row a layer, one column an epoch, the darker the more is alive."""
     right = min(0.3 + 0.07 * max(len(row) for row in rows), 2.9)
     axes = panel(title, f"{subtitle}; dark: all, pale: none", 1.3 + 0.2 * len(rows), left=0.2, right=right)
     axes.grid(visible=False)

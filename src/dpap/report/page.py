@@ -1,6 +1,5 @@
 """The report of a run as one self-contained HTML page, and its figures as PNG files beside it."""
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,22 +10,24 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from dpap.experiment import formatting
+from dpap.experiment.costs import PICO
+from dpap.experiment.run_folder import write_bytes, write_text
 from dpap.report import figures, structure, survival, words
 from dpap.report.records import Cost, Run, read_run
 from dpap.report.style import PALETTE, as_png, as_svg
 
 SECTIONS = ("learning", "structure", "survival", "survival_folded", "time")
 OF_SPIKES = ("synaptic_operations", "accumulates", "multiplies", "picojoules")
-"""Costs that spikes decide: those of a trained network compare with no untrained one's."""
+"""Costs that depend on spikes: those of a trained network do not compare with those of an untrained one."""
 OPEN_LAYERS = 6
-"""Survival figures that stand open; those of further layers are folded away."""
+"""Survival figures that are shown; those of further layers are folded away."""
 
 
 @dataclass(frozen=True)
 class Plate:
-    """A figure of the page: its PNG's file name, its drawing, and what it shows in words."""
+    """A figure of the page: its drawing, and what it shows in words."""
 
-    file: str
     svg: Markup
     caption: str
 
@@ -48,25 +49,23 @@ def write_report(run: Path) -> Path:
 
     Raises:
         FileNotFoundError: `run` is no run folder.
-        ValueError: a file of it holds something else than a run writes.
+        UserError: a file of it holds something else than a run writes.
     """
     records = read_run(run)
     folder = run / "report"
     folder.mkdir(exist_ok=True)
     plates: dict[str, list[Plate]] = {section: [] for section in SECTIONS}
     for section, name, figure, caption in _drawn(records):
-        replace_file(folder / f"{name}.png", as_png(figure))
-        plates[section].append(Plate(f"{name}.png", Markup(as_svg(figure)), caption))
+        plates[section].append(plate(folder, name, figure, caption))
     page = folder / "index.html"
-    replace_file(page, _render(records, plates).encode("utf-8"))
+    write_text(page, _render(records, plates))
     return page
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Writes under a temporary name, then renames: nobody reads half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+def plate(folder: Path, name: str, figure: Figure, caption: str) -> Plate:
+    """Writes a figure to FOLDER/NAME.png; returns it for the page."""
+    write_bytes(folder / f"{name}.png", as_png(figure))
+    return Plate(Markup(as_svg(figure)), caption)
 
 
 def _drawn(run: Run) -> Iterator[tuple[str, str, Figure, str]]:
@@ -77,7 +76,7 @@ def _drawn(run: Run) -> Iterator[tuple[str, str, Figure, str]]:
         ("learning", "accuracy", figures.accuracies(run), words.convergence_sentence(run)),
         ("learning", "sparsity", figures.sparsities(run), ""),
         ("structure", "network", structure.network(run), ""),
-        ("structure", "fates", structure.fates(run), ""),
+        ("structure", "fates", structure.unit_map(run), ""),
         ("structure", "units", figures.units_alive(run), ""),
         ("structure", "weights", figures.weights_alive(run), ""),
         ("time", "seconds", figures.epoch_seconds(run), words.time_sentence(run)),
@@ -105,7 +104,7 @@ def template(name: str) -> Template:
 def _render(run: Run, plates: dict[str, list[Plate]]) -> str:
     return template("page.html.j2").render(
         run=run,
-        words=words,
+        formatting=formatting,
         palette=PALETTE,
         plates=plates,
         headline=words.headline(run),
@@ -125,31 +124,35 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
     dense = words.reported_accuracy(run.twin) if run.twin else None
     if (reached := words.reported_accuracy(run)) is not None:
         when = f"after epoch {run.reported.epoch}" if run.reported else ""
-        against = f"dense twin {words.accuracy(dense)}" if dense is not None else when
-        tiles.append((words.accuracy(reached), "test accuracy", against))
+        against = f"dense twin {formatting.accuracy(dense)}" if dense is not None else when
+        tiles.append((formatting.accuracy(reached), "test accuracy", against))
     if run.prunes and (sparsity := words.reported_sparsity(run)) is not None:
-        targets = [epoch.target for epoch in run.epochs if epoch.target is not None and run.currency is None]
-        against = f"scheduled {words.percent(targets[-1])}" if targets else "no target: what the rule let die"
-        against = f"the target is of the {run.currency}" if run.currency else against
-        tiles.append((words.percent(sparsity), "of the weights died", against))
-    if run.currency and run.reported is not None:
-        due = f"scheduled {words.percent(run.reported.target)}"
-        tiles.append((words.percent(run.reported.achieved), f"of the {run.currency} saved", due))
+        targets = [
+            epoch.target for epoch in run.epochs if epoch.target is not None and run.target_cost is None
+        ]
+        against = (
+            f"scheduled {formatting.percent(targets[-1])}" if targets else "no target: as the rule prunes"
+        )
+        against = f"the target is of the {run.target_cost}" if run.target_cost else against
+        tiles.append((formatting.percent(sparsity), "of the weights died", against))
+    if run.target_cost and run.reported is not None:
+        due = f"scheduled {formatting.percent(run.reported.target)}"
+        tiles.append((formatting.percent(run.reported.achieved), f"of the {run.target_cost} saved", due))
     before, after = (run.summary.before, run.summary.after) if run.summary else (None, None)
     if before and after:
         operations = words.trained_operations(run)
         for what, old, new, write in (
-            ("the parameters", before.parameters, after.parameters, words.rounded),
-            ("the twin’s synaptic operations", operations, after.synaptic_operations, words.rounded),
+            ("the parameters", before.parameters, after.parameters, formatting.rounded),
+            ("the twin’s synaptic operations", operations, after.synaptic_operations, formatting.rounded),
             ("the latency", before.latency_seconds, after.latency_seconds, _seconds),
         ):
             if old and new is not None and run.prunes:
-                tiles.append((words.ratio(new, old), what, f"{write(new)} of {write(old)}"))
+                tiles.append((formatting.ratio(new, old), what, f"{write(new)} of {write(old)}"))
     return tiles
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
-    """What a reader must know to judge or repeat the numbers."""
+    """The facts by which the numbers can be judged and repeated."""
     kind = f"spiking, {run.timesteps} timesteps" if run.spiking and run.timesteps else "spiking"
     machine = ", ".join(
         f"{value}" if key == "cpu" else f"{key} {value}"
@@ -159,7 +162,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     summary = run.summary
     best = None
     if summary is not None and summary.best_epoch is not None:
-        best = f"{words.accuracy(summary.best_test_accuracy)} in epoch {summary.best_epoch}"
+        best = f"{formatting.accuracy(summary.best_test_accuracy)} in epoch {summary.best_epoch}"
     facts = {
         "Network": f"{run.network} ({kind if run.spiking else 'not spiking'})" if run.network else None,
         "Data": run.data or run.dataset,
@@ -167,7 +170,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         "Best of any epoch": best,
         "Convergence": words.convergence(run),
         "Seeds": f"n = 1, seed {run.seed}" if run.seed is not None else "n = 1, seed not recorded",
-        "Training": f"{words.duration(words.training_seconds(run))} for {words.epochs(run)}"
+        "Training": f"{formatting.duration(words.training_seconds(run))} for {words.epochs(run)}"
         if run.epochs
         else None,
         "Machine": machine or None,
@@ -188,17 +191,17 @@ def _costs(run: Run) -> list[CostRow]:
     before, after = (run.summary.before, run.summary.after) if run.summary else (None, None)
     twin = run.twin.summary.after if run.twin and run.twin.summary else None
     quantities: list[tuple[str, str, str, Any]] = [
-        ("parameters", "Parameters", "", words.count),
-        ("weights", "Weights", "not zero", words.count),
-        ("macs", "Multiply-accumulates", "one sample, zeros counted", words.count),
+        ("parameters", "Parameters", "", formatting.count),
+        ("weights", "Weights", "not zero", formatting.count),
+        ("macs", "Multiply-accumulates", "one sample, zeros counted", formatting.count),
         (
             "synaptic_operations",
             "Synaptic operations",
             "one sample, real spikes; ratio to the twin’s" if twin else "one sample, real spikes",
-            words.count,
+            formatting.count,
         ),
-        ("accumulates", "of these, additions", "spikes, and counts of spikes one by one", words.count),
-        ("multiplies", "of these, with multiplication", "analogue input", words.count),
+        ("accumulates", "of these, additions", "spikes, and counts of spikes one by one", formatting.count),
+        ("multiplies", "of these, with multiplication", "analogue input", formatting.count),
         ("picojoules", "Energy, counted", "one sample, of these operations in 45 nm", _picojoules),
         ("energy", "Energy, by (14), (15)", "one sample, as the paper estimates it", _joules),
         ("latency_seconds", "Latency", "one sample", _seconds),
@@ -207,21 +210,21 @@ def _costs(run: Run) -> list[CostRow]:
     for key, name, note, write in quantities:
         old, new, dense = (_cost(cost, key) for cost in (before, after, twin))
         if old is not None or new is not None:
-            ratio = words.ratio(new, dense if key in OF_SPIKES else old)
+            ratio = formatting.ratio(new, dense if key in OF_SPIKES else old)
             table.append(CostRow(name, note, write(old), write(new), ratio, write(dense)))
     return table
 
 
 def _picojoules(value: float | None) -> str:
-    return words.scaled(None if value is None else value * 1e-12, "J")
+    return formatting.quantity(None if value is None else value * PICO, "J")
 
 
 def _joules(value: float | None) -> str:
-    return words.scaled(value, "J")
+    return formatting.quantity(value, "J")
 
 
 def _seconds(value: float | None) -> str:
-    return words.scaled(value, "s")
+    return formatting.quantity(value, "s")
 
 
 def _cost(cost: Cost | None, key: str) -> float | None:

@@ -1,15 +1,17 @@
 """A run folder as typed records; everything that a run may lack is None or empty, and named in `missing`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dpap.report.fields import Fields, read_json, read_lines
+from dpap.experiment.errors import UserError
+from dpap.experiment.run_folder import RunFolder, numbered_lines, read_json
+from dpap.report.fields import Fields
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer at the end of an epoch; `units` and `weights` count the network as it was built."""
+    """One layer at the end of an epoch; `units` and `weights` count the dense network."""
 
     name: str
     kind: str
@@ -73,7 +75,7 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one network needs; operations, energy (joules) and latency are for one sample, all timesteps."""
+    """What one network costs; operations, energy (joules) and latency are for one sample, all timesteps."""
 
     parameters: float | None
     weights: float | None
@@ -106,7 +108,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that a run recorded, and in `missing`, in sentences, what it did not."""
+    """Everything that a run recorded; `missing` names in sentences what it did not."""
 
     path: Path
     name: str
@@ -135,20 +137,20 @@ class Run:
 
     @property
     def reported(self) -> Epoch | None:
-        """The epoch whose network the protocol reports: a chosen one, or the last."""
+        """The epoch of the network that the protocol reports: a chosen one, or the last."""
         final = self.summary.final_epoch if self.summary is not None else None
         return next((epoch for epoch in self.epochs if epoch.epoch == final), self.last)
 
     @property
-    def currency(self) -> str | None:
-        """What its target is a share of, where that is not its weights."""
+    def target_cost(self) -> str | None:
+        """What the target is a share of, where that is not the weights."""
         if self.last is None or self.last.target is None or self.last.target_of in (None, "weights"):
             return None
         return str(self.last.target_of).replace("_", " ")
 
     @property
     def prunes(self) -> bool:
-        """Whether anything was pruned or meant to be."""
+        """Whether anything was pruned, or was to be."""
         return bool(self.survival) or any(e.sparsity or e.timestep_sparsity or e.target for e in self.epochs)
 
 
@@ -157,32 +159,34 @@ def read_run(path: Path) -> Run:
 
     Raises:
         FileNotFoundError: `path` is no run folder.
-        ValueError: a file of it holds something else than a run writes.
+        UserError: a file of it holds something else than a run writes.
     """
     run = _read(path)
-    pointer = path / "twin"
+    pointer = RunFolder(path).twin
     if not pointer.is_file():
         return run
     named = pointer.read_text(encoding="utf-8").strip()
     try:
-        twin, missing = _read((path / named).resolve()), run.missing
+        return replace(run, twin=_read((path / named).resolve()))
     except FileNotFoundError:
-        twin, missing = None, (*run.missing, f"The dense twin “{named}” is not there: nothing is compared.")
-    except ValueError as error:
-        twin, missing = None, (*run.missing, f"The dense twin “{named}” cannot be read: {error}.")
-    return Run(**{**vars(run), "twin": twin, "missing": missing})
+        note = f"The dense twin “{named}” is not there: nothing is compared."
+    except UserError as error:
+        note = f"The dense twin “{named}” cannot be read: {error}."
+    return replace(run, missing=(*run.missing, note))
 
 
 def _read(path: Path) -> Run:
-    if not (path / "run.json").is_file():
+    files = RunFolder(path)
+    if not files.facts.is_file():
         raise FileNotFoundError(_no_run(path))
     missing: list[str] = []
-    facts = Fields(read_json(path / "run.json"), "run.json")
-    epochs = {e.epoch: e for e in map(_epoch, read_lines(path / "metrics.jsonl", missing))}
-    survival = {s.epoch: s for s in map(_survival, read_lines(path / "survival.jsonl", missing))}
+    facts = Fields(read_json(files.facts), files.facts.name)
+    # A resumed run may write an epoch again: the last line about an epoch is the one that counts.
+    epochs = {e.epoch: e for e in map(_epoch, _lines(files.metrics, missing))}
+    survival = {s.epoch: s for s in map(_survival, _lines(files.survival, missing))}
     summary = None
-    if (path / "summary.json").is_file():
-        summary = _summary(Fields(read_json(path / "summary.json"), "summary.json"))
+    if files.summary.is_file():
+        summary = _summary(Fields(read_json(files.summary), files.summary.name))
     else:
         missing.append(
             "The run has no summary.json: it is still going on or was interrupted. Costs are not measured yet, "
@@ -190,25 +194,15 @@ def _read(path: Path) -> Run:
         )
     if not epochs:
         missing.append("metrics.jsonl holds no epoch yet: there is nothing to draw.")
-    config = path / "config.yaml"
-    if not config.is_file():
+    if not files.config.is_file():
         missing.append("The run has no config.yaml: its configuration is not recorded.")
-    run = Run(
+    run = facts.fill(
+        Run,
         path=path,
         name=facts.text("name") or path.resolve().name,
-        network=facts.text("network"),
-        dataset=facts.text("dataset"),
-        data=facts.text("data"),
         spiking=bool(facts.values.get("spiking", False)),
-        timesteps=facts.whole("timesteps"),
         machine=facts.mapping("machine"),
-        seed=facts.whole("seed"),
-        command=facts.text("command"),
-        protocol=facts.text("protocol"),
-        started=facts.text("started"),
-        wiring=facts.text("wiring"),
-        configuration=config.read_text(encoding="utf-8") if config.is_file() else None,
-        # A resumed run may write an epoch again: the last line about an epoch is the one that counts.
+        configuration=files.config.read_text(encoding="utf-8") if files.config.is_file() else None,
         epochs=tuple(epochs[key] for key in sorted(epochs)),
         survival=tuple(survival[key] for key in sorted(survival)),
         summary=summary,
@@ -217,7 +211,15 @@ def _read(path: Path) -> Run:
     )
     if run.prunes and not run.survival:
         missing.append("The run has no survival.jsonl: no survival function can be drawn.")
-    return Run(**{**vars(run), "missing": tuple(missing)})
+    return replace(run, missing=tuple(missing))
+
+
+def _lines(path: Path, missing: list[str]) -> list[Fields]:
+    """The records of a file of lines of JSON; a last line that was cut off is noted in `missing`."""
+    records, cut_off = numbered_lines(path)
+    if cut_off:
+        missing.append(f"The last line of {path.name} is cut off and left out.")
+    return [Fields(record, f"{path.name}, line {number}") for number, record in records.items()]
 
 
 def _no_run(path: Path) -> str:
@@ -228,7 +230,7 @@ def _no_run(path: Path) -> str:
         found = "a file"
     else:
         names = sorted(entry.name for entry in path.iterdir())
-        runs = [name for name in names if (path / name / "run.json").is_file()]
+        runs = [name for name in names if RunFolder(path / name).facts.is_file()]
         if runs:
             return f"{path}: {expected}; found a folder of runs. Give one of them, e.g. {path / runs[0]}"
         found = f"a folder with {', '.join(names[:6])}" if names else "an empty folder"
@@ -241,43 +243,20 @@ def _no_run(path: Path) -> str:
 def _epoch(line: Fields) -> Epoch:
     compacted = line.part("compacted")
     epsilon = Fields(line.mapping("epsilon"), f"{line.where}, epsilon")
-    return Epoch(
-        epoch=line.need("epoch"),
-        train_loss=line.number("train_loss"),
-        train_accuracy=line.number("train_accuracy"),
-        test_loss=line.number("test_loss"),
-        test_accuracy=line.number("test_accuracy"),
-        validation_accuracy=line.number("validation_accuracy"),
-        learning_rate=line.number("learning_rate"),
-        sparsity=line.number("sparsity"),
-        timestep_sparsity=line.number("timestep_sparsity"),
-        target_of=line.text("target_of"),
-        achieved=line.number("achieved"),
-        target=line.number("target"),
+    return line.fill(
+        Epoch,
         epsilon={kind: value for kind in epsilon.values if (value := epsilon.number(kind)) is not None},
-        seconds=line.number("seconds"),
-        evaluate_seconds=line.number("evaluate_seconds"),
-        prune_seconds=line.number("prune_seconds"),
-        compacted=None
-        if compacted is None
-        else Compaction(
-            compacted.whole("parameters_before"),
-            compacted.whole("parameters_after"),
-            compacted.number("largest_difference"),
-        ),
+        compacted=None if compacted is None else compacted.fill(Compaction),
         layers=tuple(map(_layer, line.parts("layers"))),
     )
 
 
 def _layer(entry: Fields) -> Layer:
     timesteps = entry.number("timesteps_alive")
-    return Layer(
+    return entry.fill(
+        Layer,
         name=entry.text("name") or "unnamed",
         kind=entry.text("kind") or "",
-        units=entry.need("units"),
-        alive=entry.need("alive"),
-        weights=entry.need("weights"),
-        weights_alive=entry.need("weights_alive"),
         timesteps_alive=1.0 if timesteps is None else timesteps,
     )
 
@@ -286,36 +265,20 @@ def _survival(line: Fields) -> Survival:
     layers: dict[str, list[float | None]] = {}
     for name, values in line.mapping("layers").items():
         if not isinstance(values, list) or not all(v is None or isinstance(v, (int, float)) for v in values):
-            raise ValueError(f"{line.where}: expected a list of numbers and nulls for layer “{name}”")
+            raise UserError(f"{line.where}: expected a list of numbers and nulls for layer “{name}”")
         layers[name] = [None if v is None else float(v) for v in values]
     return Survival(line.need("epoch"), layers)
 
 
 def _summary(fields: Fields) -> Summary:
-    return Summary(
-        epochs=fields.whole("epochs"),
-        best_epoch=fields.whole("best_epoch"),
-        best_test_accuracy=fields.number("best_test_accuracy"),
-        final_epoch=fields.whole("final_epoch"),
-        final_test_accuracy=fields.number("final_test_accuracy"),
-        sparsity=fields.number("sparsity"),
-        timestep_sparsity=fields.number("timestep_sparsity"),
-        seconds_training=fields.number("seconds_training"),
-        before=_cost(fields.part("before")),
-        after=_cost(fields.part("after")),
-        finished=fields.text("finished"),
+    before, after = fields.part("before"), fields.part("after")
+    return fields.fill(
+        Summary,
+        before=None if before is None else _cost(before),
+        after=None if after is None else _cost(after),
     )
 
 
-def _cost(fields: Fields | None) -> Cost | None:
-    if fields is None:
-        return None
-    names = (
-        *("parameters", "weights", "macs", "synaptic_operations", "accumulates", "multiplies", "picojoules"),
-        *("energy", "latency_seconds"),
-    )
-    layers = tuple(
-        LayerCost(e.text("name") or "unnamed", e.whole("units"), e.whole("features"), e.whole("weights"))
-        for e in fields.parts("layers")
-    )
-    return Cost(**{name: fields.number(name) for name in names}, layers=layers)
+def _cost(fields: Fields) -> Cost:
+    layers = (each.fill(LayerCost, name=each.text("name") or "unnamed") for each in fields.parts("layers"))
+    return fields.fill(Cost, layers=tuple(layers))

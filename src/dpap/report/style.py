@@ -53,7 +53,7 @@ Drawn = TypeVar("Drawn", bound=Figure | None)
 
 
 def styled(draw: Callable[P, Drawn]) -> Callable[P, Drawn]:
-    """`draw` under the shared style, whatever the user's matplotlibrc says."""
+    """`draw` under the shared style, whatever stands in the user's matplotlibrc."""
 
     @functools.wraps(draw)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> Drawn:
@@ -105,6 +105,11 @@ def epoch_axis(axes: Axes, epochs: Sequence[int]) -> None:
     axes.set_xlabel("epoch", size=9.3)
 
 
+def few_ticks(axes: Axes) -> None:
+    """About five round numbers along y."""
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+
+
 def percent_axis(axes: Axes) -> None:
     """Shares in [0, 1] written as percent, with as many decimals as the ticks need."""
     low, high = axes.get_ylim()
@@ -152,7 +157,7 @@ def as_png(figure: Figure) -> bytes:
 
 
 def as_svg(figure: Figure) -> str:
-    """The figure as an <svg> element whose colours are the page's CSS variables, so that it follows its theme."""
+    """The figure as an <svg> element with the page's CSS variables as colours, so that it follows its theme."""
     text = _save(figure, format="svg", transparent=True, metadata={"Date": None}).decode("utf-8")
     for role, (light, _) in PALETTE.items():
         text = text.replace(light, f"var(--{role})")

@@ -1,25 +1,36 @@
-"""Survival functions of units that died and of units that live, as the paper's Fig. 3d and 3e."""
+"""Survival functions of dead and of alive units, as the paper's Fig. 3d and 3e."""
 
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter
 
 from dpap.report.records import Run
-from dpap.report.style import BLUE, INK, PAPER, VERMILION, end_labels, epoch_axis, figure_of, panel, styled
+from dpap.report.style import (
+    BLUE,
+    INK,
+    PAPER,
+    VERMILION,
+    end_labels,
+    epoch_axis,
+    few_ticks,
+    figure_of,
+    panel,
+    styled,
+)
 
 SHOWN = 12
-"""Units of each fate that are drawn; more would hide each other."""
+"""Dead and alive units that are drawn, of each; more would hide each other."""
 
-BENT = 8.0
-"""Largest F that is drawn on a linear scale: above, those that die would lie flat on the zero line."""
+LINEAR = 8.0
+"""Largest F that is drawn on a linear scale: above, units that die would lie flat on the zero line."""
 SUBTITLE = "survival function F of (11); crosses: deaths"
 
 
 @dataclass(frozen=True)
 class UnitHistory:
-    """One unit: the epochs after which it lived, its survival function then, and the epoch of its death."""
+    """One unit: the epochs after which it was alive, its survival function then, and the epoch of its death."""
 
     unit: int
     epochs: list[int]
@@ -42,7 +53,7 @@ def unit_histories(run: Run, layer: str) -> list[UnitHistory]:
 
 @styled
 def survival_functions(run: Run, layer: str) -> Figure | None:
-    """F over epochs for a spread of the dead and of the living of `layer`; a cross where a unit died."""
+    """F over epochs for a spread of the dead and of the alive units of `layer`; a cross where a unit died."""
     units = unit_histories(run, layer)
     if not units:
         return None
@@ -50,8 +61,8 @@ def survival_functions(run: Run, layer: str) -> Figure | None:
     alive = sorted((u for u in units if u.died is None), key=lambda u: (u.values[-1], u.unit))
     shown_dead, shown_alive = _spread_over(dead), _spread_over(alive)
     heights = [value for unit in (*shown_alive, *shown_dead) for value in unit.values]
-    bent = max([*heights, 1.0]) > BENT
-    subtitle = SUBTITLE.replace(";", ", logarithmic above 1;") if bent else SUBTITLE
+    logarithmic = max([*heights, 1.0]) > LINEAR
+    subtitle = SUBTITLE.replace(";", ", logarithmic above 1;") if logarithmic else SUBTITLE
     axes = panel(f"Survival in {layer}", subtitle, left=0.5, right=1.5)
     for unit in shown_alive:
         axes.plot(
@@ -72,11 +83,11 @@ def survival_functions(run: Run, layer: str) -> Figure | None:
     axes.axhline(0, color=INK, linewidth=1.1, gid="zero", zorder=3)
     epoch_axis(axes, [record.epoch for record in run.survival])
     _scale(axes, heights)
-    # The label of the living stands at their middle, that of the dead on the zero line.
-    labels = [(0.0, f"{_some(shown_dead, dead)} died", VERMILION)] if dead else []
+    # The label of the alive units stands at their middle, that of the dead on the zero line.
+    labels = [(0.0, f"{_some(shown_dead, dead)} dead", VERMILION)] if dead else []
     if alive:
         middle = shown_alive[len(shown_alive) // 2].values[-1]
-        labels.append((middle, f"{_some(shown_alive, alive)} live", BLUE))
+        labels.append((middle, f"{_some(shown_alive, alive)} alive", BLUE))
     end_labels(axes, labels)
     return figure_of(axes)
 
@@ -88,19 +99,19 @@ def _spread_over(units: list[UnitHistory]) -> list[UnitHistory]:
 
 
 def _some(shown: list[UnitHistory], units: list[UnitHistory]) -> str:
-    return f"{len(units)}" if len(shown) == len(units) else f"{len(shown)} of {len(units)} that"
+    return f"{len(units)}" if len(shown) == len(units) else f"{len(shown)} of {len(units)}"
 
 
 def _scale(axes: Axes, values: list[float]) -> None:
-    """Logarithmic above 1 where the protected live far above those that die, linear otherwise."""
+    """Logarithmic above 1 where protected units lie far above those that die, linear otherwise."""
     low, high = min([*values, 0.0]), max([*values, 1.0])
-    if high > BENT:
+    if high > LINEAR:
         axes.set_yscale("symlog", linthresh=1.0, linscale=1.3)
         ticks = [0.0, 1.0, *(step * 10**power for power in range(7) for step in (3, 10))]
         axes.set_yticks([tick for tick in ticks if tick <= 1.3 * high])
         axes.minorticks_off()
         axes.set_ylim(1.6 * low - 0.25, 1.3 * high)
     else:
-        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        few_ticks(axes)
         axes.set_ylim(low - 0.06 * (high - low), high + 0.05 * (high - low))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))

@@ -1,70 +1,8 @@
-"""Numbers as people write them, and what a run did in sentences."""
+"""What a run did, in sentences."""
 
-import math
-
+from dpap.experiment.formatting import accuracy, duration, percent, ratio, rounded
+from dpap.experiment.records import PROTOCOLS
 from dpap.report.records import Run
-
-ABSENT = "–"
-Number = int | float | None
-
-
-def percent(share: Number, decimals: int = 1) -> str:
-    """0.601 -> 60.1%."""
-    return ABSENT if share is None or math.isnan(share) else f"{100 * share:.{decimals}f}%"
-
-
-def accuracy(share: Number) -> str:
-    """0.982 -> 98.20%."""
-    return percent(share, 2)
-
-
-def loss(value: Number) -> str:
-    """0.06213 -> 0.0621."""
-    return ABSENT if value is None or math.isnan(value) else f"{value:.4f}"
-
-
-def count(value: Number) -> str:
-    """596535 -> 596,535."""
-    return ABSENT if value is None or math.isnan(value) else f"{value:,.0f}"
-
-
-def rounded(value: Number) -> str:
-    """596535 -> 597k."""
-    if value is None or math.isnan(value):
-        return ABSENT
-    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= 0.9995 * size:
-            return f"{value / size:.3g}{suffix}"
-    return f"{value:.0f}"
-
-
-def scaled(value: Number, unit: str) -> str:
-    """0.0012 s -> 1.20 ms."""
-    if value is None or math.isnan(value):
-        return ABSENT
-    for size, prefix in ((1.0, ""), (1e-3, "m"), (1e-6, "µ"), (1e-9, "n"), (1e-12, "p")):
-        if abs(value) >= 0.9995 * size:
-            return f"{value / size:#.3g}".rstrip(".") + f" {prefix}{unit}"
-    return f"{value:g} {unit}"
-
-
-def duration(seconds: Number) -> str:
-    """4000 -> 1 h 7 min."""
-    if seconds is None or math.isnan(seconds):
-        return ABSENT
-    if seconds < 10:
-        return f"{seconds:.2f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def ratio(after: Number, before: Number) -> str:
-    """(21, 60) -> 0.35×."""
-    if after is None or not before or math.isnan(after / before):
-        return ABSENT
-    return f"{after / before:.2g}×" if after / before < 0.1 else f"{after / before:.2f}×"
 
 
 def reported_accuracy(run: Run) -> float | None:
@@ -82,14 +20,9 @@ def reported_sparsity(run: Run) -> float | None:
 
 
 def protocol(run: Run) -> str | None:
-    """What the protocol's name means."""
-    meanings = {
-        "last": "last: the network after the last epoch is reported",
-        "validation": "validation: the epoch that was best on the validation split is reported",
-        "paper": "paper: the epoch that was best on the test split is reported, as the paper’s tables do; "
-        "such a choice flatters the result",
-    }
-    return meanings.get(run.protocol or "", run.protocol)
+    """The protocol, and the network that it reports."""
+    network = PROTOCOLS.get(run.protocol or "")
+    return run.protocol if network is None else f"{run.protocol}: {network}"
 
 
 def training_seconds(run: Run) -> float | None:
@@ -105,32 +38,30 @@ def headline(run: Run) -> str:
     if run.last is None:
         return "The run has started, and no epoch is finished yet."
     reached, sparsity = reported_accuracy(run), reported_sparsity(run)
-    number = f"test accuracy is {accuracy(reached)}"
-    if reached is None:
-        number = "test accuracy is not recorded"
-    elif run.twin is not None and (dense := reported_accuracy(run.twin)) is not None:
-        number += f", against {accuracy(dense)} of its dense twin"
+    result = "test accuracy is not recorded" if reached is None else f"test accuracy is {accuracy(reached)}"
+    if reached is not None and run.twin is not None and (dense := reported_accuracy(run.twin)) is not None:
+        result += f", against {accuracy(dense)} of its dense twin"
     if not run.prunes or sparsity is None:
-        sentences = [f"A dense network, nothing pruned: {number}."]
+        sentences = [f"A dense network, nothing pruned: {result}."]
     else:
         died = f"{percent(sparsity)} of the weights died while the network learned"
         steps = run.reported.timestep_sparsity if run.reported else None
         died += f", and {percent(steps)} of the neuron-timesteps" if steps else ""
-        sentences = [f"{died}; {number}."]
-        if shrunk := _shrunk(run):
-            sentences.append(shrunk)
+        sentences = [f"{died}; {result}."]
+        if compact := _compact(run):
+            sentences.append(compact)
     if run.summary is None:
         sentences.append(f"State after epoch {run.last.epoch}; the run is not finished.")
     return " ".join(sentences)
 
 
 def trained_operations(run: Run) -> float | None:
-    """Synaptic operations of the dense twin: spikes of a trained network compare with no untrained one's."""
+    """Synaptic operations of the dense twin; an untrained network's do not compare with a trained one's."""
     summary = run.twin.summary if run.twin is not None else None
     return summary.after.synaptic_operations if summary is not None and summary.after is not None else None
 
 
-def _shrunk(run: Run) -> str:
+def _compact(run: Run) -> str:
     if run.summary is None or run.summary.before is None or run.summary.after is None:
         return ""
     before, after = run.summary.before, run.summary.after
@@ -145,7 +76,7 @@ def _shrunk(run: Run) -> str:
 
 
 def convergence(run: Run) -> str | None:
-    """The paper's convergence speed: the first epoch that reaches the dense network's best accuracy."""
+    """Convergence speed as in the paper: the first epoch that reaches the dense network's best accuracy."""
     dense = (
         [(e.epoch, e.test_accuracy) for e in run.twin.epochs if e.test_accuracy is not None]
         if run.twin

@@ -1,7 +1,7 @@
 """Integrate, fire and reset in one pass each way, fused over time by torch.compile; needs a C++ compiler on a CPU.
 
-Compiled once for each number of timesteps, rule and precision; the number of units is left open, so that a network
-which shrinks compiles nothing anew.
+The 12 bytes a timestep each way are all that is moved. Compiled once for each number of timesteps, rule and precision;
+the number of units is left open, so that a network which shrinks compiles nothing anew.
 """
 
 import inspect
@@ -13,35 +13,48 @@ from types import FunctionType
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from dpap.spiking.fused import charge
-from dpap.spiking.layout import arranged, is_constant, shared
-from dpap.spiking.surrogate import Surrogate
+from dpap.spiking import fused
+from dpap.spiking.layout import arranged, is_constant, shared, strides_like
+from dpap.spiking.rule import Rate, Rule, rate_tensor
 
 
 @lru_cache
 def possible(device: torch.device) -> bool:
-    """Whether torch.compile finds what it needs: a C++ compiler for a CPU."""
+    """Whether torch.compile finds the C++ compiler that it needs for a CPU."""
     return device.type == "cpu" and any(map(shutil.which, (os.environ.get("CXX", "g++"), "g++", "clang++")))
 
 
-def integrate_and_fire(
-    current: Float[Tensor, "time batch *unit"],
-    rate: Float[Tensor, ""] | float | None,
-    threshold: float,
-    hard: bool,
-    detach_reset: bool,
-    surrogate: Surrogate,
-) -> Float[Tensor, "time batch *unit"]:
-    """As `dpap.spiking.fused.integrate_and_fire`; the 12 bytes a timestep each way are all that is moved."""
-    spikes: Tensor = _IntegrateAndFire.apply(current, rate, threshold, hard, detach_reset, surrogate)
-    return spikes
+def forward(current: Tensor, rate: Rate, rule: Rule, keep: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """See `integrate.Backend`."""
+    dtype = torch.promote_types(current.dtype, torch.float32)
+    share = rate_tensor(rate, dtype, current.device)
+    if is_constant(current):
+        # each timestep reads the same: inductor would write each out in terms of all before it
+        spikes, membrane, _ = fused.forward(current, rate, rule, keep)
+        return spikes, membrane, share
+    rows = _rows(current, current[0])
+    spikes, membrane = _compiled(_forward, rows, share, rule.threshold, rule.hard, dtype)
+    layout = current.shape, strides_like(current[0])
+    return spikes.as_strided(*layout), membrane.as_strided(*layout), share
 
 
-def forward(
+def backward(
+    membrane: Tensor, upstream: Tensor, rate: Tensor | None, rule: Rule, learns_rate: bool, constant: bool
+) -> tuple[Tensor, Tensor | None]:
+    """See `integrate.Backend`."""
+    step = membrane[0]
+    rows = _rows(membrane, step), _rows(upstream, step)
+    d_current, d_rates = _compiled(_backward, *rows, rate, rule, learns_rate, constant)
+    d_rate = d_rates.sum(dtype=torch.float64) / rate if learns_rate and rate is not None else None
+    if constant:
+        total = d_current.as_strided(step.shape, step.stride())
+        return shared(total, len(membrane)).to(upstream.dtype), d_rate
+    return d_current.as_strided(membrane.shape, membrane.stride()), d_rate
+
+
+def _forward(
     current: Tensor, rate: Tensor | None, threshold: float, hard: bool, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """Spikes of currents [T, units], and the membranes before reset."""
@@ -57,30 +70,23 @@ def forward(
     return torch.stack(spikes), torch.stack(membrane)
 
 
-def backward(
-    membrane: Tensor,
-    upstream: Tensor,
-    rate: Tensor | None,
-    threshold: float,
-    hard: bool,
-    detach_reset: bool,
-    surrogate: Surrogate,
-    learns_rate: bool,
-    constant: bool,
+def _backward(
+    membrane: Tensor, upstream: Tensor, rate: Tensor | None, rule: Rule, learns_rate: bool, constant: bool
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the currents [T, units], of a constant one their sum [units]; and each unit's share of that of
     the rate (zeros where it is fixed).
     """
+    threshold = rule.threshold
     d_v = torch.zeros_like(membrane[0])
     d_rate = torch.zeros_like(membrane[0])
     d_current: list[Tensor] = []
     total = torch.zeros_like(membrane[0])
     for t in reversed(range(len(membrane))):
         h, d_s = membrane[t], upstream[t].to(membrane.dtype)
-        if not detach_reset:
-            d_s = d_s - d_v * (h if hard else threshold)
-        d_h = d_s * surrogate.derivative(h - threshold) + (
-            torch.where(h >= threshold, 0.0, d_v) if hard else d_v
+        if not rule.detach_reset:
+            d_s = d_s - d_v * (h if rule.hard else threshold)
+        d_h = d_s * rule.surrogate.derivative(h - threshold) + (
+            torch.where(h >= threshold, 0.0, d_v) if rule.hard else d_v
         )
         d_x = d_h if rate is None else d_h * rate
         d_v = d_h if rate is None else d_h - d_x
@@ -92,57 +98,11 @@ def backward(
             rise = h
             if t > 0:
                 earlier = membrane[t - 1]
-                rise = h - torch.where(earlier >= threshold, 0.0 if hard else earlier - threshold, earlier)
+                rise = h - torch.where(
+                    earlier >= threshold, 0.0 if rule.hard else earlier - threshold, earlier
+                )
             d_rate = d_rate + rise * d_h
     return total if constant else torch.stack(d_current[::-1]), d_rate
-
-
-class _IntegrateAndFire(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        current: Tensor,
-        rate: Tensor | float | None,
-        threshold: float,
-        hard: bool,
-        detach_reset: bool,
-        surrogate: Surrogate,
-    ) -> Tensor:
-        dtype = torch.promote_types(current.dtype, torch.float32)
-        share = None
-        if rate is not None:
-            share = torch.as_tensor(rate, dtype=dtype, device=current.device).detach()
-        ctx.constant = is_constant(current)
-        if ctx.constant:
-            # each timestep reads the same: inductor would write each out in terms of all before it
-            spikes, membrane = charge(current, None if rate is None else float(rate), threshold, hard, True)
-            spikes, membrane = _rows(spikes, current[0]), _rows(membrane, current[0])
-        else:
-            rows = _rows(current, current[0])
-            spikes, membrane = _compiled(forward, rows, share, threshold, hard, dtype)
-        ctx.layout = current.shape, (current[0].numel(), *torch.empty_like(current[0]).stride())
-        ctx.save_for_backward(membrane, share)
-        ctx.learns_rate = ctx.needs_input_grad[1]
-        ctx.rule = threshold, hard, detach_reset, surrogate
-        return spikes.as_strided(*ctx.layout)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        membrane, share = ctx.saved_tensors
-        shape, strides = ctx.layout
-        step = torch.empty_strided(shape[1:], strides[1:], device="meta")
-        d_current, d_rates = _compiled(
-            backward, membrane, _rows(upstream, step), share, *ctx.rule, ctx.learns_rate, ctx.constant
-        )
-        d_rate = None
-        if ctx.learns_rate and share is not None:
-            d_rate = (d_rates.sum(dtype=torch.float64) / share).to(share.dtype)
-        if ctx.constant:
-            d_current = shared(d_current.as_strided(shape[1:], strides[1:]), shape[0]).to(upstream.dtype)
-        else:
-            d_current = d_current.as_strided(shape, strides)
-        return d_current, d_rate, None, None, None, None
 
 
 def _rows(sequence: Tensor, step: Tensor) -> Tensor:

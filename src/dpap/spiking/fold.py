@@ -10,7 +10,15 @@ from dpap.spiking.layout import is_constant
 
 
 class FoldTime(nn.Sequential):
-    """Its modules in turn on [T * B, ...] of an input [T, B, ...]; the output is [T, B, ...] again."""
+    """Applies its modules in turn to an input [T, B, ...] as [T * B, ...]; the output is [T, B, ...] again.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from dpap.spiking import FoldTime
+        >>> FoldTime(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4))(torch.rand(8, 2, 1, 5, 5)).shape
+        torch.Size([8, 2, 4, 3, 3])
+    """
 
     def forward(self, input: Float[Tensor, "time batch *feature"]) -> Float[Tensor, "time batch *result"]:
         """Fold, apply, unfold."""
@@ -21,9 +29,16 @@ class FoldTime(nn.Sequential):
 
 
 def over_time(constant: Float[Tensor, "batch *feature"], steps: int) -> Float[Tensor, "time batch *feature"]:
-    """`constant.expand(steps, ...)`: one and the same at all timesteps, not copied.
+    """`constant.expand(steps, ...)`: the same at all timesteps, not copied.
 
-    On the way back it adds up what neurons say of its timesteps, and knows when they all say the same.
+    Backwards the gradients of the timesteps are added up, or multiplied where they are all the same in memory.
+
+    Example:
+        >>> import torch
+        >>> from dpap.spiking import LIF, over_time
+        >>> image = torch.rand(2, 3)
+        >>> LIF()(over_time(image, 8)).shape
+        torch.Size([8, 2, 3])
     """
     sequence: Tensor = _OverTime.apply(constant, steps)
     return sequence

@@ -1,7 +1,8 @@
 """Integrate, fire and reset as Triton kernels, whose time loop runs in registers.
 
-Checked against the plain loop in Triton's interpreter, and never yet on a GPU. It is used of CUDA tensors where
-Triton can be imported. Membranes are float32; currents may be half precision.
+They serve CUDA tensors where Triton is installed, and never synchronise. Checked against `fused` on an H100 (torch 2.11,
+Triton 3.6), and in Triton's interpreter where there is no GPU. Membranes are float32; currents may be half precision.
+A float32 unit moves 12 bytes a timestep each way, 8 in evaluation: x in, h and s out; h and ds in, dx out.
 """
 
 import importlib.util
@@ -10,103 +11,72 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from dpap.spiking.layout import arranged, sequence_like
-from dpap.spiking.surrogate import ArcTan, Sigmoid, Surrogate, Triangle
+from dpap.spiking.rule import Rate, Rule, rate_tensor
+from dpap.spiking.surrogate import Surrogate
 
 BLOCK = 256  # units of one program; each thread of four warps holds two
-SHAPES: dict[type[Surrogate], int] = {ArcTan: 0, Sigmoid: 1, Triangle: 2}
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @lru_cache
 def importable() -> bool:
-    """Whether Triton is there."""
+    """Whether Triton is installed."""
     return importlib.util.find_spec("triton") is not None
 
 
 def serves(current: Tensor, surrogate: Surrogate) -> bool:
     """Whether the kernels can take this current and this surrogate gradient."""
-    return current.is_cuda and current.dtype in DTYPES and type(surrogate) in SHAPES and importable()
+    # a subclass that changes a surrogate's derivative must not inherit its formula
+    known = "formula" in vars(type(surrogate))
+    return current.is_cuda and current.dtype in DTYPES and known and importable()
 
 
-def integrate_and_fire(
-    current: Float[Tensor, "time batch *unit"],
-    rate: Float[Tensor, ""] | float | None,
-    threshold: float,
-    hard: bool,
-    detach_reset: bool,
-    surrogate: Surrogate,
-) -> Float[Tensor, "time batch *unit"]:
-    """As `dpap.spiking.fused.integrate_and_fire`, without a synchronisation.
+def forward(current: Tensor, rate: Rate, rule: Rule, keep: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """See `integrate.Backend`."""
+    current = arranged(current, current[0])
+    spikes = sequence_like(current[0], len(current), current.dtype)
+    membrane = sequence_like(current[0], len(current) if keep else 1, torch.float32)
+    share = rate_tensor(rate, torch.float32, current.device)
+    units = current[0].numel()
+    _launch(
+        "forward",
+        units,
+        (current, spikes, membrane, share, units, current.stride(0), rule.threshold),
+        {"STEPS": len(current), "LEAK": share is not None, "HARD": rule.hard, "KEEP": keep},
+    )
+    return spikes, membrane, share
 
-    A float32 unit moves 12 bytes a timestep each way, 8 in evaluation: x in, h and s out; h and ds in, dx out.
-    """
-    spikes: Tensor = _IntegrateAndFire.apply(current, rate, threshold, hard, detach_reset, surrogate)
-    return spikes
 
-
-class _IntegrateAndFire(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        current: Tensor,
-        rate: Tensor | float | None,
-        threshold: float,
-        hard: bool,
-        detach_reset: bool,
-        surrogate: Surrogate,
-    ) -> Tensor:
-        kept = any(ctx.needs_input_grad)
-        current = arranged(current, current[0])
-        spikes = sequence_like(current[0], len(current), current.dtype)
-        membrane = sequence_like(current[0], len(current) if kept else 1, torch.float32)
-        if isinstance(rate, Tensor):
-            share = rate.detach().to(current.device, torch.float32)
-        else:
-            share = torch.full((), 1.0 if rate is None else rate, device=current.device)
-        units = current[0].numel()
-        _launch(
-            "forward",
-            units,
-            (current, spikes, membrane, share, units, current.stride(0), threshold),
-            {"STEPS": len(current), "LEAK": rate is not None, "HARD": hard, "KEEP": kept},
-        )
-        ctx.save_for_backward(membrane, share)
-        ctx.leaks, ctx.learns_rate = rate is not None, ctx.needs_input_grad[1]
-        ctx.rule = threshold, hard, detach_reset, surrogate
-        ctx.current = current.dtype
-        return spikes
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        membrane, share = ctx.saved_tensors
-        threshold, hard, detach_reset, surrogate = ctx.rule
-        upstream = arranged(upstream, membrane[0])
-        d_current = sequence_like(membrane[0], len(membrane), ctx.current)
-        units = membrane[0].numel()
-        d_rates = torch.zeros(_programs(units) if ctx.learns_rate else 1, device=membrane.device)
-        parameter = surrogate.width if isinstance(surrogate, Triangle) else surrogate.alpha
-        _launch(
-            "backward",
-            units,
-            (membrane, upstream, d_current, d_rates, share, units, upstream.stride(0), threshold, parameter),
-            {
-                "STEPS": len(membrane),
-                "LEAK": ctx.leaks,
-                "HARD": hard,
-                "DETACH": detach_reset,
-                "LEARN": ctx.learns_rate,
-                "SHAPE": SHAPES[type(surrogate)],
-            },
-        )
-        # one sum for each program, added here: the same bits every time
-        d_rate = (d_rates.double().sum() / share).float() if ctx.learns_rate else None
-        return d_current if ctx.needs_input_grad[0] else None, d_rate, None, None, None, None
+def backward(
+    membrane: Tensor, upstream: Tensor, rate: Tensor | None, rule: Rule, learns_rate: bool, constant: bool
+) -> tuple[Tensor, Tensor | None]:
+    """See `integrate.Backend`; gradients of a constant current are of each timestep."""
+    upstream = arranged(upstream, membrane[0])
+    d_current = sequence_like(membrane[0], len(membrane), upstream.dtype)
+    units = membrane[0].numel()
+    d_rates = torch.zeros(_programs(units) if learns_rate else 1, device=membrane.device)
+    formula, parameter = rule.surrogate.formula()
+    strided = upstream.stride(0)
+    _launch(
+        "backward",
+        units,
+        (membrane, upstream, d_current, d_rates, rate, units, strided, rule.threshold, parameter),
+        {
+            "STEPS": len(membrane),
+            "LEAK": rate is not None,
+            "HARD": rule.hard,
+            "DETACH": rule.detach_reset,
+            "LEARN": learns_rate,
+            "FORMULA": formula,
+        },
+    )
+    if rate is None or not learns_rate:
+        return d_current, None
+    # one sum for each program, added here: the same bits every time
+    return d_current, d_rates.double().sum() / rate
 
 
 def _programs(units: int) -> int:

@@ -4,12 +4,14 @@ import torch
 from torch import Tensor
 
 
+def strides_like(step: Tensor) -> tuple[int, ...]:
+    """Strides of a dense [time, *step] of the step's own memory format, which a tensor expanded over time hides."""
+    return step.numel(), *torch.empty_like(step).stride()
+
+
 def sequence_like(step: Tensor, steps: int, dtype: torch.dtype) -> Tensor:
-    """Uninitialised [time, *step] of the step's own memory format, which a tensor expanded over time hides."""
-    strides = torch.empty_like(step).stride()
-    return torch.empty_strided(
-        (steps, *step.shape), (step.numel(), *strides), dtype=dtype, device=step.device
-    )
+    """Uninitialised [time, *step] of the step's own memory format."""
+    return torch.empty_strided((steps, *step.shape), strides_like(step), dtype=dtype, device=step.device)
 
 
 def arranged(sequence: Tensor, step: Tensor) -> Tensor:
@@ -17,21 +19,17 @@ def arranged(sequence: Tensor, step: Tensor) -> Tensor:
 
     An expanded sequence stays expanded.
     """
-    strides = torch.empty_like(step).stride()
-    if sequence.stride()[1:] == strides:
+    if sequence.stride()[1:] == strides_like(step)[1:]:
         return sequence
     steps = 1 if sequence.stride(0) == 0 else len(sequence)
-    copy = torch.empty_strided(
-        (steps, *step.shape), (step.numel(), *strides), dtype=sequence.dtype, device=sequence.device
-    )
-    return copy.copy_(sequence[:steps]).expand_as(sequence)
+    return sequence_like(step, steps, sequence.dtype).copy_(sequence[:steps]).expand_as(sequence)
 
 
 def is_constant(sequence: Tensor) -> bool:
-    """Whether all of several timesteps are one and the same in memory, as `x.expand(T, ...)` makes them."""
+    """Whether several timesteps are all the same memory, as `x.expand(T, ...)` makes them."""
     return sequence.stride(0) == 0 and len(sequence) > 1
 
 
 def shared(total: Tensor, steps: int) -> Tensor:
-    """Gradient of a constant sequence: each timestep has an equal share of the total, none a memory of its own."""
+    """Gradient of a constant sequence: each timestep has an equal share of the total, not copied."""
     return (total / steps).expand(steps, *total.shape)

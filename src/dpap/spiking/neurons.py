@@ -7,7 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dpap.spiking import compiled, fused
+from dpap.spiking.integrate import integrate_and_fire
+from dpap.spiking.rule import Rate, Rule
 from dpap.spiking.surrogate import ArcTan, Surrogate
 
 Reset = Literal["hard", "soft"]
@@ -52,7 +53,7 @@ class SpikingNeuron(nn.Module):
         self.detach_reset = detach_reset
         self.surrogate: Surrogate = ArcTan() if surrogate is None else surrogate
 
-    def rate(self) -> Float[Tensor, ""] | float | None:
+    def rate(self) -> Rate:
         """1 / tau, the share of the distance to its input that a membrane covers in a step; None: no leak."""
         raise NotImplementedError
 
@@ -66,10 +67,8 @@ class SpikingNeuron(nn.Module):
                 "expected currents [time, batch, ...] of at least one timestep; got shape "
                 f"{tuple(current.shape)}; repeat a constant input over time with x.expand(T, *x.shape)"
             )
-        function = compiled if self.compile_steps and compiled.possible(current.device) else fused
-        return function.integrate_and_fire(
-            current, self.rate(), self.threshold, self.reset == "hard", self.detach_reset, self.surrogate
-        )
+        rule = Rule(self.threshold, self.reset == "hard", self.detach_reset, self.surrogate)
+        return integrate_and_fire(current, self.rate(), rule, compile_steps=self.compile_steps)
 
     def extra_repr(self) -> str:
         """Settings, as `print` shows them."""
@@ -78,7 +77,14 @@ class SpikingNeuron(nn.Module):
 
 
 class IF(SpikingNeuron):
-    """Integrate and fire: h_t = v_{t-1} + x_t."""
+    """Integrate and fire: h_t = v_{t-1} + x_t.
+
+    Example:
+        >>> import torch
+        >>> from dpap.spiking import IF
+        >>> IF()(torch.full((6, 1, 1), 0.5)).flatten()  # a constant current over 6 timesteps
+        tensor([0., 1., 0., 1., 0., 1.])
+    """
 
     def rate(self) -> None:
         """No leak."""
@@ -86,7 +92,14 @@ class IF(SpikingNeuron):
 
 
 class LIF(SpikingNeuron):
-    """Leaky integrate and fire: h_t = v_{t-1} + (x_t - v_{t-1}) / tau, tau > 1 in timesteps."""
+    """Leaky integrate and fire: h_t = v_{t-1} + (x_t - v_{t-1}) / tau, tau > 1 in timesteps.
+
+    Example:
+        >>> import torch
+        >>> from dpap.spiking import LIF
+        >>> LIF(tau=2.0)(torch.full((6, 1, 1), 1.2)).flatten()  # a constant current over 6 timesteps
+        tensor([0., 0., 1., 0., 0., 1.])
+    """
 
     def __init__(
         self,
@@ -114,6 +127,14 @@ class PLIF(SpikingNeuron):
 
     h_t = v_{t-1} + (x_t - v_{t-1}) / tau with 1 / tau = sigmoid(w), held above 1e-4;
     w starts at the given tau.
+
+    Example:
+        >>> import torch
+        >>> from dpap.spiking import PLIF
+        >>> neuron = PLIF(tau=2.0)
+        >>> neuron(torch.full((6, 1, 1), 1.5)).sum().backward()
+        >>> neuron.tau, bool(neuron.w.grad > 0)  # a smaller tau gives more spikes
+        (2.0, True)
     """
 
     def __init__(

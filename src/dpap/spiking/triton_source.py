@@ -1,9 +1,10 @@
 """The Triton kernels of `dpap.spiking.kernel`; needs Triton to be imported.
 
-Tensors are [T, units], whose rows are `*_step` apart (0 of a current that is constant over time).
+Tensors are [T, units], whose rows are `*_step` apart (0 for a current that is constant over time). `rate` is a pointer
+or, without LEAK, None. FORMULA and `parameter` are those of a `Surrogate`.
 """
 
-from typing import Any, no_type_check
+from typing import no_type_check
 
 import triton
 import triton.language as tl
@@ -12,13 +13,13 @@ import triton.language as tl
 @triton.jit
 @no_type_check
 def forward(
-    current: Any,
-    spikes: Any,
-    membrane: Any,
-    rate: Any,
-    units: Any,
-    current_step: Any,
-    threshold: Any,
+    current,
+    spikes,
+    membrane,
+    rate,
+    units,
+    current_step,
+    threshold,
     STEPS: tl.constexpr,
     LEAK: tl.constexpr,
     HARD: tl.constexpr,
@@ -28,7 +29,8 @@ def forward(
     """Spikes, and where KEEP the membranes before reset, of BLOCK units."""
     unit = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     there = unit < units
-    gain = tl.load(rate)
+    if LEAK:
+        gain = tl.load(rate)
     v = tl.zeros([BLOCK], dtype=tl.float32)
     at, place = unit, unit
     for _ in range(STEPS):
@@ -52,42 +54,43 @@ def forward(
 @triton.jit
 @no_type_check
 def backward(
-    membrane: Any,
-    upstream: Any,
-    d_current: Any,
-    d_rates: Any,
-    rate: Any,
-    units: Any,
-    upstream_step: Any,
-    threshold: Any,
-    parameter: Any,
+    membrane,
+    upstream,
+    d_current,
+    d_rates,
+    rate,
+    units,
+    upstream_step,
+    threshold,
+    parameter,
     STEPS: tl.constexpr,
     LEAK: tl.constexpr,
     HARD: tl.constexpr,
     DETACH: tl.constexpr,
     LEARN: tl.constexpr,
-    SHAPE: tl.constexpr,
+    FORMULA: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Gradients of BLOCK units' currents and, where LEARN, their sum of rate times that of the rate."""
     unit = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     there = unit < units
-    gain = tl.load(rate)
+    if LEAK:
+        gain = tl.load(rate)
     d_v = tl.zeros([BLOCK], dtype=tl.float32)
     d_rate = tl.zeros([BLOCK], dtype=tl.float32)
     at = unit + (STEPS - 1) * upstream_step
     place = unit + (STEPS - 1) * units.to(tl.int64)
     h = tl.load(membrane + place, mask=there, other=0.0)
     for back in range(STEPS):
-        # the membrane of the step before, which the next turn needs anyhow, tells where this step began
+        # the membrane of the step before gives where this step began, and the next turn needs it anyhow
         earlier = tl.load(membrane + place - units, mask=there & (back + 1 < STEPS), other=0.0)
         d_s = tl.load(upstream + at, mask=there, other=0.0).to(tl.float32)
         fired = h >= threshold
         x = h - threshold
-        if SHAPE == 0:
+        if FORMULA == "arctan":
             b = 1.5707963267948966 * parameter * x
             slope = 0.5 * parameter / (1.0 + b * b)
-        elif SHAPE == 1:
+        elif FORMULA == "sigmoid":
             y = 1.0 / (1.0 + tl.exp(-parameter * x))
             slope = parameter * y * (1.0 - y)
         else:

@@ -1,8 +1,8 @@
 """Removal: dead units leave parameters, buffers and optimizer state, in place, and nothing else changes.
 
-The compact network must compute what the silenced one computes. That is checked in double precision, where the
-order of a sum does not decide whether a neuron fires, on an input on which neurons fire; if it does not hold,
-everything is put back.
+The compact network must compute what the silenced one computes. That is checked (`equivalence`) in double precision,
+where the order of a sum does not decide whether a neuron fires, on an input on which neurons fire; if it does not
+hold, everything is put back.
 """
 
 import time
@@ -30,6 +30,18 @@ class CompactReport:
         parameters_after: and after it.
         largest_difference: between silent and compact output on the check's input, relative to the largest.
         seconds: how long it took.
+
+    Example:
+        >>> import torch, dpap
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2))
+        >>> config = dpap.PruningConfig(target=0.5, start_epoch=0, end_epoch=1, synapses=False)
+        >>> pruner = dpap.Pruner(model, torch.rand(4, 8), config=config)
+        >>> logits = model(torch.rand(64, 8))  # training, of which activity is observed
+        >>> report = pruner.step()
+        >>> removed = pruner.compact()
+        >>> removed.parameters_before, removed.parameters_after
+        (354, 178)
     """
 
     parameters_before: int
@@ -65,7 +77,7 @@ def remove_dead(
 ) -> tuple[Kept, CompactReport]:
     """Remove the dead units that can leave, and check that the network computes what it computed.
 
-    Wiring and masks are left as they were: the caller renumbers them, and its own state, by the result.
+    Wiring and masks stay unchanged: the caller renumbers them, and its own state, by the result.
 
     Raises:
         CompactionError: where the compact network fails or computes something else; nothing is changed.
@@ -91,7 +103,7 @@ def removed(
     """Keep only what is kept, and compare, in double precision or in that of the network.
 
     Returns:
-        What puts everything back, and the largest difference that it made to an output.
+        A function that puts everything back, and the largest difference that the removal made to an output.
 
     Raises:
         CompactionError: where it is too large, or nothing runs; everything is put back then.

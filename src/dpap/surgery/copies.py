@@ -1,4 +1,4 @@
-"""Copies of a network, such as moving averages of its weights, that follow what dies and leaves in it."""
+"""Copies of a network, such as moving averages of its weights, in which the same units die and are removed."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,8 +16,8 @@ from dpap.surgery.slicing import Kept, keep_only
 class Copies:
     """Networks of the same structure as another.
 
-    They are silenced once when units die, and not held silent: what only averages networks in which the dead are
-    zero, and is zero there itself, stays so.
+    They are silenced once when units die, and not held silent: an average of networks in which the dead are zero
+    stays zero there once it is.
 
     Args:
         models: the copies, with the same names of modules and parameters.
@@ -32,12 +32,12 @@ class Copies:
 
     @torch.no_grad()
     def impose(self, masks: Masks) -> None:
-        """Silence what is silent in the other network."""
+        """Silence what is silent in the followed network."""
         for model in self.models:
             impose(model, self._wiring_of(model), masks, self.optimizers)
 
     def keep_only(self, kept: Kept) -> None:
-        """Slice what is sliced in the other network, before its wiring is renumbered."""
+        """Slice what is sliced in the followed network, before its wiring is renumbered."""
         for model in self.models:
             keep_only(model, self._wiring_of(model), kept, self.optimizers)
 

@@ -1,6 +1,6 @@
-"""Whether a network computes the same before and after a removal.
+"""Where the compact network is checked: it must compute what the silenced network computed before the removal.
 
-It is run in evaluation mode, in double precision, on an input that makes its neurons fire.
+Both run in evaluation mode, in double precision, on an input on which neurons fire.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,11 +21,27 @@ TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-1, to
 
 
 STEPS = 4
-"""Timesteps that are compared of a network whose forward is a single one."""
+"""Timesteps that are compared where a forward is a single one."""
 
 
 class CompactionError(RuntimeError):
-    """The compact network would not compute what the silenced one computes; nothing was changed."""
+    """The compact network would not compute what the silenced one computes; nothing was changed.
+
+    Example:
+        >>> import torch, dpap
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2))
+        >>> config = dpap.PruningConfig(target=0.5, start_epoch=0, end_epoch=1, synapses=False)
+        >>> pruner = dpap.Pruner(model, torch.rand(4, 8), config=config)
+        >>> logits = model(torch.rand(64, 8))  # training, of which activity is observed
+        >>> report = pruner.step()
+        >>> _ = nn.init.constant_(model[0].bias, -1e6)  # no neuron fires: nothing to compare by
+        >>> try:
+        ...     pruner.compact()
+        ... except dpap.CompactionError:
+        ...     model[0].out_features
+        32
+    """
 
 
 class NothingFires(CompactionError):
@@ -33,7 +49,7 @@ class NothingFires(CompactionError):
 
 
 class EquivalenceCheck:
-    """Runs a network in evaluation mode and, where it can, double precision, on an input that makes it fire.
+    """Runs a network in evaluation mode and, where possible, double precision, on an input on which neurons fire.
 
     Args:
         model: the network.
@@ -65,10 +81,10 @@ class EquivalenceCheck:
         self._frozen.__exit__(*reason)
 
     def reference(self) -> list[Tensor]:
-        """Outputs on whichever makes the most layers fire: the example, or a stronger multiple of it.
+        """Outputs on the input on which the most layers fire: the example, or a multiple of it.
 
         Raises:
-            NothingFires: where none of them makes any neuron fire.
+            NothingFires: where no neuron fires on any of them.
         """
         names = {site.module for site in self.wiring.neurons}
         most, best, found = -1, self.example_inputs, []
@@ -80,7 +96,7 @@ class EquivalenceCheck:
                 except RuntimeError:
                     if not self.double or most >= 0:
                         raise
-                    # a network that fixes its own precision cannot be checked in another
+                    # a network with code that fixes its precision cannot be checked in another
                     self.double = False
                     fired.clear()
                     outputs = self.outputs()
@@ -110,7 +126,7 @@ class EquivalenceCheck:
 
     @contextmanager
     def _firing(self) -> Iterator[set[str]]:
-        """Names of the neurons, or of the layers that they enter, which are active in what is run meanwhile."""
+        """Names of the neurons, or of the layers that functional activations enter, that are active meanwhile."""
         fired: set[str] = set()
         modules = dict(self.model.named_modules())
 
@@ -140,7 +156,7 @@ class EquivalenceCheck:
 
 @contextmanager
 def in_double(model: nn.Module) -> Iterator[None]:
-    """The network in double precision, in the same tensors, and back as it was.
+    """The network in double precision, in the same tensors, and afterwards as it was.
 
     Spikes are exact in any precision; snnTorch emits them in single precision whatever comes in.
     """

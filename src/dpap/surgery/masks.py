@@ -18,9 +18,9 @@ class Masks:
     """What is alive, by weight layer; True is alive.
 
     Attributes:
-        units: of every layer whose units may die.
-        synapses: of every fully connected layer whose synapses may die.
-        timesteps: [T, units] of every layer whose neuron-timesteps may die.
+        units: of every layer with units that may die.
+        synapses: of every fully connected layer with synapses that may die.
+        timesteps: [T, units] of every layer with neuron-timesteps that may die.
     """
 
     units: dict[str, Bool[Tensor, "_"]]
@@ -69,7 +69,7 @@ class Masks:
         return receiving(reader.feeds, self.units, reader.features, reader.gates)
 
     def useful(self, wiring: Wiring) -> dict[str, Bool[Tensor, "_"]]:
-        """Layer -> which of its alive units any layer receives: one that only scales dead units, say, none does."""
+        """Layer -> which of its alive units any layer receives: a unit that only scales dead ones is not received."""
         received = {name: torch.zeros(layer.units, dtype=torch.bool) for name, layer in wiring.layers.items()}
         for reader in wiring.layers.values():
             read = self.features(reader) & self._read(reader)
@@ -120,7 +120,8 @@ class Masks:
     def removable(self, wiring: Wiring, round_to: int = 1) -> dict[str, Bool[Tensor, "_"]]:
         """Units that can be removed: dead or useless, as is all that is added to them wherever they are read.
 
-        Grouped convolutions lose equally many units, and equally many features, in every group.
+        Units joined in a residual stream leave only together; grouped convolutions lose equally many units, and
+        equally many features, in every group.
 
         Args:
             wiring: of the network.
@@ -176,7 +177,7 @@ def _keep_groups(wiring: Wiring, leaving: dict[str, Bool[Tensor, "_"]]) -> bool:
 
 
 def _level_groups(leave: Bool[Tensor, "_"], groups: int, out: Bool[Tensor, "_"]) -> bool:
-    """Let no group lose more than any other: the first of each leave; returns whether that changed anything."""
+    """Let every group lose equally many: the first of each leave; returns whether that changed anything."""
     grouped = leave.view(groups, -1)
     number = int(grouped.sum(1).min())
     first = grouped & (grouped.cumsum(1) <= number)

@@ -1,8 +1,8 @@
-"""Optimizer state of a parameter, cut along with it: moments, factored moments, the history of quasi-Newton methods.
+"""Where optimizer state is cut along with its parameter: moments, factored moments, histories of quasi-Newton methods.
 
-State is told by its layout, not by the optimizer's class: a tensor with the parameter's axes, each whole or of size 1
-(as in the factored moments of Adafactor), is changed along with the parameter; single numbers stay. State of any
-other layout is refused: dropped, it would change the training that follows without a word.
+State is recognised by its layout, not by the optimizer's class: a tensor with the parameter's axes, each whole or of
+size 1 (as in the factored moments of Adafactor), is changed along with the parameter; single numbers stay. State of
+any other layout is refused: dropping it would change the training that follows, unnoticed.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +26,7 @@ def moments(optimizer: Optimizer, parameter: Parameter) -> Iterator[tuple[str, T
 
 @torch.no_grad()
 def silence_moments(optimizer: Optimizer, parameter: Parameter, dead: Bool[Tensor, "..."]) -> None:
-    """Clear the moments of a parameter's dead entries; a mean is dead where everything that it is of is."""
+    """Clear the moments of a parameter's dead entries; a mean is dead where all its entries are."""
     for _, moment in moments(optimizer, parameter):
         averaged = dead
         for axis, size in enumerate(moment.shape):
@@ -35,20 +35,20 @@ def silence_moments(optimizer: Optimizer, parameter: Parameter, dead: Bool[Tenso
         moment.masked_fill_(averaged.to(moment.device), 0)
 
 
-def forget_curvature(optimizer: Optimizer) -> None:
-    """Let a quasi-Newton method start anew: what it knows of the curvature is of a network that is no more."""
+def reset_curvature(optimizer: Optimizer) -> None:
+    """Let a quasi-Newton method start anew: its curvature is that of the network before something died."""
     if isinstance(optimizer, LBFGS):
         for state in optimizer.state.values():
             state.clear()
 
 
 def check_state(optimizer: Optimizer) -> None:
-    """See that an optimizer keeps nothing but what can be changed along with its parameters.
+    """Check that an optimizer keeps nothing but what can be changed along with its parameters.
 
-    All its parameters count, for a matrix over the units of a square weight looks like a moment, elsewhere it does not.
+    All its parameters are checked: a matrix over the units of a square weight has the shape of a moment, others not.
 
     Raises:
-        CompactionError: where it does.
+        CompactionError: where it keeps anything else.
     """
     if isinstance(optimizer, LBFGS):
         return
@@ -70,13 +70,12 @@ def change_state(
     """Change everything that an optimizer keeps of a parameter, before the parameter itself is changed.
 
     Args:
-        optimizer: any; the history of LBFGS, which is one vector of all its parameters, changes in place of this one.
+        optimizer: any; of LBFGS the history, one vector over all its parameters, changes at this one's place.
         parameter: of the optimizer or not.
         change: of a tensor laid out like the parameter; leaves axes of another size alone.
 
     Returns:
-        What puts the old state back.
-
+        A function that puts the old state back.
     """
     if isinstance(optimizer, LBFGS):
         return _change_history(optimizer, parameter, change)

@@ -10,10 +10,10 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring, neuron_kind
-from dpap.anatomy.layers import between, weight_of
+from dpap.anatomy.layers import as_weight, between, bias_of, weight_of
 from dpap.anatomy.wiring import Attachment, unit_tensors
 from dpap.surgery.masks import Masks
-from dpap.surgery.optimizer import forget_curvature, silence_moments
+from dpap.surgery.optimizer import reset_curvature, silence_moments
 from dpap.surgery.timesteps import AXES, BUFFER, silence_timesteps
 
 
@@ -32,15 +32,15 @@ def dead_tensors(wiring: Wiring, masks: Masks) -> list[tuple[Tensor, Bool[Tensor
         weight, units = weight_of(layer.module), useful[name]
         dead = ~between(layer.module, units, received.features(layer)).to(weight.device)
         if name in masks.synapses:
-            dead = dead | ~masks.synapses[name].to(weight.device)
+            dead = dead | ~as_weight(masks.synapses[name], layer.module).to(weight.device)
         if dead.any():
             found.append((weight, dead))
-        bias = layer.module._parameters.get("bias")
+        bias = bias_of(layer.module)
         if bias is not None and not units.all():
             found.append((bias, ~units.to(bias.device)))
     for attachment in wiring.attachments.values():
         if neuron_kind(attachment.module) is not None:
-            # silent for want of input; a threshold of zero would let it fire
+            # silent because it has no input; a threshold of zero would let it fire
             continue
         dead = ~received.features(attachment)
         if dead.any():
@@ -72,7 +72,7 @@ def impose(model: nn.Module, wiring: Wiring, masks: Masks, optimizers: Sequence[
 def _clear_all(found: Dead, optimizers: Sequence[Optimizer]) -> None:
     if any(bool(tensor[dead].any()) for tensor, dead in found):
         for optimizer in optimizers:
-            forget_curvature(optimizer)
+            reset_curvature(optimizer)
     for tensor, dead in found:
         _clear(tensor, dead)
         _clear(tensor.grad, dead)
@@ -97,14 +97,14 @@ def _impose_timesteps(model: nn.Module, wiring: Wiring, masks: Masks) -> None:
 class Silence:
     """Keeps the dead at zero: weights, biases, normalisation, their gradients and their optimizer's moments.
 
-    Gradients of the dead are cleared as soon as they arrive, so that code that looks at gradients (clipping, a gradient
-    scaler) sees what it would see without the dead. Their values are cleared after each step of the optimizers;
+    Gradients of the dead are cleared as soon as they arrive, so that code that reads gradients (clipping, a gradient
+    scaler) gets what it would get without the dead. Their values are cleared after each step of the optimizers;
     without an optimizer, before every forward of the network.
 
     Args:
         model: the network.
         wiring: its wiring.
-        optimizers: every optimizer that moves its parameters.
+        optimizers: every optimizer that changes its parameters.
     """
 
     def __init__(self, model: nn.Module, wiring: Wiring, optimizers: Sequence[Optimizer]) -> None:
@@ -112,7 +112,7 @@ class Silence:
         self.wiring = wiring
         self.optimizers = tuple(optimizers)
         self._dead: list[tuple[Tensor, Tensor]] = []
-        self._watched: list[Any] = []
+        self._gradient_handles: list[Any] = []
         self._handles: list[Any] = []
         for optimizer in self.optimizers:
             self._handles.append(optimizer.register_step_pre_hook(self._before_step))
@@ -121,7 +121,7 @@ class Silence:
             self._handles.append(model.register_forward_pre_hook(self._before_forward))
 
     def impose(self, masks: Masks) -> None:
-        """From now on exactly what `masks` says is silent; clears it at once."""
+        """From now on exactly what is dead in `masks` is silent; clears it at once."""
         self.hold(dead_tensors(self.wiring, masks))
         _impose_timesteps(self.model, self.wiring, masks)
 
@@ -130,20 +130,20 @@ class Silence:
         """From now on exactly these entries are silent; clears them at once."""
         _clear_all(dead, self.optimizers)
         self._dead = list(dead)
-        for handle in self._watched:
+        for handle in self._gradient_handles:
             handle.remove()
-        self._watched = [
+        self._gradient_handles = [
             tensor.register_post_accumulate_grad_hook(_clearing(dead))
             for tensor, dead in self._dead
             if tensor.requires_grad
         ]
 
     def remove(self) -> None:
-        """Take the hooks out; the dead stay zero only as long as nothing changes them."""
-        for handle in (*self._handles, *self._watched):
+        """Remove the hooks; the dead stay zero only as long as nothing changes them."""
+        for handle in (*self._handles, *self._gradient_handles):
             handle.remove()
         self._handles.clear()
-        self._watched.clear()
+        self._gradient_handles.clear()
 
     @torch.no_grad()
     def _clear_values(self) -> None:

@@ -1,4 +1,4 @@
-"""Slice parameters, buffers, gradients and optimizer state to what remains, in place, and put them back if asked."""
+"""Slice parameters, buffers, gradients and optimizer state to what remains, in place, with a way to undo it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from dpap.anatomy import Wiring
 from dpap.anatomy.dye import Site
 from dpap.anatomy.hidden_state import slice_state
-from dpap.anatomy.layers import is_depthwise, select, size_of
+from dpap.anatomy.layers import bias_of, is_depthwise, select, size_of
 from dpap.anatomy.wiring import Attachment, WeightLayer
 from dpap.surgery.equivalence import CompactionError
 from dpap.surgery.optimizer import change_state, check_state
@@ -36,9 +36,12 @@ class Kept:
 
 
 def keep_only(model: nn.Module, wiring: Wiring, kept: Kept, optimizers: Sequence[Optimizer]) -> Undo:
-    """Slice parameters, buffers, gradients, moments and hidden state to what remains; returns what undoes it.
+    """Slice parameters, buffers, gradients, moments and hidden state to what remains.
 
     Tensors stay the same objects, so that references and hooks stay valid.
+
+    Returns:
+        A function that undoes it.
 
     Raises:
         CompactionError: where something cannot be sliced; nothing is changed then.
@@ -63,7 +66,7 @@ def keep_only(model: nn.Module, wiring: Wiring, kept: Kept, optimizers: Sequence
 
 
 class _Slicer:
-    """Slices, and remembers how to put back."""
+    """Slices, and records how to undo it."""
 
     def __init__(self, optimizers: Sequence[Optimizer]) -> None:
         self.optimizers = optimizers
@@ -80,16 +83,16 @@ class _Slicer:
         units, features = kept.units.get(layer.name), kept.features.get(layer.name)
         if units is None and features is None:
             return
-        weight = module.get_parameter("weight")
+        weight = module.get_parameter(layer.kind.weight)
         remains = partial(select, module=module, shape=weight.shape, units=units, features=features)
         self._change(layer.name, weight, remains)
         if units is not None:
-            bias = module._parameters.get("bias")
+            bias = bias_of(module)
             if bias is not None:
                 self._change(layer.name, bias, partial(_along, axis=0, size=len(bias), index=units))
-            self._set_number(module, ("out_features", "out_channels"), len(units))
+            self._set_number(module, layer.kind.unit_counts, len(units))
         if features is not None:
-            self._set_number(module, ("in_features", "in_channels"), len(features))
+            self._set_number(module, layer.kind.feature_counts, len(features))
 
     def slice_attachment(self, attachment: Attachment, kept: Kept) -> None:
         module, features = attachment.module, kept.features.get(attachment.name)

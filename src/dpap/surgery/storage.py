@@ -26,10 +26,10 @@ SHOWN = 12
 def save(model: nn.Module, path: str | Path) -> Path:
     """Write a network, compact or not, to one file: written under a temporary name, then renamed.
 
-    Hidden state, such as membranes, is left out: the network is stored at rest.
+    Hidden state, such as membranes, is left out: the network is stored in its reset state.
 
     Args:
-        model: the network, whose state_dict is stored, with the settings of its layers.
+        model: the network; its state_dict is stored, with the settings of its layers.
         path: of the file; ".safetensors" is usual.
 
     Returns:
@@ -38,6 +38,14 @@ def save(model: nn.Module, path: str | Path) -> Path:
     Raises:
         TypeError: where a module's extra state is more than tensors and plain values.
         ValueError: where a lazy layer has no shape yet.
+
+    Example:
+        >>> import torch, dpap
+        >>> from torch import nn
+        >>> small = nn.Sequential(nn.Linear(8, 3), nn.ReLU(), nn.Linear(3, 2))
+        >>> path = dpap.save(small, "small.safetensors")
+        >>> path.name
+        'small.safetensors'
     """
     path = Path(path)
     with preserved_state(model):
@@ -57,7 +65,7 @@ def save(model: nn.Module, path: str | Path) -> Path:
                 f"state {name} is another {type(value).__name__}: let get_extra_state return plain values"
             )
     about = {"format": FORMAT, "layers": structure_of(model), "tied": tied, "extra": extra}
-    # one key, for safetensors orders several at random, and equal networks shall give equal files
+    # one key, for safetensors orders several at random, and equal networks must give equal files
     metadata = {KEY: json.dumps(about | {"sha256": _fingerprint(about, tensors)})}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -80,11 +88,20 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
         model: the network as its constructor builds it; device and precision stay its own.
 
     Returns:
-        The same network, at rest.
+        The same network, its state reset.
 
     Raises:
         FileNotFoundError: where there is no file.
         ValueError: where the file is damaged or of another network; the network is unchanged then.
+
+    Example:
+        >>> import torch, dpap
+        >>> from torch import nn
+        >>> small = nn.Sequential(nn.Linear(8, 3), nn.ReLU(), nn.Linear(3, 2))
+        >>> path = dpap.save(small, "small.safetensors")
+        >>> dense = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2))
+        >>> dpap.load(path, dense)[0]
+        Linear(in_features=8, out_features=3, bias=True)
     """
     path = Path(path)
     about, stored = _read(path)
@@ -157,7 +174,7 @@ def _fingerprint(about: dict[str, Any], tensors: dict[str, Tensor]) -> str:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What a file says about a network, and its tensors by each of their names."""
+    """The description of a network in a file, and its tensors by each of their names."""
     if not path.is_file():
         raise FileNotFoundError(f"expected a file that dpap.save wrote; there is none at {path}")
     try:
@@ -190,7 +207,7 @@ def _check_fit(
     extra: dict[str, Any],
     silenced: set[str],
 ) -> None:
-    """Say everything that does not fit, at once."""
+    """Raise with everything that does not fit, at once."""
     masks = {f"{name}.{part}" for name in silenced for part in (BUFFER, AXES)}
     network, file = own.keys() | extra.keys(), stored.keys() | about["extra"].keys()
     problems = [f"{name}: in the network, not in the file" for name in network - file - masks]
@@ -233,7 +250,7 @@ def _memory_format(tensor: Tensor) -> torch.memory_format:
 
 
 def _set_extra(modules: dict[str, nn.Module], old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Give modules their extra state; where one refuses it, all have their own again."""
+    """Give modules their extra state; where one refuses it, all get their own back."""
     given: list[str] = []
     try:
         for name, value in new.items():
@@ -246,7 +263,7 @@ def _set_extra(modules: dict[str, nn.Module], old: dict[str, Any], new: dict[str
 
 
 def _shrink_state(module: nn.Module) -> None:
-    """Let a neuron's state at rest fit any number of units: one value, where all are equal."""
+    """Let a neuron's reset state fit any number of units: one value, where all are equal."""
     for name in state_buffers(module):
         state = module._buffers[name]
         if state is not None and state.numel() and bool((state == state.flatten()[0]).all()):

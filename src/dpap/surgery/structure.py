@@ -1,4 +1,4 @@
-"""What a network is besides its tensors: its layers and their settings, to tell two networks of equal shapes apart."""
+"""A network besides its tensors: its layers and their settings, to distinguish two networks of equal shapes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -35,7 +35,7 @@ def structure_of(model: nn.Module) -> Structure:
 
 
 def differences(stored: Structure, model: nn.Module) -> list[str]:
-    """What a network has other than a stored structure has, counts of units and features apart."""
+    """What in a network differs from a stored structure, except for counts of units and features."""
     modules, found = modules_of(model), []
     for path, layer in stored.items():
         module = modules.get(path)
@@ -57,8 +57,8 @@ def differences(stored: Structure, model: nn.Module) -> list[str]:
             )
     # whether a neuron's own parts are described depends on what is registered as a neuron
     for path, layer in structure_of(model).items():
-        kin = (other.startswith(f"{path}.") or path.startswith(f"{other}.") for other in stored)
-        if path not in stored and not any(kin):
+        related = (other.startswith(f"{path}.") or path.startswith(f"{other}.") for other in stored)
+        if path not in stored and not any(related):
             found.append(f"{path}: {layer['class']} in the network, not in the file")
     return found
 
@@ -66,12 +66,13 @@ def differences(stored: Structure, model: nn.Module) -> list[str]:
 def recount(module: nn.Module, layer: dict[str, Any] | None) -> None:
     """Let a module's own counts of groups, units and features follow its stored structure and its tensors."""
     counts: dict[str, int] = {}
-    if layer_kind(module) is not None:
+    kind = layer_kind(module)
+    if kind is not None:
         if layer is not None:
             counts["groups"] = layer["size"][2]
             _set_counts(module, counts)
         units, features = size_of(module)
-        counts = dict(zip(_SIZES[:4], (features, units, features, units), strict=True))
+        counts = dict.fromkeys(kind.unit_counts, units) | dict.fromkeys(kind.feature_counts, features)
     else:
         own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
         sizes = [len(tensor) for tensor in own if tensor.ndim == 1]

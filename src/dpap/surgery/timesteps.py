@@ -1,4 +1,4 @@
-"""Silence of neuron-timesteps: a neuron that never fires at a timestep, in training and evaluation alike."""
+"""Where timesteps are silenced: a neuron never fires at its dead timesteps, in training and in evaluation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -42,7 +42,7 @@ def silence_timesteps(
         feature_axis: axis of the output that counts units, from the end.
 
     Returns:
-        The handle of the hook where it was not there before.
+        The handle of the hook, or None where the module had it before.
     """
     if BUFFER in module._buffers:
         module._buffers[BUFFER] = alive.clone()
@@ -54,7 +54,7 @@ def silence_timesteps(
 
 
 def keep_timesteps(module: nn.Module, features: Tensor) -> Callable[[], None]:
-    """Slice the mask of a module, if it has one, to the features that remain; returns what undoes it."""
+    """Slice the mask of a module, if it has one, to the features that remain; returns a function that undoes it."""
     mask = module._buffers.get(BUFFER)
     if mask is None:
         return lambda: None

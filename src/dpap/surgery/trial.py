@@ -1,4 +1,4 @@
-"""Try a removal before anything has died: what would fail is known from the start, and so is why."""
+"""Try a removal before anything has died: so it is known from the start what would fail, and why."""
 
 import torch
 from jaxtyping import Bool
@@ -17,8 +17,8 @@ from dpap.surgery.slicing import Kept
 def try_removal(model: nn.Module, wiring: Wiring, example_inputs: Inputs) -> None:
     """Remove a unit of every weight layer on trial, and put everything back; what cannot be removed is only silenced.
 
-    Code that fixes a number of channels, parameters that belong to no single layer, and whatever else the dye does
-    not show, is found here. The prunability of layers of `wiring` is changed where needed, the network never is.
+    Code that fixes a number of channels, parameters that belong to no single layer, and all else that staining does
+    not find, is found here. The prunability of layers of `wiring` is changed where needed, the network never is.
 
     Args:
         model: the network.

@@ -16,7 +16,7 @@ def test_large_weights_are_important_whatever_was_active():
     assert MAGNITUDE.unit_importance(asked).tolist() == [1, pytest.approx(1.5)]
 
 
-def test_weights_of_half_precision_are_judged_in_that_of_the_memory():
+def test_weights_of_half_precision_count_in_that_of_the_statistics():
     statistics = MAGNITUDE.blank(2, 3, synapses=True)
     asked = context(statistics, torch.ones(2, 3, dtype=torch.bfloat16))
     assert MAGNITUDE.synapse_importance(asked).dtype == torch.float32

@@ -11,7 +11,7 @@ def blank(**kinds):
     return RELEASED.blank(3, 4, **{"synapses": True, "dtype": torch.float64, **kinds})
 
 
-def test_nothing_is_ever_forgotten():
+def test_no_sum_is_ever_reset():
     statistics = blank()
     RELEASED.observe(statistics, rand(1, 2, 4), rand(1, 2, 3), 0.5)
     before = statistics.state_dict()
@@ -39,15 +39,16 @@ def test_importance_does_not_need_the_matrix():
     for seed in range(3):
         for statistics in (whole, rows):
             RELEASED.observe(statistics, rand(1, 2, 4, seed=seed), rand(1, 2, 3, seed=seed + 9), 0.5)
-    everyone = torch.ones(3, dtype=torch.bool)
-    expected = normalise(whole.synapses.sum(1), everyone) * normalise(whole.activity, everyone)
+    everything = torch.ones(3, dtype=torch.bool)
+    expected = normalise(whole.synapses.sum(1), everything) * normalise(whole.activity, everything)
     assert torch.allclose(RELEASED.unit_importance(context(rows)), expected, rtol=1e-10)
 
 
 def test_how_it_departs_from_the_equations():
     counts = torch.ones(4, 1, 1)
-    assert CRITERIA["bcm"].trace(counts, 0.5).item() == 1.875
-    assert RELEASED.trace(counts, 0.5).item() == 1.875 / 4
+    for criterion, expected in ((CRITERIA["bcm"], 1.875), (RELEASED, 1.875 / 4)):
+        shown = criterion.presentation(counts, counts, 0.5)
+        assert shown.pre_trace.item() == shown.post_trace.item() == expected
     importance, alive = torch.tensor([0.0, 1.0, 2.0, 9.0]), torch.tensor([False, True, True, True])
     assert RELEASED.normalise(importance, alive).tolist() == pytest.approx([0, 1 / 3.75, 2 / 3.75, 1])
     assert RELEASED.strict

@@ -1,9 +1,9 @@
-"""Criteria of what is important, by name: one small file and one line each.
+"""Criteria of what is important: one small file and one line each. See docs/extending/criterion.md.
 
 Survival, budget and surgery are the same for all of them.
 """
 
-from dpap.plasticity.criteria.base import Criterion, LayerContext
+from dpap.plasticity.criteria.base import Criterion, LayerContext, Presentation
 from dpap.plasticity.criteria.bcm import Bcm
 from dpap.plasticity.criteria.bcm_strength import BcmStrength
 from dpap.plasticity.criteria.bcm_without_spines import BcmWithoutSpines
@@ -12,20 +12,19 @@ from dpap.plasticity.criteria.hebb import Hebb
 from dpap.plasticity.criteria.magnitude import Magnitude
 from dpap.plasticity.criteria.random import Random
 from dpap.plasticity.criteria.random_once import RandomOnce
+from dpap.plasticity.criteria.registry import CRITERIA, register_criterion
 from dpap.plasticity.criteria.released import Released
 from dpap.plasticity.criteria.stdp import Stdp
 
-CRITERIA: dict[str, Criterion] = {
-    "bcm": Bcm(),
-    "bcm_strength": BcmStrength(),
-    "bcm_without_spines": BcmWithoutSpines(),
-    "hebb": Hebb(),
-    "stdp": Stdp(),
-    "released": Released(),
-    "firing_rate": FiringRate(),
-    "magnitude": Magnitude(),
-    "random": Random(),
-    "random_once": RandomOnce(),
-}
+register_criterion("bcm", Bcm())
+register_criterion("bcm_strength", BcmStrength())
+register_criterion("bcm_without_spines", BcmWithoutSpines())
+register_criterion("hebb", Hebb())
+register_criterion("stdp", Stdp())
+register_criterion("released", Released())
+register_criterion("firing_rate", FiringRate())
+register_criterion("magnitude", Magnitude())
+register_criterion("random", Random())
+register_criterion("random_once", RandomOnce())
 
-__all__ = ["CRITERIA", "Criterion", "LayerContext"]
+__all__ = ["CRITERIA", "Criterion", "LayerContext", "Presentation", "register_criterion"]

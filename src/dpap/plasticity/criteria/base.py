@@ -1,8 +1,8 @@
-"""What every criterion answers: how observed activity becomes importance, and importance a change of survival."""
+"""What a criterion defines: how observed activity becomes importance, and importance a change of survival."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -12,22 +12,31 @@ from torch import Tensor
 from dpap.plasticity.statistics import Statistics
 from dpap.plasticity.survival import exponential_decay, normalise
 from dpap.plasticity.timesteps import timestep_importance
-from dpap.plasticity.traces import running_traces
+from dpap.plasticity.traces import running_traces, trace
 
 Normalisation = Callable[[Tensor, Tensor], Tensor]
-"""Maps importance [*unit] to [0, 1] over the living [*unit]."""
+"""Maps importance [*unit] to [0, 1] over what is alive [*unit]."""
 
 
 @dataclass(frozen=True)
 class LayerContext:
-    """What a criterion judges a projection by at the end of an epoch.
+    """What a criterion judges a weight layer by at the end of an epoch.
 
     Attributes:
-        memory: of its activity.
-        weight: gives its weight [unit, incoming], one row of incoming weights per unit; asked for where needed only.
-        name: of the projection.
-        epoch: epochs learned before this one.
+        statistics: of its activity.
+        weight: returns its weight [unit, incoming], one row of incoming weights per unit; called where needed only.
+        name: of the layer.
+        epoch: epochs trained before this one.
         seed: of whatever is drawn.
+
+    Example:
+        >>> import torch
+        >>> from dpap.plasticity import CRITERIA, LayerContext
+        >>> weight = torch.tensor([[1.0, -3.0], [0.5, 0.5]])
+        >>> statistics = CRITERIA["magnitude"].blank(2, 2, synapses=True)
+        >>> layer = LayerContext(statistics, lambda: weight, "fc1", epoch=0, seed=0)
+        >>> CRITERIA["magnitude"].unit_importance(layer)
+        tensor([2.0000, 0.5000])
     """
 
     statistics: Statistics
@@ -36,19 +45,75 @@ class LayerContext:
     epoch: int
     seed: int
 
+    def magnitudes(self) -> Float[Tensor, "unit incoming"]:
+        """Absolute incoming weights of every unit, in the precision of the statistics."""
+        return self.weight().abs().to(self.statistics.units.dtype)
 
-class Criterion(ABC):
-    """How observed activity becomes importance, and importance a change of survival.
 
-    What is here is common: sums of one epoch, timesteps by (8), min-max over the living, continuous decay.
+@dataclass
+class Presentation:
+    """Activity of one weight layer in one batch, and its traces, each computed at most once.
 
     Attributes:
-        observes: whether importance comes from activity; nothing dies then in a projection that showed none.
+        pre: output of the features at each timestep; of one feature, the sum of all, where synapses do not die.
+        post: output of the units at each timestep.
+        tau: decay of the traces, (1).
+    """
+
+    pre: Float[Tensor, "time batch feature"]
+    post: Float[Tensor, "time batch unit"]
+    tau: float
+
+    @cached_property
+    def pre_trace(self) -> Float[Tensor, "batch feature"]:
+        """Final traces of the features."""
+        return trace(self.pre, self.tau)
+
+    @cached_property
+    def post_trace(self) -> Float[Tensor, "batch unit"]:
+        """Final traces of the units."""
+        return trace(self.post, self.tau)
+
+    @cached_property
+    def pre_traces(self) -> Float[Tensor, "time batch feature"]:
+        """Traces of the features after each timestep."""
+        return running_traces(self.pre, self.tau)
+
+    @cached_property
+    def post_traces(self) -> Float[Tensor, "time batch unit"]:
+        """Traces of the units after each timestep."""
+        return running_traces(self.post, self.tau)
+
+
+class Criterion:
+    """How observed activity becomes importance, and importance a change of survival.
+
+    A criterion overrides what it computes. One that observes adds each batch to the sums of units and synapses
+    (`observe_units`, `observe_synapses`), which are its importances at the end of the epoch. One that does not sets
+    `observes` to False and returns importances by `unit_importance` and `synapse_importance`. All else has a default:
+    sums of one epoch, timesteps by (8), the normalisation that was configured, continuous decay.
+
+    Attributes:
+        observes: whether importance of units and synapses comes from activity; in a layer that showed none nothing
+            dies then.
+        observes_timesteps: the same of neuron-timesteps.
         strict: whether (10) protects delta > 0 only, rather than delta >= 0.
         slots: whether theta is kept per batch slot, which appear with the batches, rather than per unit.
+
+    Example:
+        Importance by the largest response, and of a synapse by that of its feature:
+
+        >>> import dpap
+        >>> class Peak(dpap.Criterion):
+        ...     def observe_units(self, sums, shown, statistics):
+        ...         sums.copy_(sums.maximum(shown.post.amax((0, 1))))
+        ...     def observe_synapses(self, sums, shown, statistics):
+        ...         sums.copy_(sums.maximum(shown.pre.amax((0, 1))))
+        >>> dpap.register_criterion("peak", Peak(), replace=True)
     """
 
     observes: ClassVar[bool] = True
+    observes_timesteps: ClassVar[bool] = True
     strict: ClassVar[bool] = False
     slots: ClassVar[bool] = False
 
@@ -62,7 +127,7 @@ class Criterion(ABC):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
     ) -> Statistics:
-        """The memory of a projection that nothing has been observed of.
+        """Statistics of a layer of which nothing has been observed.
 
         `synapses`: whether single synapses can die; `timesteps`: how many there are, if they can die.
         """
@@ -84,104 +149,86 @@ class Criterion(ABC):
         statistics: Statistics,
         pre: Float[Tensor, "time batch feature"],
         post: Float[Tensor, "time batch unit"],
-        decay: float,
+        tau: float,
     ) -> None:
-        """Add one batch to the memory, in place.
+        """Add one batch to the statistics, in place.
 
-        `pre` and `post` are the output of features and units at each timestep, `decay` is that of the traces.
+        `pre` and `post` are the output of features and units at each timestep, `tau` is the decay of the traces.
         """
         with torch.autocast(post.device.type, enabled=False):
             pre, post = pre.to(statistics.units.dtype), post.to(statistics.units.dtype)
             if statistics.synapses is None:
                 pre = pre.sum(2, keepdim=True)
-            self._add(statistics, pre, post, decay)
-            if statistics.timesteps is not None:
-                statistics.timesteps += self._of_timesteps(pre, post, decay)
+            shown = self.presentation(pre, post, tau)
+            if self.observes:
+                self.observe_units(statistics.units, shown, statistics)
+                if statistics.synapses is not None:
+                    self.observe_synapses(statistics.synapses, shown, statistics)
+                self.end_observation(shown, statistics)
+            if self.observes_timesteps and statistics.timesteps is not None:
+                self.observe_timesteps(statistics.timesteps, shown)
         statistics.samples += post.shape[1]
         statistics.batches += 1
 
-    @abstractmethod
-    def _add(
-        self,
-        statistics: Statistics,
-        pre: Float[Tensor, "time batch feature"],
-        post: Float[Tensor, "time batch unit"],
-        decay: float,
+    def presentation(
+        self, pre: Float[Tensor, "time batch feature"], post: Float[Tensor, "time batch unit"], tau: float
+    ) -> Presentation:
+        """The activity of a batch, with the traces that this criterion takes."""
+        return Presentation(pre, post, tau)
+
+    def observe_units(
+        self, sums: Float[Tensor, " unit"], shown: Presentation, statistics: Statistics
     ) -> None:
-        """Add one batch to what units and synapses are judged by.
+        """Add one batch to the importance of units, in place."""
+        raise NotImplementedError(f"{type(self).__name__} observes, but defines no observe_units")
 
-        Where the memory holds no synapses, `pre` is one feature, the sum of all.
-        """
+    def observe_synapses(
+        self, sums: Float[Tensor, "unit feature"], shown: Presentation, statistics: Statistics
+    ) -> None:
+        """Add one batch to the importance of synapses, in place."""
+        raise NotImplementedError(f"{type(self).__name__} observes, but defines no observe_synapses")
 
-    def _of_timesteps(
-        self,
-        pre: Float[Tensor, "time batch feature"],
-        post: Float[Tensor, "time batch unit"],
-        decay: float,
-    ) -> Float[Tensor, "time unit"]:
-        """What one batch adds to the importance of neuron-timesteps."""
-        return timestep_importance(running_traces(pre.sum(2, keepdim=True), decay)[:, :, 0], post)
+    def observe_timesteps(self, sums: Float[Tensor, "time unit"], shown: Presentation) -> None:
+        """Add one batch to the importance of neuron-timesteps, in place: (8)."""
+        total = running_traces(shown.pre.sum(2, keepdim=True), shown.tau)[:, :, 0]
+        sums += timestep_importance(total, shown.post)
+
+    def end_observation(self, shown: Presentation, statistics: Statistics) -> None:
+        """Update what else the statistics hold, such as theta, once units and synapses have been observed."""
 
     def begin_epoch(self, statistics: Statistics) -> None:
-        """Prepare the memory for another epoch of observing."""
-        statistics.forget()
+        """Prepare the statistics for another epoch: sums start again at zero."""
+        statistics.reset_sums()
 
-    def unit_importance(self, context: LayerContext) -> Float[Tensor, " unit"]:
+    def unit_importance(self, layer: LayerContext) -> Float[Tensor, " unit"]:
         """Importance of each neuron or channel. Like the next two, maybe the sums themselves: read only."""
-        return context.statistics.units
+        return layer.statistics.units
 
-    def synapse_importance(self, context: LayerContext) -> Float[Tensor, "unit feature"]:
+    def synapse_importance(self, layer: LayerContext) -> Float[Tensor, "unit feature"]:
         """Importance of each synapse.
 
         Raises:
-            ValueError: the memory is not one of synapses.
+            ValueError: the statistics are not of synapses.
         """
-        return synapses_of(context.statistics)
+        return layer.statistics.of_synapses()
 
-    def timestep_importance(self, context: LayerContext) -> Float[Tensor, "time unit"]:
+    def timestep_importance(self, layer: LayerContext) -> Float[Tensor, "time unit"]:
         """Importance of each neuron-timestep.
 
         Raises:
-            ValueError: the memory is not one of timesteps.
+            ValueError: the statistics are not of timesteps.
         """
-        return timesteps_of(context.statistics)
+        return layer.statistics.of_timesteps()
 
     def normalise(
         self,
         importance: Float[Tensor, "*unit"],
         alive: Bool[Tensor, "*unit"],
-        mapped: Normalisation = normalise,
+        configured: Normalisation = normalise,
     ) -> Float[Tensor, "*unit"]:
-        """Importance mapped to [0, 1] within its layer, as (9) takes it, in the way that was asked for."""
-        return mapped(importance, alive)
+        """Importance mapped to [0, 1] within its layer, as (9) takes it, in the way that was configured."""
+        return configured(importance, alive)
 
     def decay(self, epoch: int, eta: float) -> float:
         """Weight of the change of survival in (11) at an epoch, counted from 0."""
         return exponential_decay(epoch, eta)
-
-
-def strengths(context: LayerContext) -> Float[Tensor, "unit incoming"]:
-    """Magnitudes of the incoming weights of every unit, in the precision of the memory."""
-    return context.weight().abs().to(context.statistics.units.dtype)
-
-
-def synapses_of(statistics: Statistics) -> Float[Tensor, "unit feature"]:
-    """The sums of a memory's synapses.
-
-    Raises:
-        ValueError: the memory is not one of synapses.
-    """
-    if statistics.synapses is None:
-        raise ValueError("this memory counts no synapses: make it with blank(..., synapses=True)")
-    return statistics.synapses
-
-
-def timesteps_of(statistics: Statistics) -> Float[Tensor, "time unit"]:
-    """The sums of a memory's neuron-timesteps.
-
-    Raises:
-        ValueError: the memory is not one of timesteps.
-    """
-    if statistics.timesteps is None:
-        raise ValueError("this memory counts no timesteps: make it with blank(..., timesteps=T)")
-    return statistics.timesteps

@@ -3,48 +3,35 @@
 from jaxtyping import Float
 from torch import Tensor
 
-from dpap.plasticity.criteria.base import Criterion
+from dpap.plasticity.criteria.base import Criterion, Presentation
 from dpap.plasticity.spines import spines
 from dpap.plasticity.statistics import Statistics
 from dpap.plasticity.synapses import potentiation, sliding_threshold
-from dpap.plasticity.traces import trace
 
 
 class Bcm(Criterion):
     """The equations: sums of one epoch, theta per neuron, used before its update."""
 
-    def trace(self, counts: Float[Tensor, "time batch unit"], decay: float) -> Float[Tensor, "batch unit"]:
-        """Final activity trace of a batch."""
-        return trace(counts, decay)
-
-    def _add(
-        self,
-        statistics: Statistics,
-        pre: Float[Tensor, "time batch feature"],
-        post: Float[Tensor, "time batch unit"],
-        decay: float,
+    def observe_units(
+        self, sums: Float[Tensor, " unit"], shown: Presentation, statistics: Statistics
     ) -> None:
-        arrived, emitted = self.trace(pre, decay), self.trace(post, decay)
-        threshold = self._threshold(statistics, len(emitted))
-        statistics.units += self._of_units(arrived.sum(1), emitted, threshold)
-        statistics.activity += emitted.sum(0)
-        if statistics.synapses is not None:
-            statistics.synapses.addmm_(potentiation(emitted, threshold).T, arrived)
-        self._slide(statistics, emitted)
+        theta = self.threshold(statistics, len(shown.post_trace))
+        sums += spines(shown.pre_trace.sum(1), shown.post_trace, theta)
 
-    def _threshold(self, statistics: Statistics, batch: int) -> Float[Tensor, "*slot unit"]:
-        """Theta as a batch of this size sees it."""
+    def observe_synapses(
+        self, sums: Float[Tensor, "unit feature"], shown: Presentation, statistics: Statistics
+    ) -> None:
+        theta = self.threshold(statistics, len(shown.post_trace))
+        sums.addmm_(potentiation(shown.post_trace, theta).T, shown.pre_trace)
+
+    def end_observation(self, shown: Presentation, statistics: Statistics) -> None:
+        statistics.activity += shown.post_trace.sum(0)
+        self.slide_threshold(statistics, shown.post_trace)
+
+    def threshold(self, statistics: Statistics, batch: int) -> Float[Tensor, "*slot unit"]:
+        """Theta for a batch of this size."""
         return statistics.threshold
 
-    def _of_units(
-        self,
-        pre_total: Float[Tensor, " batch"],
-        post: Float[Tensor, "batch unit"],
-        threshold: Float[Tensor, "*slot unit"],
-    ) -> Float[Tensor, " unit"]:
-        """What the traces of one batch add to the importance of units."""
-        return spines(pre_total, post, threshold)
-
-    def _slide(self, statistics: Statistics, post: Float[Tensor, "batch unit"]) -> None:
-        """Move theta on by one batch."""
-        statistics.threshold = sliding_threshold(statistics.threshold, statistics.samples, post)
+    def slide_threshold(self, statistics: Statistics, post_trace: Float[Tensor, "batch unit"]) -> None:
+        """Update theta by one batch."""
+        statistics.threshold = sliding_threshold(statistics.threshold, statistics.samples, post_trace)

@@ -1,0 +1,51 @@
+"""What each subcommand is called, takes and does, for its help; `dpap.cli.NAME` is its module."""
+
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """A subcommand's help.
+
+    Attributes:
+        takes: its usage line, without its name.
+        text: what it does, in a sentence.
+        example: a call.
+    """
+
+    takes: str
+    text: str
+    example: str
+
+
+COMMANDS = {
+    "demo": Command(
+        "[--out FOLDER] [--seed N] [--overwrite] [--quiet]",
+        "Train a dense and a pruned twin on embedded digits, in two minutes.",
+        "dpap demo",
+    ),
+    "train": Command(
+        "[--config FILE] [--FIELD VALUE ...] [--overwrite] [--quiet] | --resume RUN",
+        "Train one network, pruning it while it learns; or go on with a run that stopped.",
+        "dpap train --config recipes/digits_snn.yaml --pruning.target 0.7 --out runs/mine",
+    ),
+    "compare": Command(
+        "[--config FILE | --grid FILE] [--FIELD VALUE ...] [--methods LIST] [--targets LIST] [--seeds LIST]",
+        "Train a recipe by several methods, over targets and seeds, beside dense twins; the same command goes on.",
+        "dpap compare --config recipes/digits_snn.yaml --methods '[dpap, magnitude]' --targets '[0.5, 0.7]'",
+    ),
+    "report": Command(
+        "RUN",
+        "Write figures and an HTML page from what a run, or a comparison, recorded.",
+        "dpap report runs/mine",
+    ),
+    "inspect": Command(
+        "[--config FILE] [--FIELD VALUE ...]",
+        "Show the wiring and the cost of a network without training it.",
+        "dpap inspect --config recipes/digits_snn.yaml --network.width 2",
+    ),
+    "data": Command(
+        "[NAME] [--root FOLDER] [--FIELD VALUE ...]",
+        "List the data sets, or read one through and say what is in it.",
+        "dpap data; dpap data mnist --root ~/data",
+    ),
+}

@@ -1,0 +1,105 @@
+"""`dpap compare`."""
+
+import shlex
+from functools import partial
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from dpap.cli.shared import add_quiet_flag, continued_by
+from dpap.experiment.compare import compare, seconds_left, states
+from dpap.experiment.comparison_table import comparison
+from dpap.experiment.config import add_experiment_flags, config_from
+from dpap.experiment.errors import UserError
+from dpap.experiment.formatting import duration
+from dpap.experiment.grid import Planned, Row, comparable, plan, read_grid
+from dpap.experiment.methods import DENSE
+from dpap.experiment.progress import progress_for
+from dpap.experiment.results import EPOCHS, RESULTS
+from dpap.experiment.run_folder import write_text
+from dpap.experiment.tables import text_table
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Give `parser` the subcommand's flags."""
+    add_experiment_flags(parser)
+    parser.add_argument(
+        "--grid", metavar="FILE", help="YAML list of rows: recipe, methods, targets, seeds, set, name"
+    )
+    parser.add_argument(
+        "--methods", type=list[str], default=[DENSE, "dpap"], help="what is compared; a wrong name lists all"
+    )
+    parser.add_argument(
+        "--targets", type=list[float], default=[], help="of methods that prune; else the recipe's own"
+    )
+    parser.add_argument(
+        "--seeds",
+        type=list[int],
+        default=[0, 1, 2],
+        help="each method once per seed; with data.folds, each its own fold",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only list the runs and how far they are")
+    parser.add_argument("--overwrite", action="store_true", help="begin again")
+    add_quiet_flag(parser)
+
+
+def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
+    """Train what is not finished, print the table and write the page; or list the runs."""
+    flags = shlex.split(command)[2:]
+    folder, rows = _rows(parser, given, flags)
+    runs = plan(rows, folder)
+    if given.dry_run:
+        _list_runs(runs, folder)
+        return
+    with continued_by(command):
+        done = compare(
+            runs,
+            folder,
+            overwrite=given.overwrite,
+            progress=partial(progress_for, given.quiet),
+            command=command,
+        )
+    missing = [f"{run} failed: {why}" for run, why in done.failed]
+    missing += [f"{run} is being run by another process" for run in done.elsewhere]
+    text = comparison(done.results, missing)
+    write_text(folder / "comparison.md", text)
+    print(f"\n{text}")
+    print(f"every run: {folder / RESULTS}   every epoch: {folder / EPOCHS}")
+    if done.results:
+        from dpap.report import write_comparison  # --dry-run and --help need no matplotlib
+
+        print(f"figures: {write_comparison(folder)}")
+    if done.failed:
+        raise UserError(f"{len(done.failed)} of {len(runs)} runs failed; the same command tries them again")
+
+
+def _rows(parser: ArgumentParser, given: Namespace, flags: list[str]) -> tuple[Path, list[Row]]:
+    """The comparison's folder and rows."""
+    protocol_given = any(flag.partition("=")[0] == "--protocol" for flag in flags)
+    if given.grid is None:
+        config = config_from(parser, given)
+        own = comparable(config, protocol_given)
+        return config.folder, [Row(config.name, own, given.methods, given.targets, given.seeds)]
+    if given.config:
+        raise UserError("--grid names its recipes; give no --config with it")
+    rows = read_grid(
+        Path(given.grid),
+        methods=given.methods,
+        targets=given.targets,
+        seeds=given.seeds,
+        protocol_given=protocol_given,
+        settle=lambda config: config_from(parser, parser.parse_args(["--config", config.as_yaml(), *flags])),
+    )
+    return Path(given.out or Path("runs") / Path(given.grid).stem), rows
+
+
+def _list_runs(runs: list[Planned], folder: Path) -> None:
+    rows = states(runs, folder)
+    print(text_table(["run", "state", ""], [[str(run), state, more] for run, state, more in rows]))
+    seconds, whole = seconds_left(runs)
+    finished = sum(state == "finished" for _, state, _ in rows)
+    print(
+        f"\n{finished} of {len(runs)} runs are finished; the others take {'' if whole else 'more than '}",
+        end="",
+    )
+    print(f"{duration(seconds)} by the finished runs of their recipes" if seconds else "a time not known yet")

@@ -1,0 +1,48 @@
+"""`dpap inspect`."""
+
+from jsonargparse import ArgumentParser, Namespace
+
+from dpap.anatomy import find_wiring
+from dpap.data import load_data
+from dpap.experiment.config import add_experiment_flags, config_from
+from dpap.experiment.costs import PICO, costs
+from dpap.experiment.errors import blame
+from dpap.experiment.formatting import quantity
+from dpap.experiment.learner import build_model, example_of
+from dpap.experiment.machine import choose_device
+from dpap.experiment.tables import text_table
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Give `parser` the subcommand's flags."""
+    add_experiment_flags(parser)
+
+
+def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
+    """Print the wiring and the costs of the untrained network."""
+    config = config_from(parser, given)
+    device = choose_device(config.training.device)
+    with blame("the data"):
+        data = load_data(config.data)
+    model = build_model(config, data, device)
+    print(find_wiring(model, (example_of(data, device),)))
+    cost = costs(model, data, device, config.network.spiking)
+    print()
+    print(
+        text_table(
+            ["layer", "units", "features", "weights"],
+            [
+                [each["name"], *(f"{each[part]:,}" for part in ("units", "features", "weights"))]
+                for each in cost["layers"]
+            ],
+        )
+    )
+    print(f"\n{cost['parameters']:,} parameters, {cost['weights']:,} weights")
+    print(
+        f"a sample takes {cost['macs']:,} MACs, {cost['synaptic_operations']:,.0f} synaptic operations untrained, "
+        f"{quantity(cost['energy'], 'J')} by (14), {quantity(cost['latency_seconds'], 's')} on {device}"
+    )
+    print(
+        f"counted, the operations take {quantity(cost['picojoules'] * PICO, 'J')}: {cost['accumulates']:,.0f} "
+        f"additions, {cost['multiplies']:,.0f} multiplications with addition"
+    )

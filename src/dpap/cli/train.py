@@ -1,0 +1,42 @@
+"""`dpap train`."""
+
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from dpap.cli.shared import add_quiet_flag, continued_by
+from dpap.experiment.config import ExperimentConfig, add_experiment_flags, config_from
+from dpap.experiment.errors import UserError
+from dpap.experiment.progress import progress_for
+from dpap.experiment.train import resume, train
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Give `parser` the subcommand's flags."""
+    add_experiment_flags(parser)
+    parser.add_argument("--resume", metavar="RUN", help="go on with this run folder; takes no other setting")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
+    add_quiet_flag(parser)
+
+
+def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
+    """Train, or go on, and print the result."""
+    config = config_from(parser, given)
+    progress = progress_for(given.quiet)
+    if given.resume is not None:
+        if given.config or given.overwrite or config != ExperimentConfig():
+            raise UserError("--resume takes the run's own configuration; give no other setting but --quiet")
+        path = Path(given.resume)
+        with continued_by(f"dpap train --resume {path}"):
+            summary = resume(path, progress=progress)
+    else:
+        path = config.folder
+        with continued_by(f"dpap train --resume {path}"):
+            summary = train(config, overwrite=given.overwrite, progress=progress, command=command)
+    before, after = summary["before"], summary["after"]
+    print(
+        f"test accuracy {summary['final_test_accuracy']:.2%} (epoch {summary['final_epoch']}, protocol "
+        f"{summary['protocol']}), {summary['sparsity']:.1%} of the weights pruned, "
+        f"{before['parameters']:,} -> {after['parameters']:,} parameters"
+    )
+    print(f"run: {path}   figures: dpap report {path}")

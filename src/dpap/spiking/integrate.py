@@ -1,0 +1,80 @@
+"""Integrate, fire and reset over all timesteps as one autograd function, which three modules compute."""
+
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from dpap.spiking import compiled, fused, kernel
+from dpap.spiking.layout import is_constant
+from dpap.spiking.rule import Rate, Rule
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """`fused`, `compiled` or `kernel`."""
+
+    def forward(self, current: Tensor, rate: Rate, rule: Rule, keep: bool) -> tuple[Tensor, Tensor, Any]:
+        """Spikes; the membranes before reset, float32 at least, of all timesteps if `keep`; the rate for `backward`."""
+
+    def backward(
+        self, membrane: Tensor, upstream: Tensor, rate: Any, rule: Rule, learns_rate: bool, constant: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """Gradients of the current, which may be `constant` over time, and of the rate where it is learned."""
+
+
+def integrate_and_fire(
+    current: Float[Tensor, "time batch *unit"], rate: Rate, rule: Rule, *, compile_steps: bool = False
+) -> Float[Tensor, "time batch *unit"]:
+    """Spikes of neurons that start at rest, v_0 = 0, and receive `current`.
+
+        h_t = v_{t-1} + rate (x_t - v_{t-1}),  or  v_{t-1} + x_t  without a rate
+        s_t = 1 if h_t >= threshold else 0
+        v_t = h_t (1 - s_t)  if hard,  else  h_t - threshold s_t
+
+    Backwards ds/dh is the surrogate's derivative at h - threshold; with `detach_reset` the s_t in v_t is a
+    constant. Only h is kept for that. A float32 unit moves 12 bytes a timestep each way through
+    main memory: x in, h and s out; h and ds in, dx out. States of half-precision currents are float32. On a CPU a
+    current that is constant over time, `x.expand(T, ...)`, is read once, and its gradient written once: in equal
+    shares to all timesteps, whose sum is that of x.
+    """
+    spikes: Tensor = IntegrateAndFire.apply(current, rate, rule, _backend(current, rule, compile_steps))
+    return spikes
+
+
+def _backend(current: Tensor, rule: Rule, compile_steps: bool) -> Backend:
+    if compile_steps and compiled.possible(current.device):
+        return compiled
+    return kernel if kernel.serves(current, rule.surrogate) else fused
+
+
+class IntegrateAndFire(torch.autograd.Function):
+    """Takes a current, a rate, a rule and a backend."""
+
+    @staticmethod
+    def forward(ctx: Any, current: Tensor, rate: Rate, rule: Rule, backend: Backend) -> Tensor:
+        """Spikes."""
+        spikes, membrane, rate = backend.forward(current, rate, rule, any(ctx.needs_input_grad))
+        learned = rate if isinstance(rate, Tensor) else None
+        ctx.save_for_backward(membrane, learned)
+        ctx.fixed_rate = rate if learned is None else None
+        ctx.rule, ctx.backend, ctx.constant = rule, backend, is_constant(current)
+        return spikes
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of the current and of the rate."""
+        membrane, rate = ctx.saved_tensors
+        learns_current, learns_rate, *_ = ctx.needs_input_grad
+        d_current, d_rate = ctx.backend.backward(
+            membrane, upstream, ctx.fixed_rate if rate is None else rate, ctx.rule, learns_rate, ctx.constant
+        )
+        return (
+            d_current if learns_current else None,
+            d_rate.to(membrane.dtype) if learns_rate else None,
+            None,
+            None,
+        )

@@ -1,0 +1,152 @@
+"""The code of the pages: Python blocks run, YAML blocks are recipes, shell blocks parse.
+
+Blocks of a page share their names, in order, with what its comments `<!-- setup: ... -->` define. A block that begins
+with `# NAME.py` is also a module of that name.
+"""
+
+import re
+import shlex
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import pytest
+
+import dpap.anatomy.layers
+import dpap.anatomy.neurons
+import dpap.cli
+import dpap.data.registry
+import dpap.models
+import dpap.plasticity
+from dpap.experiment.config import load_config
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [
+    page.relative_to(ROOT).as_posix()
+    for pattern in ("*.md", "docs/*.md", "docs/results/*.md", "docs/extending/*.md", "*/README.md")
+    for page in sorted(ROOT.glob(pattern))
+    if not page.relative_to(ROOT).parts[0].startswith((".", "runs", "data"))
+]
+CODE = re.compile(r"(?ms)^<!-- (setup):\n(.*?)^-->$|^```(\w*)\n(.*?)^```$")
+REGISTRIES: tuple[dict[Any, Any], ...] = (
+    dpap.plasticity.CRITERIA,
+    dpap.anatomy.layers._REGISTRY,
+    dpap.anatomy.neurons._REGISTRY,
+    dpap.data.registry.DATASETS,
+    dpap.models.PRESETS,
+)
+
+
+class Block(NamedTuple):
+    """A block of code: its language ("setup" for a comment), its text, and the line before it."""
+
+    language: str
+    code: str
+    line: int
+
+
+def blocks(page: str) -> Iterator[Block]:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for found in CODE.finditer(text):
+        language, code = (part for part in found.groups() if part is not None)
+        yield Block(language, code, text[: found.start()].count("\n") + 1)
+
+
+def with_code(*languages: str) -> list[str]:
+    return [page for page in PAGES if any(block.language in languages for block in blocks(page))]
+
+
+def commands(page: str) -> list[tuple[str, list[str]]]:
+    """Where each command of a page stands, and its words."""
+    found = []
+    for block in blocks(page):
+        if block.language in ("sh", ""):
+            joined = re.sub(r"\\\n\s*", lambda cut: " " + "\0" * cut[0].count("\n"), block.code)
+            line = block.line
+            for row in joined.splitlines():
+                line += 1
+                words = shlex.split(row.replace("\0", ""), comments=True)
+                if words:
+                    found.append((f"{page}:{line}", words))
+                line += row.count("\0")
+    return found
+
+
+@pytest.fixture
+def own_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working folder from which modules can be imported; what is registered or imported meanwhile is forgotten."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with ExitStack() as stack:
+        for registry in REGISTRIES:
+            stack.enter_context(patch.dict(registry))
+        yield tmp_path
+    for module in tmp_path.glob("*.py"):
+        sys.modules.pop(module.stem, None)
+
+
+def test_pages_are_found() -> None:
+    assert {"README.md", "CONTRIBUTING.md", "docs/results.md", "docs/extending/criterion.md"} < set(PAGES)
+    assert {"README.md", "docs/extending/dataset.md"} < set(with_code("python"))
+
+
+@pytest.mark.parametrize("page", with_code("python"))
+def test_python_blocks_run(page: str, own_modules: Path) -> None:
+    names: dict[str, Any] = {"__name__": "__main__"}
+    for block in blocks(page):
+        if block.language not in ("python", "setup"):
+            continue
+        module = re.match(r"# (\w+\.py)\n", block.code)
+        if module:
+            (own_modules / module[1]).write_text(block.code)
+        # empty lines before it, so that an error names the line of the page
+        exec(compile("\n" * block.line + block.code, page, "exec"), names)
+
+
+@pytest.mark.parametrize("page", with_code("yaml"))
+def test_yaml_blocks_are_recipes(page: str, own_modules: Path) -> None:
+    for block in blocks(page):
+        if block.language == "yaml":
+            (own_modules / "recipe.yaml").write_text(block.code)
+            load_config(own_modules / "recipe.yaml")
+
+
+@pytest.mark.parametrize("page", with_code("sh", ""))
+def test_shell_blocks_parse(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for where, (program, *words) in commands(page):
+        match program:
+            case "dpap":
+                _parse_dpap(where, words, monkeypatch)
+            case "python":
+                _parse_script(where, words)
+            case "make":
+                targets = [word for word in words if "=" not in word]
+                makefile = Path("Makefile").read_text()
+                assert all(re.search(rf"(?m)^{target}:", makefile) for target in targets), where
+            case "pip":
+                assert words == ["install", "."], where
+            case _:
+                assert Path(program).is_file(), f"{where}: {program}"
+
+
+def _parse_dpap(where: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    run = []
+    module = import_module(f"dpap.cli.{words[0]}")
+    monkeypatch.setattr(module, "run", lambda *given: run.append(given))
+    assert dpap.cli.main(words) == 0, where
+    assert run, where
+
+
+def _parse_script(where: str, words: list[str]) -> None:
+    script = Path(words[0])
+    assert script.is_file(), where
+    known = script.read_text() + Path("benchmarks/timing.py").read_text()
+    flags = [word for word in words if word.startswith("--")]
+    fields = "add_experiment_flags" in known
+    for flag in flags:
+        assert f'"{flag}"' in known or (fields and (flag == "--config" or "." in flag)), f"{where}: {flag}"
