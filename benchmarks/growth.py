@@ -215,7 +215,7 @@ def draw(results: dict[str, dict[float, Row]]) -> Figure:
     """Time above, memory below; one column for each axis."""
     figure = Figure(figsize=(9.6, 5.6), layout="constrained")
     figure.suptitle("A training step against its limits", weight="bold", size=11.5, x=0.01, ha="left")
-    panels = figure.subplots(2, len(results), sharex="col", sharey="row", height_ratios=(3, 2))
+    panels = figure.subplots(2, len(results), sharex="col", sharey="row", height_ratios=(3, 2), squeeze=False)
     for column, (axis, rows) in enumerate(results.items()):
         above, below = panels[:, column]
         lines: list[tuple[Axes, str, float, str, str, float]] = [

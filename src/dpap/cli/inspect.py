@@ -5,9 +5,9 @@ from jsonargparse import ArgumentParser, Namespace
 from dpap.anatomy import find_wiring
 from dpap.data import load_data
 from dpap.experiment.config import add_experiment_flags, config_from
-from dpap.experiment.costs import PICO, costs
+from dpap.experiment.costs import costs
 from dpap.experiment.errors import blame
-from dpap.experiment.formatting import quantity
+from dpap.experiment.formatting import PICO, quantity
 from dpap.experiment.learner import build_model, example_of
 from dpap.experiment.machine import choose_device
 from dpap.experiment.tables import text_table

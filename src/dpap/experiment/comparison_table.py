@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from dpap.experiment.costs import PICO
-from dpap.experiment.formatting import quantity
+from dpap.experiment.formatting import PICO, quantity
 from dpap.experiment.grid import target_words
 from dpap.experiment.records import PROTOCOLS
 from dpap.experiment.results import Result

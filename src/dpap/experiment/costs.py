@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from dpap.data import DataBundle
+from dpap.experiment.formatting import PICO
 from dpap.experiment.learner import example_of
 from dpap.metrics import (
     energy,
@@ -24,7 +25,6 @@ SAMPLES = 256
 (CIFAR-10) and 27% (MNIST) of the mean (n = 192 each, seed 0), so the mean of these is within 2%, one standard error.
 """
 BATCH = 32  # samples at a time
-PICO = 1e-12
 
 
 def costs(model: nn.Module, data: DataBundle, device: torch.device, spiking: bool) -> dict[str, Any]:

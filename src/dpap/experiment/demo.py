@@ -6,9 +6,8 @@ from pathlib import Path
 
 from dpap.experiment.compare import compare
 from dpap.experiment.config import ExperimentConfig, load_config
-from dpap.experiment.costs import PICO
 from dpap.experiment.errors import UserError
-from dpap.experiment.formatting import quantity
+from dpap.experiment.formatting import PICO, quantity
 from dpap.experiment.grid import Row, plan
 from dpap.experiment.progress import Quiet
 from dpap.experiment.results import Result

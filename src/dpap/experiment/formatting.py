@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Concatenate, ParamSpec
 
 ABSENT = "–"
+PICO = 1e-12
 Real = int | float
 Number = Real | None
 P = ParamSpec("P")

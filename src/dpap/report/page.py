@@ -11,7 +11,6 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from dpap.experiment import formatting
-from dpap.experiment.costs import PICO
 from dpap.experiment.run_folder import write_bytes, write_text
 from dpap.report import figures, structure, survival, words
 from dpap.report.records import Cost, Run, read_run
@@ -216,7 +215,7 @@ def _costs(run: Run) -> list[CostRow]:
 
 
 def _picojoules(value: float | None) -> str:
-    return formatting.quantity(None if value is None else value * PICO, "J")
+    return formatting.quantity(None if value is None else value * formatting.PICO, "J")
 
 
 def _joules(value: float | None) -> str:

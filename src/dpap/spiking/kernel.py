@@ -1,8 +1,8 @@
 """Integrate, fire and reset as Triton kernels, whose time loop runs in registers.
 
-They serve CUDA tensors where Triton is installed, and never synchronise. Checked against `fused` on an H100 (torch 2.11,
-Triton 3.6), and in Triton's interpreter where there is no GPU. Membranes are float32; currents may be half precision.
-A float32 unit moves 12 bytes a timestep each way, 8 in evaluation: x in, h and s out; h and ds in, dx out.
+They serve CUDA tensors where Triton is installed, and never synchronise. Checked against `fused` on an H100 (torch
+2.11, Triton 3.6), and in Triton's interpreter where there is no GPU. Membranes are float32; currents may be half
+precision. A float32 unit moves 12 bytes a timestep each way, 8 in evaluation: x in, h and s out; h and ds in, dx out.
 """
 
 import importlib.util
