@@ -16,9 +16,7 @@ from dpap.plasticity.criteria import CRITERIA
 SOURCE = Path(dpap.__file__).parent
 PUBLIC = [
     *(getattr(dpap, name) for name in dpap.__all__),
-    *(getattr(dpap.Pruner, name) for name in ("step", "compact", "detach", "survival")),
-    *(getattr(dpap.Pruner, name) for name in ("state_dict", "load_state_dict")),
-    dpap.PruningConfig.released,
+    *(dpap.Pruner.load_state_dict, dpap.PruningConfig.released),
     *(spiking.IF, spiking.LIF, spiking.PLIF, spiking.FoldTime, spiking.over_time),
     *(spiking.ArcTan, spiking.Sigmoid, spiking.Triangle),
     models.build_network,

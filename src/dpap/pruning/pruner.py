@@ -71,6 +71,11 @@ class Pruner:
         ...     report = pruner.step()
         >>> f"{report.sparsity:.0%} of the weights are dead"
         '75% of the weights are dead'
+        >>> alive = [survival is not None for survival in pruner.survival()["0"]]
+        >>> report = pruner.compact()
+        >>> model[0].out_features == sum(alive) < 32
+        True
+        >>> pruner.detach()
     """
 
     def __init__(
@@ -127,20 +132,7 @@ class Pruner:
         return dead_timesteps(self._state.masks)
 
     def survival(self) -> dict[str, list[float | None]]:
-        """Survival F of every unit of the dense network, by layer; None once it is dead.
-
-        Example:
-            >>> import torch, dpap
-            >>> from torch import nn
-            >>> model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2))
-            >>> config = dpap.PruningConfig(target=0.5, start_epoch=0, end_epoch=1, synapses=False)
-            >>> pruner = dpap.Pruner(model, torch.rand(4, 8), config=config)
-            >>> logits = model(torch.rand(64, 8))  # training, of which activity is observed
-            >>> report = pruner.step()
-            >>> survival = pruner.survival()["0"]
-            >>> len(survival), survival.count(None)
-            (32, 16)
-        """
+        """Survival F of every unit of the dense network, by layer; None once it is dead."""
         by_layer: dict[str, list[float | None]] = {}
         for name, layer_survival in self._state.survival.items():
             values: list[float | None] = [None] * self._initial_units[name]
@@ -158,17 +150,6 @@ class Pruner:
 
         Raises:
             RuntimeError: where no training forward was observed since the last step.
-
-        Example:
-            >>> import torch, dpap
-            >>> from torch import nn
-            >>> model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2))
-            >>> config = dpap.PruningConfig(target=0.5, start_epoch=0, end_epoch=1, synapses=False)
-            >>> pruner = dpap.Pruner(model, torch.rand(4, 8), config=config)
-            >>> logits = model(torch.rand(64, 8))  # training, of which activity is observed
-            >>> report = pruner.step()
-            >>> print(report)
-            epoch 0: 50.0% of the weights dead (due: 50.0%); units alive: 0 16/32, 2 2/2
         """
         epoch, config = self.epoch, self.config
         self._recorder.end_presentation()
@@ -214,22 +195,6 @@ class Pruner:
 
         Raises:
             CompactionError: where the network would not compute the same without them; nothing is changed then.
-
-        Example:
-            >>> import torch, dpap
-            >>> from torch import nn
-            >>> model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2))
-            >>> config = dpap.PruningConfig(target=0.5, start_epoch=0, end_epoch=1, synapses=False)
-            >>> pruner = dpap.Pruner(model, torch.rand(4, 8), config=config)
-            >>> logits = model(torch.rand(64, 8))  # training, of which activity is observed
-            >>> report = pruner.step()
-            >>> report = pruner.compact()
-            >>> model
-            Sequential(
-              (0): Linear(in_features=8, out_features=16, bias=True)
-              (1): ReLU()
-              (2): Linear(in_features=16, out_features=2, bias=True)
-            )
         """
         kept, report = remove_dead(
             self.model,
@@ -248,19 +213,7 @@ class Pruner:
         """Take every observing hook out of the network and its optimizers.
 
         Silenced timesteps stay silent, for they belong to the network; other dead that were not removed stay zero
-        until somebody moves them.
-
-        Example:
-            >>> import torch, dpap
-            >>> from torch import nn
-            >>> model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2))
-            >>> config = dpap.PruningConfig(target=0.5, start_epoch=0, end_epoch=1, synapses=False)
-            >>> pruner = dpap.Pruner(model, torch.rand(4, 8), config=config)
-            >>> logits = model(torch.rand(64, 8))  # training, of which activity is observed
-            >>> report = pruner.step()
-            >>> pruner.detach()
-            >>> model[0].weight.any(1).sum()  # units whose weights are not zero
-            tensor(16)
+        until something changes them.
         """
         self._recorder.remove()
         if self._counter is not None:
@@ -269,21 +222,7 @@ class Pruner:
         recompile()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on, as plain tensors and numbers; also the structure of a compacted network.
-
-        Example:
-            >>> import torch, dpap
-            >>> from torch import nn
-            >>> model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2))
-            >>> config = dpap.PruningConfig(target=0.5, start_epoch=0, end_epoch=1, synapses=False)
-            >>> pruner = dpap.Pruner(model, torch.rand(4, 8), config=config)
-            >>> logits = model(torch.rand(64, 8))  # training, of which activity is observed
-            >>> report = pruner.step()
-            >>> state = pruner.state_dict()
-            >>> torch.save({"pruner": state, "model": model.state_dict()}, "checkpoint.pt")
-            >>> state["epoch"], state["config"]["target"]
-            (1, 0.5)
-        """
+        """Everything needed to go on, as plain tensors and numbers; also the structure of a compacted network."""
         return {
             "version": VERSION,
             "epoch": self.epoch,
