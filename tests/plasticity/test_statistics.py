@@ -129,8 +129,8 @@ def test_parts_that_observe_for_themselves_are_memories_of_their_own(name):
         parts = whole.parts(2)
         for group, part in enumerate(parts):
             for statistics in (part, separate[group]):
-                heard, units = pre[..., group : group + 1], post[..., 3 * group : 3 * group + 3]
-                criterion.observe(statistics, heard, units, 0.5)
+                received, units = pre[..., group : group + 1], post[..., 3 * group : 3 * group + 3]
+                criterion.observe(statistics, received, units, 0.5)
         whole.rejoin(parts)
     assert whole.samples == separate[0].samples
     for part in ("threshold", "units", "activity", "timesteps"):

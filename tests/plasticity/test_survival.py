@@ -104,7 +104,7 @@ def test_what_is_not_finite_is_refused_only_of_what_is_alive(mapped):
         mapped(importance, torch.tensor([True, True, True]))
 
 
-def test_normalise_of_matrices_ties_and_nobody():
+def test_normalise_of_matrices_ties_and_nothing_alive():
     importance = torch.tensor([[0.0, 1.0], [2.0, 4.0]])
     everyone = torch.ones(2, 2, dtype=torch.bool)
     assert torch.equal(normalise(importance, everyone), importance / 4)

@@ -112,14 +112,14 @@ def test_the_released_criterion_waits_five_epochs_and_takes_longer_to_kill() -> 
     assert reports[4].epsilon == {} and reports[5].epsilon["synapse"] == 1.5
 
 
-def test_survival_is_told_by_the_unit_at_birth() -> None:
+def test_survival_is_given_by_the_unit_of_the_dense_network() -> None:
     config = dpap.PruningConfig(target=0.8, end_epoch=3, compact="auto")
     _, _, pruner, reports = _live(ANN, config, 3)
-    told = pruner.survival()
-    assert {name: len(values) for name, values in told.items()} == {"conv1": 8, "conv2": 12, "fc1": 40}
+    survival = pruner.survival()
+    assert {name: len(values) for name, values in survival.items()} == {"conv1": 8, "conv2": 12, "fc1": 40}
     for layer in reports[-1].layers:
-        if layer.name in told:
-            assert sum(value is not None for value in told[layer.name]) == layer.alive
+        if layer.name in survival:
+            assert sum(value is not None for value in survival[layer.name]) == layer.alive
     assert pruner.wiring.layers["fc1"].units < 40
 
 

@@ -94,11 +94,11 @@ def test_survival_is_that_of_the_equations_in_plain_python() -> None:
         deaths.append(sum(layer.died for layer in pruner.step().layers))
     neuron, synapse = _by_hand(observed)
     assert 0 < sum(deaths) < 9
-    told = pruner.survival()["0"]
-    strongest = max((value, unit) for unit, value in enumerate(told) if value is not None)[1]
+    survival = pruner.survival()["0"]
+    strongest = max((value, unit) for unit, value in enumerate(survival) if value is not None)[1]
     for unit in range(9):
         if unit != strongest:
-            assert told[unit] == (None if neuron[unit] is None else pytest.approx(neuron[unit], rel=1e-9))
+            assert survival[unit] == (None if neuron[unit] is None else pytest.approx(neuron[unit], rel=1e-9))
     dead = (model[0].weight == 0).tolist()
     for unit in range(9):
         for feature in range(5):
@@ -152,8 +152,8 @@ def test_units_of_a_group_hear_that_group_alone() -> None:
         pre = torch.relu(grouped[0](batch))
         post = torch.relu(grouped[2](pre)).sum((2, 3))
         for unit in range(4):
-            heard = pre[:, 3 * (unit // 2) : 3 * (unit // 2) + 3].sum((1, 2, 3))
-            expected[unit] += (post[:, unit] ** 2 * (post[:, unit] - theta[unit]) * heard).sum().detach()
+            received = pre[:, 3 * (unit // 2) : 3 * (unit // 2) + 3].sum((1, 2, 3))
+            expected[unit] += (post[:, unit] ** 2 * (post[:, unit] - theta[unit]) * received).sum().detach()
         theta = (theta * seen + post.sum(0).detach()) / (seen + len(post))
         seen += len(post)
     assert torch.allclose(spines, expected, rtol=1e-3)

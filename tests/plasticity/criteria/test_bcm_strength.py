@@ -29,7 +29,7 @@ def test_synapses_are_worth_strength_times_the_rank_of_bcm_and_units_their_mean_
     assert torch.allclose(STRENGTH.unit_importance(asked), weight.abs().mean(1), rtol=1e-12)
 
 
-def test_the_dead_are_worth_nothing_and_move_nobody_s_rank():
+def test_the_dead_are_worth_nothing_and_change_no_rank():
     statistics, weight = observed(), rand(3, 4, seed=7) - 0.5
     weight[:, 1] = 0
     weight[2] = 0

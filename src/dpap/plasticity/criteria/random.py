@@ -35,7 +35,7 @@ class Random(Criterion):
         alive: Bool[Tensor, "*unit"],
         configured: Normalisation = normalise,
     ) -> Float[Tensor, "*unit"]:
-        # never clipped: uniform values have no outliers, and a quarter of equals would be told apart by something else
+        # never clipped: uniform values have no outliers, and a quarter of equals would be separated by something else
         return normalise(importance, alive)
 
 

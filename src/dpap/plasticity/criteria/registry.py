@@ -10,7 +10,7 @@ def register_criterion(name: str, criterion: Criterion, *, replace: bool = False
     """Make a criterion known, to `PruningConfig(criterion=name)` and everywhere else.
 
     Args:
-        name: a word; it stands in configurations and in saved states, so that whoever loads these registers it too.
+        name: a word; it stands in configurations and in saved states, so register it before these are loaded.
         criterion: keeps nothing between calls, for one instance serves all layers and networks: what it remembers of
             a layer belongs to `Statistics`.
         replace: whether another criterion of that name may be replaced.
