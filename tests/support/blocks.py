@@ -506,4 +506,10 @@ def networks(draw: st.DrawFn, kind: str) -> Drawn:
     """A network with a block of a kind, and up to two of any."""
     others = [] if kind == "spiking" else draw(st.lists(st.sampled_from(sorted(KINDS)), max_size=2))
     kinds = [kind, *others] if draw(st.booleans()) else [*others, kind]
-    return build(kinds, draw(st.integers(0, 2**20)), draw(st.sampled_from([torch.float64, torch.float32])))
+    seed, dtype = draw(st.integers(0, 2**20)), draw(st.sampled_from([torch.float64, torch.float32]))
+    # beartype checks an item of a container by the global generator, and hypothesis allows no strategy to use that
+    state = random.getstate()
+    try:
+        return build(kinds, seed, dtype)
+    finally:
+        random.setstate(state)
