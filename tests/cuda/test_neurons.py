@@ -5,35 +5,16 @@ import torch
 from torch import Tensor
 
 from dpap.spiking import IF, LIF, PLIF, ArcTan, Sigmoid, SpikingNeuron, Surrogate, Triangle, kernel
+from dpap.spiking.rule import Rule
+from spiking.backends import plain_loop
 
 KINDS = [IF, LIF, PLIF]
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 3e-3}
 
 
-class Step(torch.autograd.Function):
-    """Heaviside with a surrogate's derivative."""
-
-    @staticmethod
-    def forward(ctx, x, surrogate):
-        ctx.save_for_backward(x)
-        ctx.surrogate = surrogate
-        return (x >= 0).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx, upstream):
-        (x,) = ctx.saved_tensors
-        return upstream * ctx.surrogate.derivative(x), None
-
-
 def loop(neuron: SpikingNeuron, current: Tensor) -> Tensor:
-    rate, v, spikes = neuron.rate(), torch.zeros_like(current[0]), []
-    for x in current:
-        h = v + x if rate is None else v + (x - v) * rate
-        s = Step.apply(h - neuron.threshold, neuron.surrogate)
-        spikes.append(s)
-        reset = s.detach() if neuron.detach_reset else s
-        v = h * (1 - reset) if neuron.reset == "hard" else h - neuron.threshold * reset
-    return torch.stack(spikes)
+    rule = Rule(neuron.threshold, neuron.reset == "hard", neuron.detach_reset, neuron.surrogate)
+    return plain_loop(current, neuron.rate(), rule)
 
 
 def gradients(function, neuron: SpikingNeuron, current: Tensor, weight: Tensor) -> list[Tensor]:

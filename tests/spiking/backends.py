@@ -40,6 +40,34 @@ def spread(x: Tensor) -> Tensor:
     return torch.stack([x, x], -1)[..., 0]
 
 
+class Step(torch.autograd.Function):
+    """Heaviside with a surrogate's derivative."""
+
+    @staticmethod
+    def forward(ctx, x, surrogate):
+        ctx.save_for_backward(x)
+        ctx.surrogate = surrogate
+        return (x >= 0).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, upstream):
+        (x,) = ctx.saved_tensors
+        return upstream * ctx.surrogate.derivative(x), None
+
+
+def plain_loop(current: Tensor, rate: Rate, rule: Rule) -> Tensor:
+    """Spikes by a loop over timesteps that autograd differentiates."""
+    v = torch.zeros_like(current[0])
+    spikes = []
+    for x in current:
+        h = v + x if rate is None else v + (x - v) * rate
+        s = Step.apply(h - rule.threshold, rule.surrogate)
+        spikes.append(s)
+        reset = s.detach() if rule.detach_reset else s
+        v = h * (1 - reset) if rule.hard else h - rule.threshold * reset
+    return torch.stack(spikes)
+
+
 def gradients(function: Function, current: Tensor, rate: Rate, weight: Tensor, rule: Rule) -> list[Tensor]:
     """Spikes, and gradients of their weighted sum to the current and, of a tensor, the rate."""
     inputs = [current := current.detach().requires_grad_()]

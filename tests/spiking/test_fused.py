@@ -7,36 +7,19 @@ from hypothesis import strategies as st
 
 from dpap.spiking import fused
 from dpap.spiking.rule import Rule
-from spiking.backends import RULE, batch_first, channels_last, gradients, rates, rules, run, spread
+from spiking.backends import (
+    RULE,
+    batch_first,
+    channels_last,
+    gradients,
+    plain_loop,
+    rates,
+    rules,
+    run,
+    spread,
+)
 
 integrate_and_fire = run(fused)
-
-
-class Step(torch.autograd.Function):
-    """Heaviside with a surrogate's derivative."""
-
-    @staticmethod
-    def forward(ctx, x, surrogate):
-        ctx.save_for_backward(x)
-        ctx.surrogate = surrogate
-        return (x >= 0).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx, upstream):
-        (x,) = ctx.saved_tensors
-        return upstream * ctx.surrogate.derivative(x), None
-
-
-def loop(current, rate, rule):
-    v = torch.zeros_like(current[0])
-    spikes = []
-    for x in current:
-        h = v + x if rate is None else v + (x - v) * rate
-        s = Step.apply(h - rule.threshold, rule.surrogate)
-        spikes.append(s)
-        reset = s.detach() if rule.detach_reset else s
-        v = h * (1 - reset) if rule.hard else h - rule.threshold * reset
-    return torch.stack(spikes)
 
 
 shapes = st.lists(st.integers(0, 4), min_size=0, max_size=3)
@@ -51,7 +34,7 @@ shapes = st.lists(st.integers(0, 4), min_size=0, max_size=3)
     st.sampled_from([torch.float32, torch.float64]),
 )
 @settings(max_examples=300)
-def test_equals_the_loop(steps, batch, unit, rate, rule, dtype):
+def test_equals_the_plain_loop(steps, batch, unit, rate, rule, dtype):
     generator = torch.Generator().manual_seed(steps + 31 * batch + len(unit))
     current = torch.randn(steps, batch, *unit, dtype=dtype, generator=generator) * 2 + 0.5
     weight = torch.randn(current.shape, dtype=dtype, generator=generator)
@@ -59,21 +42,21 @@ def test_equals_the_loop(steps, batch, unit, rate, rule, dtype):
         rate = rate.to(dtype)
     tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-12}
     result = gradients(integrate_and_fire, current, rate, weight, rule)
-    expected = gradients(loop, current, rate, weight, rule)
+    expected = gradients(plain_loop, current, rate, weight, rule)
     assert torch.equal(result[0], expected[0])
     for r, e in zip(result[1:], expected[1:], strict=True):
         torch.testing.assert_close(r, e, **tolerance)
 
 
 @given(rates, rules)
-def test_float32_gradient_is_within_1e_6_of_the_float64_loop(rate, rule):
+def test_float32_gradient_is_within_1e_6_of_the_float64_plain_loop(rate, rule):
     """Relative to the largest gradient, or to 1 (the rate's may cancel to nearly nothing)."""
     generator = torch.Generator().manual_seed(1)
     current = torch.randint(-16, 33, (6, 5, 7), generator=generator) / 16 + 0.0137
     weight = torch.randn(current.shape, generator=generator)
     result = gradients(integrate_and_fire, current, rate, weight, rule)
     rate = rate.double() if isinstance(rate, torch.Tensor) else rate
-    expected = gradients(loop, current.double(), rate, weight.double(), rule)
+    expected = gradients(plain_loop, current.double(), rate, weight.double(), rule)
     assert torch.equal(result[0].double(), expected[0])
     for r, e in zip(result[1:], expected[1:], strict=True):
         assert (r - e).abs().max() <= 1e-6 * max(1.0, e.abs().max().item())
