@@ -9,10 +9,13 @@ from torch import Tensor, nn
 
 import dpap
 from dpap.anatomy import layers
+from dpap.pruning.config import TargetOf
 
 
 class Transposed(nn.Module):
     """Its weight is [feature, unit], as that of GPT-2's layers."""
+
+    __constants__ = ("nx", "nf")
 
     def __init__(self, features: int, units: int) -> None:
         super().__init__()
@@ -70,6 +73,41 @@ def test_units_and_synapses_die_and_leave(tmp_path: Path) -> None:
     loaded = dpap.load(dpap.save(model, tmp_path / "small.safetensors"), _network())
     torch.testing.assert_close(loaded(x), model(x))
     assert loaded[0].nf == model[0].nf
+
+
+class Pointwise(Transposed):
+    """The same over a sequence [batch, feature, place]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.mT).mT
+
+
+@pytest.mark.parametrize("target_of", ["synaptic_operations", "macs"])
+def test_operations_that_cannot_be_counted_are_refused_before_anything_is_changed(
+    target_of: TargetOf,
+) -> None:
+    dpap.register_layer(
+        Pointwise, weight="kernel", bias="offset", unit_axis=1, feature_axis=0, activity_axis=-2, kind="conv",
+        unit_count="nf", feature_count="nx",
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = nn.Sequential(Pointwise(6, 20), nn.ReLU(), nn.Flatten(), nn.Linear(100, 3))
+    x = torch.randn(4, 6, 5)
+    config = dpap.PruningConfig(target=0.5, target_of=target_of, end_epoch=1, start_epoch=0)
+    if target_of == "macs":
+        pruner = dpap.Pruner(model, x, None, config)
+        model(x)
+        assert pruner.step().achieved == pytest.approx(0.5, abs=0.05)
+        before = model(x)
+        pruner.compact()
+        torch.testing.assert_close(model(x), before)
+        assert model[0].nf == 10
+    else:
+        with pytest.raises(
+            ValueError, match="0 is a Pointwise: set target_of to weights, parameters or macs"
+        ):
+            dpap.Pruner(model, x, None, config)
+        assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
 def test_a_layer_that_is_not_registered_is_no_weight_layer() -> None:

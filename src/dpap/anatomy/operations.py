@@ -36,6 +36,21 @@ class OperationCounts:
     step: float = 0.0
 
 
+def check_countable(wiring: Wiring) -> None:
+    """Check that the operations of every weight layer can be counted.
+
+    Raises:
+        ValueError: where a registered layer has activity with axes behind its features, as a convolution has, for only
+            torch's convolutions tell how many weights read each place.
+    """
+    for name, layer in wiring.layers.items():
+        if layer.kind.activity_axis != -1 and not isinstance(layer.module, nn.modules.conv._ConvNd):
+            raise ValueError(
+                f"operations are counted of fully connected layers and torch's convolutions; {name} is a "
+                f"{type(layer.module).__name__}: set target_of to weights, parameters or macs"
+            )
+
+
 class OperationCounter:
     """Hooks that count what arrives at every weight layer.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring, find_wiring
-from dpap.anatomy.operations import OperationCounter
+from dpap.anatomy.operations import OperationCounter, check_countable
 from dpap.anatomy.pytrees import Inputs
 from dpap.anatomy.recording import Recorder, Recording
 from dpap.pruning.arguments import as_copies, as_inputs, as_optimizers, unwrapped
@@ -98,6 +98,9 @@ class Pruner:
         self._state = PruningState(self.wiring, self.config)
         if not self._state.masks.units:
             raise ValueError(f"nothing in this network can be pruned:\n{self.wiring}")
+        counts_operations = self.config.target is not None and self.config.target_of in OBSERVED
+        if counts_operations:
+            check_countable(self.wiring)
         self._ledger = CostLedger.of_dense(self.model, self.wiring, self._state.masks, self.config.round_to)
         if self.config.target_of not in (*OBSERVED, "weights"):
             self._check_reach()
@@ -111,7 +114,7 @@ class Pruner:
             self.model, self.wiring, self.config.observe_every, self._observe, self._optimizers
         )
         self._counter: OperationCounter | None = None
-        if self.config.target is not None and self.config.target_of in OBSERVED:
+        if counts_operations:
             self._counter = OperationCounter(self.wiring, lambda: self._recorder.recording and self._counts())
         self._samples = 0
         recompile()

@@ -98,11 +98,13 @@ def _described(path: str, module: nn.Module) -> Iterator[tuple[str, dict[str, An
 def _layer(module: nn.Module) -> dict[str, Any]:
     """A module's class, without where it is defined, which may change, and what torch lists as its constants."""
     layer: dict[str, Any] = {"class": type(module).__name__, "settings": {}}
+    kind = layer_kind(module)
+    sizes = _SIZES if kind is None else (*_SIZES, *kind.unit_counts, *kind.feature_counts)
     for name in getattr(module, "__constants__", ()):
         value = _single(getattr(module, name, None))
-        if name not in (*_SIZES, *_OF_TRAINING, "groups") and _is_plain(value):
+        if name not in (*sizes, *_OF_TRAINING, "groups") and _is_plain(value):
             layer["settings"][name] = value
-    if layer_kind(module) is not None:
+    if kind is not None:
         layer["size"] = [*size_of(module), groups_of(module)]
     return layer
 
