@@ -86,13 +86,15 @@ def test_a_folder_is_used_once_and_clearing_spares_other_files(tmp_path: Path) -
     (folder.path / "notes.txt").write_text("mine")
     folder.metrics.write_text("{}\n")
     (folder.path / ".checkpoint.pt.99.part").write_text("of a killed process")
+    (folder.path / ".download.99.part").write_text("mine too")
     with pytest.raises(UserError, match=r"already holds a run.*--resume.*--overwrite"):
         folder.check_free(False)
     folder.check_free(True)
     folder.begin("seed: 2\n", {"name": "second"})
     assert json.loads(folder.facts.read_text()) == {"name": "second"}
-    assert not folder.metrics.exists() and not list(folder.path.glob(".*"))
+    assert not folder.metrics.exists() and not list(folder.path.glob(".check*"))
     assert (folder.path / "notes.txt").read_text() == "mine"
+    assert (folder.path / ".download.99.part").read_text() == "mine too"
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:

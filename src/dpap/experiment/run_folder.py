@@ -113,9 +113,12 @@ class RunFolder:
             self.summary,
             self.twin,
             self.failure,
-            *self.path.glob(".*.part"),  # of a process that was killed while it wrote
         ):
             each.unlink(missing_ok=True)
+            for cut_off in self.path.glob(
+                f".{each.name}.*.part"
+            ):  # of a process that was killed while it wrote
+                cut_off.unlink(missing_ok=True)
         shutil.rmtree(self.path / "report", ignore_errors=True)
 
 
