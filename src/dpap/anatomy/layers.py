@@ -166,11 +166,32 @@ def bias_of(module: nn.Module) -> nn.Parameter | None:
 
 def incoming(module: nn.Module) -> Float[Tensor, "unit incoming"]:
     """The weight of a layer with one row for each unit: its weights from every feature that it reads."""
-    kind = known_kind(module)
-    weight = weight_of(module).detach()
-    if kind.unit_axis == 1:
-        weight = weight.unflatten(0, (groups_of(module), -1)).transpose(1, 2).flatten(0, 1)
-    return weight.flatten(1)
+    return as_rows(weight_of(module).detach(), module)
+
+
+def as_rows(tensor: Tensor, module: nn.Module) -> Float[Tensor, "unit incoming"]:
+    """A tensor laid out like a layer's weight, with one row for each unit."""
+    if known_kind(module).unit_axis == 1:
+        tensor = tensor.unflatten(0, (groups_of(module), -1)).transpose(1, 2).flatten(0, 1)
+    return tensor.flatten(1)
+
+
+def sum_over_features(tensor: Tensor, module: nn.Module) -> Float[Tensor, " unit"]:
+    """Sum of a tensor laid out like a layer's weight, over all that each unit reads."""
+    return _summed(tensor, module, by_unit=True)
+
+
+def sum_over_units(tensor: Tensor, module: nn.Module) -> Float[Tensor, " feature"]:
+    """Sum of a tensor laid out like a layer's weight, over all that reads each feature."""
+    return _summed(tensor, module, by_unit=False)
+
+
+def _summed(tensor: Tensor, module: nn.Module, by_unit: bool) -> Float[Tensor, "_"]:
+    if tensor.ndim > 2:
+        tensor = tensor.sum(tuple(range(2, tensor.ndim)))
+    if (known_kind(module).unit_axis == 0) == by_unit:
+        return tensor.sum(1)  # the first axis counts through all groups
+    return tensor.unflatten(0, (groups_of(module), -1)).sum(1).flatten()
 
 
 def as_weight(synapses: Bool[Tensor, "unit feature"], module: nn.Module) -> Bool[Tensor, "_ _"]:

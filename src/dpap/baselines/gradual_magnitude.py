@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from dpap.anatomy.pytrees import Inputs
 from dpap.baselines.base import Baseline, Weights
-from dpap.pruning.budget import scheduled_share
+from dpap.pruning.schedule import scheduled_share
 from dpap.pruning.config import PruningConfig
 from dpap.surgery import Silence
 from dpap.surgery.compiled import recompile

@@ -166,9 +166,13 @@ def _refuse_another(run: Planned) -> None:
 def _stored(files: RunFolder, config: ExperimentConfig) -> ExperimentConfig:
     """The configuration of a run folder, as if the folder had not been moved."""
     values = yaml.safe_load(files.config.read_text(encoding="utf-8"))
-    if isinstance(values, dict) and {**values, "out": config.out} == config.as_dict():
-        return config  # the usual case, and far faster than to check every key
-    return replace(load_config(files.config), out=config.out)
+    if isinstance(values, dict):
+        values = {**values, **({"structure": config.structure} if values.get("structure") else {})}
+        if {**values, "out": config.out} == config.as_dict():
+            return config  # the usual case, and far faster than to check every key
+    stored = load_config(files.config)
+    structure = config.structure if stored.structure else None
+    return replace(stored, out=config.out, structure=structure)
 
 
 def _lock(run: Planned, folder: Path) -> FileLock:

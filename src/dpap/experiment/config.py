@@ -90,8 +90,10 @@ class ExperimentConfig:
         prune: whether it is pruned while it learns; false is the dense twin of the same run.
         method: dpap, or a baseline, which prunes single weights and uses only target, start_epoch and end_epoch of
             `pruning`: gradual_magnitude (Zhu & Gupta, arXiv 1710.01878) or gradient_rewiring (Grad R,
-            Chen et al., arXiv 2105.04916).
+            Chen et al., arXiv 2105.04916). scratch is a small network of the cost that `target` leaves, from scratch.
         pruning: how it is pruned.
+        structure: of scratch: the model file of a run whose widths and zeros the network has; null: it is narrower by
+            one factor in every layer.
         rewiring: the prior of gradient_rewiring; its alpha, more than the target, sets how much is pruned.
         training: how the weights learn.
         seed: of everything random.
@@ -105,8 +107,9 @@ class ExperimentConfig:
     data: DataConfig = field(default_factory=DataConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
     prune: bool = True
-    method: Literal["dpap", "gradual_magnitude", "gradient_rewiring"] = "dpap"
+    method: Literal["dpap", "gradual_magnitude", "gradient_rewiring", "scratch"] = "dpap"
     pruning: PruningConfig = field(default_factory=PruningConfig)
+    structure: str | None = None
     rewiring: GradientRewiringConfig = field(default_factory=GradientRewiringConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     seed: int = 0

@@ -11,7 +11,7 @@ import yaml
 from dpap.data import DataConfig
 from dpap.experiment.config import ExperimentConfig, load_config, overridden
 from dpap.experiment.errors import UserError, blame
-from dpap.experiment.methods import DENSE, check_methods, configured
+from dpap.experiment.methods import DENSE, METHODS, check_methods, configured
 from dpap.experiment.run_folder import RunFolder
 
 HELD_OUT = 0.1  # share of the training data on which comparisons choose the epoch
@@ -104,6 +104,10 @@ def plan(rows: Sequence[Row], folder: Path) -> list[Planned]:
             with blame(f"{row.recipe}"):
                 data = data_of_seed(config.data, seed)
                 run = replace(config, name=name, seed=seed, data=data, out=str(place / name))
+                other = METHODS[method].structure_of
+                if other is not None:
+                    structure = place / name.replace(method, other, 1)
+                    run = replace(run, structure=str(RunFolder(structure).model))
             planned = Planned(
                 row.recipe, method, config.pruning.target, seed, run, place / f"{DENSE}-seed{seed}"
             )

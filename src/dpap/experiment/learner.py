@@ -12,6 +12,7 @@ from dpap.baselines import GradientRewiring, GradualMagnitude
 from dpap.data import DataBundle
 from dpap.experiment.config import ExperimentConfig, TrainingConfig
 from dpap.experiment.errors import blame
+from dpap.experiment.scratch import Scratch, narrowed, reborn
 from dpap.models import build_network
 from dpap.pruning.pruner import Pruner
 from dpap.pruning.reports import PruneReport
@@ -87,6 +88,8 @@ def build_learner(config: ExperimentConfig, data: DataBundle, device: torch.devi
     Raises:
         UserError: when the network does not fit the data, or cannot be pruned.
     """
+    if config.prune and config.method == "scratch":
+        return _small_from_scratch(config, data, device)
     model = build_model(config, data, device)
     optimizer = build_optimizer(model, config.training)
     pruner = None
@@ -94,6 +97,20 @@ def build_learner(config: ExperimentConfig, data: DataBundle, device: torch.devi
         with blame("pruning"):
             pruner = _build_pruner(config, model, example_of(data, device), optimizer)
     return Learner(model, optimizer, pruner, device)
+
+
+def _small_from_scratch(config: ExperimentConfig, data: DataBundle, device: torch.device) -> Learner:
+    dense, example = build_model(config, data, device), example_of(data, device)
+    if config.structure is None:
+        network = narrowed(config, data, example_of(data, device, samples=1))
+        model, zeros = build_model(replace(config, network=network), data, device), {}
+    else:
+        model = build_model(config, data, device)
+        zeros = reborn(config, model)
+    optimizer = build_optimizer(model, config.training)
+    return Learner(
+        model, optimizer, Scratch(model, example, optimizer, dense, zeros, config.pruning.target_of), device
+    )
 
 
 def _build_pruner(

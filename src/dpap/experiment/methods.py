@@ -23,22 +23,39 @@ class Method:
     Attributes:
         text: what it is, in a line.
         changes: of the recipe's ExperimentConfig, nested as in its YAML file.
+        structure_of: the method whose run of the same target and seed gives its structure, if it needs one.
     """
 
     text: str
     changes: Mapping[str, Any] = field(default_factory=dict)
+    structure_of: str | None = None
 
 
 def _pruning(text: str, **changes: Any) -> Method:
     return Method(text, {"pruning": changes})
 
 
+def _constants(config: PruningConfig) -> dict[str, Any]:
+    return {name: value for name, value in config.as_dict().items() if name not in RECIPES_OWN}
+
+
+PAPER = _constants(PruningConfig.paper())
+
+
+def _paper(text: str, **changes: Any) -> Method:
+    """The paper's rule, changed."""
+    merged = {
+        name: {**PAPER[name], **value} if isinstance(value, Mapping) else value for name, value in changes.items()
+    }
+    return _pruning(text, **{**PAPER, **merged})
+
+
 def _criterion(name: str, text: str) -> Method:
-    return _pruning(text, criterion=name)
+    return _paper(text, criterion=name)
 
 
 def _units(name: str, text: str) -> Method:
-    return _pruning(f"{text}, channels and neurons alone", criterion=name, synapses=False)
+    return _paper(f"{text}, channels and neurons alone", criterion=name, synapses=False)
 
 
 def _baseline(name: str, text: str) -> Method:
@@ -46,16 +63,27 @@ def _baseline(name: str, text: str) -> Method:
     return Method(text, {"method": name, "pruning": {"timesteps": False, "timestep_target": None}})
 
 
+def _scratch(text: str, structure_of: str | None = None) -> Method:
+    return Method(text, {"method": "scratch", "pruning": {"timesteps": False, "timestep_target": None}}, structure_of)
+
+
 def _released() -> Method:
     """The constants of the released code; nothing is compacted, for what is removed leaves its normalisation."""
-    constants = PruningConfig.released().as_dict()
-    changes = {name: value for name, value in constants.items() if name not in RECIPES_OWN}
+    changes = _constants(PruningConfig.released())
     return _pruning("DPAP by the formulas and constants of the authors' released code", **changes)
 
 
 METHODS: dict[str, Method] = {
     DENSE: Method("nothing is pruned", {"prune": False}),
-    "dpap": Method("the recipe as it is: BCM plasticity, dendritic spines, gradual decay"),
+    "dpap": Method("the recipe as it is: by default contribution to the loss, over the whole network, gradually"),
+    "even": _pruning("the same with each layer on its own", scope="layer"),
+    "global_magnitude": _pruning("the recipe with the magnitude of the weights as importance", criterion="magnitude"),
+    "global_random": _pruning(
+        "the recipe with an importance drawn once, each layer on its own", criterion="random_once", scope="layer"
+    ),
+    "scratch": _scratch("a dense network as small as the target asks, by its width, from scratch"),
+    "scratch_widths": _scratch("a network of the widths and zeros that method dpap ended with, from scratch", "dpap"),
+    "paper": _paper("the paper's rule: BCM plasticity, dendritic spines, gradual decay"),
     "strength": _criterion("bcm_strength", "DPAP weighted by the strength of the synapses"),
     "hebb": _criterion("hebb", "DPAP with Hebb's rule instead of BCM"),
     "stdp": _criterion("stdp", "DPAP with spike-timing-dependent plasticity instead of BCM"),
@@ -64,15 +92,15 @@ METHODS: dict[str, Method] = {
     "random": _criterion("random", "DPAP with a random importance, drawn anew every epoch"),
     "random_once": _criterion("random_once", "DPAP with a random importance, drawn once"),
     "released": _released(),
-    "no_trace": _pruning("DPAP with traces that forget nothing", trace_decay=1.0),
+    "no_trace": _paper("DPAP with traces that forget nothing", trace_decay=1.0),
     "no_spines": _criterion("bcm_without_spines", "DPAP without dendritic spines"),
-    "no_decay": _pruning("DPAP with a survival function without memory", gamma=0.0),
-    "no_protection": _pruning(
+    "no_decay": _paper("DPAP with a survival function without memory", gamma=0.0),
+    "no_protection": _paper(
         "DPAP without protection",
         **{kind: {"protection": 0.0} for kind in ("conv", "neuron", "synapse", "timestep")},
     ),
-    "no_timesteps": _pruning("DPAP without pruning of timesteps", timesteps=False, timestep_target=None),
-    "units_dpap": _pruning("DPAP, channels and neurons alone", synapses=False),
+    "no_timesteps": _paper("DPAP without pruning of timesteps", timesteps=False, timestep_target=None),
+    "units_dpap": _paper("DPAP, channels and neurons alone", synapses=False),
     "units_magnitude": _units("magnitude", "magnitude"),
     "units_firing_rate": _units("firing_rate", "mean activity"),
     "units_random": _units("random", "random importance"),

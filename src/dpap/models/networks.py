@@ -1,10 +1,12 @@
 """Networks from their notation."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import pairwise
 from math import prod, sqrt
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -108,12 +110,12 @@ def build_network(config: NetworkConfig, input_shape: tuple[int, int, int], clas
         elif layers[-1] != FullyConnected(classes):
             raise ValueError(f"the data has {classes} classes but {config.layers!r} ends with {layers[-1]}")
         modules = list(_modules(layers, config, input_shape))
-    _initialise([part for _, module in modules for part in module.modules()], config)
+    network: nn.Sequential
     if config.spiking:
-        return SpikingNetwork(modules, input_shape, config.timesteps)
-    network = nn.Sequential()
-    for name, module in modules:
-        network.add_module(name, module)
+        network = SpikingNetwork(modules, input_shape, config.timesteps)
+    else:
+        network = nn.Sequential(OrderedDict(modules))
+    initialise(network, config)
     return network
 
 
@@ -197,12 +199,14 @@ def _neuron(config: NetworkConfig, suffix: str) -> tuple[str, nn.Module]:
     )
 
 
-def _initialise(modules: list[nn.Module], config: NetworkConfig) -> None:
-    """Weights of variance gain^2 / inputs and biases 0; the output layer has gain 1.
+@torch.no_grad()
+def initialise(network: nn.Module, config: NetworkConfig) -> None:
+    """New weights, of variance gain^2 / inputs, and biases 0; the output layer has gain 1.
 
     A leaky neuron fires on currents above its threshold only, and its input, spikes, is mostly 0: with the
     gain for rectifiers deeper layers would not fire at all.
     """
+    modules = list(network.modules())
     gain = _GAINS[config.neuron]
     scale = config.threshold if config.spiking else 1.0
     weighted = [module for module in modules if isinstance(module, nn.Conv2d | nn.Linear)]
@@ -213,7 +217,11 @@ def _initialise(modules: list[nn.Module], config: NetworkConfig) -> None:
             nn.init.zeros_(module.bias)
     for norm in modules:
         if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+            norm.reset_parameters()
             nn.init.constant_(norm.weight, scale)
+    for neuron in modules:
+        if isinstance(neuron, PLIF):
+            neuron.w.copy_(PLIF(config.tau).w)
     for block in modules:
         if config.zero_init and isinstance(block, ResidualBlock):
             nn.init.zeros_(block.last_scale)

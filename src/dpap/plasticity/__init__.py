@@ -4,7 +4,7 @@ B. Han, F. Zhao, Y. Zeng, G. Shen, IEEE TPAMI 47(1), 2025, doi 10.1109/TPAMI.202
 are those of that paper. `CRITERIA` holds what puts them together, and what they are compared with.
 """
 
-from dpap.plasticity.criteria import CRITERIA, Criterion, LayerContext, register_criterion
+from dpap.plasticity.criteria import CRITERIA, Contribution, Criterion, LayerContext, register_criterion
 from dpap.plasticity.spines import spines
 from dpap.plasticity.statistics import Statistics
 from dpap.plasticity.survival import (
@@ -22,6 +22,7 @@ from dpap.plasticity.traces import population_activity, running_traces, trace
 
 __all__ = [
     "CRITERIA",
+    "Contribution",
     "Criterion",
     "LayerContext",
     "Statistics",

@@ -91,11 +91,11 @@ class Statistics:
             raise ValueError("these statistics are not of timesteps: make them with blank(..., timesteps=T)")
         return self.timesteps
 
-    def reset_sums(self) -> None:
-        """Set the sums to zero; threshold and counts stay."""
+    def fade_sums(self, memory: float) -> None:
+        """Keep this share of the sums, 0 for none; threshold and counts stay."""
         for tensor in (self.units, self.activity, self.synapses, self.timesteps):
             if tensor is not None:
-                tensor.zero_()
+                tensor.mul_(memory) if memory else tensor.zero_()
 
     def state_dict(self) -> dict[str, Tensor | int]:
         """Copies of the tensors, and the counts; what is not kept is left out."""

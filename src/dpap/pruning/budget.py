@@ -23,17 +23,6 @@ NEAR = TOLERANCE / 10
 """The search for a shift ends within this share below the goal, however many synapses lie between."""
 
 
-def scheduled_share(target: float, step: int, start: int, end: int) -> float:
-    """Share that should be dead after `step` epochs: steep at first, then level, the whole target at `end`.
-
-    The cubic of Zhu & Gupta (arXiv 1710.01878, equation 1), of the shape of the paper's Fig. 3f.
-    """
-    if step <= start:
-        return 0.0
-    progress = min((step - start) / (end - start), 1.0)
-    return target * (1 - (1 - progress) ** 3)
-
-
 @dataclass
 class CriticalShifts:
     """The shift above which each part dies, by weight layer; infinite for the dead and the spared.
@@ -44,12 +33,41 @@ class CriticalShifts:
         timesteps: of neuron-timesteps.
         round_to: as many units of a layer die as leave a multiple of it alive; the best of the others are
             spared with them.
+        groups: layer -> group of each of its units, of which all die together; see `join`.
     """
 
     units: dict[str, Float[Tensor, "_"]] = field(default_factory=dict)
     synapses: dict[str, Float[Tensor, "_ _"]] = field(default_factory=dict)
     timesteps: dict[str, Float[Tensor, "_ _"]] = field(default_factory=dict)
     round_to: int = 1
+    groups: dict[str, Int64[Tensor, "_"]] = field(default_factory=dict)
+
+    def join(self, groups: Mapping[str, Int64[Tensor, "_"]], masks: Masks) -> None:
+        """Let units of a group die together, when the last of them would.
+
+        Args:
+            groups: layer -> number of the group that each of its units is in.
+            masks: what is alive; the dead are in no group any more.
+        """
+        known = {name: group for name, group in groups.items() if name in self.units}
+        if not known:
+            return
+        nobody = 1 + max(int(group.max()) for group in known.values())
+        known = {name: group.where(masks.units[name].cpu(), nobody) for name, group in known.items()}
+        shared = torch.cat(list(known.values())).bincount(minlength=nobody + 1) > 1
+        shared[nobody] = False
+        self.groups = {name: group for name, group in known.items() if bool(shared[group].any())}
+        self.level()
+
+    def level(self) -> None:
+        """Give all units of a group the shift of the one that dies last."""
+        if not self.groups:
+            return
+        last = torch.full((1 + max(int(group.max()) for group in self.groups.values()),), -math.inf)
+        for name, group in self.groups.items():
+            last.scatter_reduce_(0, group, self.units[name].cpu().to(last.dtype), "amax")
+        for name, group in self.groups.items():
+            self.units[name] = last[group].to(self.units[name])
 
     def break_ties(self, seed: int) -> None:
         """Separate equals by up to 1e-4 of their distance from zero, so that some of them can die and others not.
@@ -75,6 +93,7 @@ class CriticalShifts:
             order = alive[survival[name][alive].argsort(descending=True, stable=True)]
             order = order[critical[order].argsort(descending=True, stable=True)]
             self.spare(name, order[: counts[name]], masks)
+        self.level()
         for name, critical in self.timesteps.items():
             best = critical.masked_fill(~masks.timesteps[name], -math.inf).argmax(0)
             critical[best, torch.arange(critical.shape[1], device=critical.device)] = math.inf
@@ -235,4 +254,5 @@ def _spare_between(masks: Masks, critical: CriticalShifts, low: float, high: flo
             spared = dying if critical.round_to == 1 else before[name]
             critical.spare(name, spared.nonzero().flatten(), masks)
             found = True
+    critical.level()
     return found

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from dpap.plasticity import CRITERIA
+from dpap.pruning.schedule import scheduled_share
 
 TargetOf = Literal["weights", "parameters", "macs", "synaptic_operations", "energy"]
 """What a target is a share of."""
@@ -39,6 +40,9 @@ class Decay:
         for name in ("beta", "protection"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0; got {getattr(self, name)}")
+
+
+_EVEN = Decay(epsilon=1.0, eta=12.0, beta=1.0, protection=0.0)
 
 
 @dataclass(frozen=True)
@@ -102,7 +106,11 @@ class PruningConfig:
     target_of: TargetOf = "weights"
     end_epoch: int | None = None
     start_epoch: int = 1
-    criterion: str = "bcm"
+    criterion: str = "taylor"
+    scope: Literal["layer", "network"] = "network"
+    evenness: float = 0.0
+    deaths_per_epoch: int = 10
+    memory: float = 0.9
     seed: int = 0
     synapses: bool = True
     timesteps: bool = False
@@ -113,13 +121,13 @@ class PruningConfig:
     round_to: int = 1
     compact: Literal["manual", "auto"] = "manual"
     trace_decay: float = 0.5
-    gamma: float = 0.999
+    gamma: float | None = None
     normalisation: Literal["linear", "rank"] = "rank"
     clip: float = 0.75
-    conv: Decay = field(default_factory=lambda: Decay(epsilon=1.0, eta=12.0, beta=1.0, protection=5.0))
-    neuron: Decay = field(default_factory=lambda: Decay(epsilon=1.5, eta=12.0, beta=1.0, protection=2.0))
-    synapse: Decay = field(default_factory=lambda: Decay(epsilon=1.5, eta=12.0, beta=1.0, protection=2.0))
-    timestep: Decay = field(default_factory=lambda: Decay(epsilon=0.65, eta=12.0, beta=1.0, protection=2.0))
+    conv: Decay = _EVEN
+    neuron: Decay = _EVEN
+    synapse: Decay = _EVEN
+    timestep: Decay = _EVEN
 
     def __post_init__(self) -> None:
         if self.criterion not in CRITERIA:
@@ -129,9 +137,12 @@ class PruningConfig:
             )
         if self.normalisation not in ("linear", "rank"):
             raise ValueError(f"normalisation must be linear or rank; got {self.normalisation!r}")
-        for name in ("trace_decay", "gamma"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is the share that is kept, in [0, 1]; got {getattr(self, name)}")
+        if self.scope not in ("layer", "network"):
+            raise ValueError(f"scope must be layer or network; got {self.scope!r}")
+        for name in ("trace_decay", "gamma", "evenness", "memory"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise ValueError(f"{name} is a share, in [0, 1]; got {value}")
         if not 0 <= self.min_share < 1:
             raise ValueError(
                 f"min_share is the share of units that survives, in [0, 1); got {self.min_share}"
@@ -155,9 +166,32 @@ class PruningConfig:
                 f"end_epoch must lie after start_epoch; got end_epoch={self.end_epoch}, "
                 f"start_epoch={self.start_epoch}"
             )
-        for name in ("observe_every", "min_units", "round_to"):
+        for name in ("observe_every", "min_units", "round_to", "deaths_per_epoch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1; got {getattr(self, name)}")
+
+    @classmethod
+    def paper(cls, **changes: Any) -> "PruningConfig":
+        """The paper's rule, with constants that experiments chose; `changes` are of any field.
+
+        Example:
+            >>> from dpap import PruningConfig
+            >>> PruningConfig.paper(target=0.5, end_epoch=20).criterion
+            'bcm'
+        """
+        fc = Decay(epsilon=1.5, eta=12.0, beta=1.0, protection=2.0)
+        constants: dict[str, Any] = {
+            "criterion": "bcm",
+            "scope": "layer",
+            "deaths_per_epoch": 1,
+            "memory": 0.0,
+            "gamma": 0.999,
+            "conv": Decay(epsilon=1.0, eta=12.0, beta=1.0, protection=5.0),
+            "neuron": fc,
+            "synapse": fc,
+            "timestep": Decay(epsilon=0.65, eta=12.0, beta=1.0, protection=2.0),
+        }
+        return cls(**{**constants, **changes})
 
     @classmethod
     def released(cls) -> "PruningConfig":
@@ -172,7 +206,7 @@ class PruningConfig:
         """
         fc = Decay(epsilon=1.5, eta=13.0, beta=10.0, protection=2.0)
         conv = Decay(epsilon=0.65, eta=12.0, beta=10.0, protection=5.0)
-        return cls(
+        return cls.paper(
             criterion="released",
             start_epoch=5,
             observe_every=1,
@@ -184,6 +218,13 @@ class PruningConfig:
         )
 
     @property
+    def survival_memory(self) -> float:
+        """What remains of survival after an update: `gamma`, or what it is by default."""
+        if self.gamma is not None:
+            return self.gamma
+        return 0.999 if self.target is None else 0.0
+
+    @property
     def prunes_timesteps(self) -> bool:
         """Whether neuron-timesteps die."""
         return self.timesteps or self.timestep_target is not None
@@ -192,6 +233,12 @@ class PruningConfig:
     def prunes_synapses(self) -> bool:
         """Whether single synapses die: not where the target is a share of what only whole units save."""
         return self.synapses and (self.target is None or self.target_of not in ("parameters", "macs"))
+
+    def due(self, progress: float) -> float | None:
+        """Share that should be pruned after so many epochs; None without a target."""
+        if self.target is None or self.end_epoch is None:
+            return None
+        return scheduled_share(self.target, progress, self.start_epoch, self.end_epoch)
 
     def floor(self, units: int) -> int:
         """How many of a layer of so many units survive whatever their importance."""

@@ -149,6 +149,18 @@ class CostLedger:
                 self.activity[name] = ActivityCounts(nothing, nothing, counted.step)
             self.activity[name].update(counted, samples, active_share)
 
+    def price(self, cost: str, layer: WeightLayer) -> Float64[Tensor, " feature"]:
+        """What each feature of a layer costs for every unit that reads it."""
+        each = torch.full((layer.features,), float(layer.taps), dtype=torch.float64)
+        if cost == "macs":
+            return each * layer.positions
+        counts = self.activity.get(layer.name)
+        if cost in OBSERVED:
+            if counts is None:
+                return torch.zeros_like(each)
+            return (counts.operations if cost == "synaptic_operations" else counts.energy()[0]).clone()
+        return each
+
     def keep(self, kept: Kept) -> None:
         """Drop what was removed."""
         for name, activity in self.activity.items():
@@ -263,12 +275,12 @@ def _saved_share(ledger: CostLedger, masks: Masks, each: dict[str, tuple[Tensor,
     for name, (costs, gone) in each.items():
         layer = ledger.wiring.layers[name]
         whole += (float(costs.sum()) + gone) * ledger.units[name] / layer.groups
-        reading = _reading_units(masks, layer, useful[name])
+        reading = reading_units(masks, layer, useful[name])
         left += float((costs * _active_share(masks, layer) * reading).sum())
     return 1 - left / whole if whole else 0.0
 
 
-def _reading_units(masks: Masks, layer: WeightLayer, units: Bool[Tensor, "_"]) -> Float64[Tensor, " feature"]:
+def reading_units(masks: Masks, layer: WeightLayer, units: Bool[Tensor, "_"]) -> Float64[Tensor, " feature"]:
     """How many alive units read each feature."""
     if layer.fixed:
         units = torch.ones_like(units)

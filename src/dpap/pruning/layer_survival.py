@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from functools import partial
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
-from dpap.plasticity import CRITERIA, LayerContext, Statistics
-from dpap.plasticity.survival import critical_epsilon, normalise, ranked, survival_change, update_survival
+from dpap.plasticity import CRITERIA, Statistics
+from dpap.plasticity.survival import critical_epsilon, survival_change, update_survival
 from dpap.pruning.config import Decay, PruningConfig
 
 
@@ -70,20 +69,6 @@ def constants(config: PruningConfig, kind: str) -> Decay:
     }[kind]
 
 
-def importances(
-    context: LayerContext, config: PruningConfig, alive: dict[str, Bool[Tensor, "..."]]
-) -> dict[str, Float[Tensor, "..."]]:
-    """Normalised importance of each part of `alive` ("units", "synapses", "timesteps") by the criterion in force."""
-    criterion = CRITERIA[config.criterion]
-    measure = {
-        "units": criterion.unit_importance,
-        "synapses": criterion.synapse_importance,
-        "timesteps": criterion.timestep_importance,
-    }
-    mapped = ranked if config.normalisation == "rank" else partial(normalise, quantile=config.clip)
-    return {part: criterion.normalise(measure[part](context), mask, mapped) for part, mask in alive.items()}
-
-
 def critical_shift(
     survival: Float[Tensor, "..."],
     importance: Float[Tensor, "..."],
@@ -93,7 +78,7 @@ def critical_shift(
 ) -> Float[Tensor, "..."]:
     """Shift of the decay value above which each dies this epoch, from (9)-(11)."""
     strength = CRITERIA[config.criterion].decay(epoch, decay.eta)
-    return critical_epsilon(importance, survival, config.gamma, strength) - decay.epsilon
+    return critical_epsilon(importance, survival, config.survival_memory, strength) - decay.epsilon
 
 
 def updated_survival(
@@ -107,4 +92,4 @@ def updated_survival(
     """Survival after this epoch, (9)-(11), with the decay value moved by `shift`."""
     criterion = CRITERIA[config.criterion]
     change = survival_change(importance, decay.epsilon + shift, decay.protection, criterion.strict)
-    return update_survival(survival, change, config.gamma, criterion.decay(epoch, decay.eta))
+    return update_survival(survival, change, config.survival_memory, criterion.decay(epoch, decay.eta))

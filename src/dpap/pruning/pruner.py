@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring, find_wiring
+from dpap.anatomy.contributions import ContributionRecorder
 from dpap.anatomy.operations import OperationCounter, check_countable
 from dpap.anatomy.pytrees import Inputs
-from dpap.anatomy.recording import Recorder, Recording
+from dpap.anatomy.recording import Hook, Recorder, Recording
 from dpap.pruning.arguments import as_copies, as_inputs, as_optimizers, unwrapped
-from dpap.pruning.budget import TOLERANCE, dead_timesteps, scheduled_share
+from dpap.pruning.budget import TOLERANCE, dead_timesteps
 from dpap.pruning.config import PruningConfig
 from dpap.pruning.costs import OBSERVED, CostLedger
 from dpap.pruning.reports import LayerReport, PruneReport
@@ -110,12 +111,19 @@ class Pruner:
         self._initial_units = {name: layer.units for name, layer in self.wiring.layers.items()}
         self._original_index = {name: torch.arange(units) for name, units in self._initial_units.items()}
         self._silence = Silence(self.model, self.wiring, self._optimizers)
-        self._recorder = Recorder(
-            self.model, self.wiring, self.config.observe_every, self._observe, self._optimizers
-        )
+        self._forwards = 0
+        self._forward_handle = self.model.register_forward_pre_hook(Hook(self._count_forward))
+        self._recorder = self._activity_recorder(counts_operations)
+        self._contributions = self._contribution_recorder()
         self._counter: OperationCounter | None = None
         if counts_operations:
-            self._counter = OperationCounter(self.wiring, lambda: self._recorder.recording and self._counts())
+            self._counter = OperationCounter(self.wiring, self._counting)
+        self._steps, self._steps_per_epoch = 0, 0
+        self._alive_before = self._units_alive()
+        self._epsilon: dict[str, float] = {}
+        self._step_handle = (
+            self._optimizers[-1].register_step_post_hook(self._after_step) if self._optimizers else None
+        )
         self._samples = 0
         recompile()
 
@@ -155,30 +163,21 @@ class Pruner:
             RuntimeError: where no training forward was observed since the last step.
         """
         epoch, config = self.epoch, self.config
-        self._recorder.end_presentation()
-        if not self._state.updatable:
-            raise RuntimeError(
-                "no training forward of the network was observed since the last step: call step() once an epoch, "
-                "after training, with the network in training mode (model.train()) and gradients on"
-            )
-        before = {name: int(alive.sum()) for name, alive in self._state.masks.units.items()}
-        target = config.target
-        due = None
-        if target is not None and config.end_epoch is not None:
-            due = scheduled_share(target, epoch + 1, config.start_epoch, config.end_epoch)
-        if self._counter is not None:
-            self._ledger.update(self._counter.take(), self._samples, self._state.masks)
-            self._samples = 0
-        epsilon: dict[str, float] = {}
-        over = config.end_epoch is not None and epoch >= config.end_epoch
-        if epoch >= config.start_epoch and not over:
-            if self._counter is not None and epoch == config.start_epoch:
-                self._check_reach()
-            epsilon = self._state.update(epoch, due, partial(self._ledger.share, config.target_of))
-            self._impose()
+        self._end_presentation()
+        if self._state.observes and not self._state.anything_observed:
+            raise RuntimeError(self._nothing_observed())
+        self._state.anything_observed = False
+        self._update(epoch + 1)
+        epsilon, self._epsilon = self._epsilon, {}
+        before = self._alive_before
         compacted = self._compact_if_worth_it() if config.compact == "auto" else None
-        self._state.begin_epoch()
-        self._recorder.begin_epoch()
+        if self._recorder is not None:
+            self._recorder.begin_epoch()
+        if self._contributions is not None:
+            self._contributions.begin_epoch()
+        self._steps_per_epoch, self._steps = self._steps, 0
+        self._forwards = 0
+        self._alive_before = self._units_alive()
         self.epoch += 1
         return PruneReport(
             epoch=epoch,
@@ -187,7 +186,7 @@ class Pruner:
             timestep_sparsity=self.timestep_sparsity,
             target_of=config.target_of,
             achieved=self.achieved,
-            target=due,
+            target=config.due(epoch + 1),
             layers=tuple(self._layer_reports(before)),
             compacted=compacted,
         )
@@ -218,9 +217,9 @@ class Pruner:
         Silenced timesteps stay silent, for they belong to the network; other dead that were not removed stay zero
         until something changes them.
         """
-        self._recorder.remove()
-        if self._counter is not None:
-            self._counter.remove()
+        for recorder in (self._recorder, self._contributions, self._counter, self._step_handle, self._forward_handle):
+            if recorder is not None:
+                recorder.remove()
         self._silence.remove()
         recompile()
 
@@ -232,6 +231,8 @@ class Pruner:
             "config": self.config.as_dict(),
             "initial_units": dict(self._initial_units),
             "original_index": {name: index.clone() for name, index in self._original_index.items()},
+            "steps": self._steps,
+            "steps_per_epoch": self._steps_per_epoch,
             **self._state.state_dict(),
             "activity": self._ledger.state_dict(),
         }
@@ -283,11 +284,90 @@ class Pruner:
             self._copies.keep_only(kept)
             self._renumber(kept)
         self.epoch = int(state["epoch"])
+        self._steps, self._steps_per_epoch = state.get("steps", 0), state.get("steps_per_epoch", 0)
         self._state.load_state_dict(state)
         self._ledger.load_state_dict(state["activity"])
         self._impose()
+        self._alive_before = self._units_alive()
 
     _refused = False
+    _reach_checked = False
+
+    def _activity_recorder(self, counts_operations: bool) -> Recorder | None:
+        """What records activity, where anything asks for it."""
+        criterion, config = self._state.criterion, self.config
+        times = config.prunes_timesteps and criterion.observes_timesteps
+        if not (criterion.observes or times or counts_operations):
+            return None
+        return Recorder(self.model, self.wiring, config.observe_every, self._observe, self._optimizers)
+
+    def _contribution_recorder(self) -> ContributionRecorder | None:
+        """What takes contributions to the loss from the gradients, where the criterion asks for them."""
+        if not self._state.criterion.observes_gradients:
+            return None
+        masks = self._state.masks
+        return ContributionRecorder(
+            self.model,
+            self.wiring,
+            masks.units,
+            masks.synapses,
+            masks.timesteps,
+            self.config.observe_every,
+            self._state.observe_contributions,
+            self._optimizers,
+        )
+
+    def _nothing_observed(self) -> str:
+        if self._state.criterion.observes_gradients:
+            return (
+                "no gradient of the network was observed since the last step: call step() once an epoch, after "
+                "training, and give Pruner the optimizer that trains this network"
+            )
+        return (
+            "no training forward of the network was observed since the last step: call step() once an epoch, "
+            "after training, with the network in training mode (model.train()) and gradients on"
+        )
+
+    def _end_presentation(self) -> None:
+        if self._recorder is not None:
+            self._recorder.end_presentation()
+        if self._contributions is not None:
+            self._contributions.end_step()
+
+    @torch.no_grad()
+    def _after_step(self, *step: Any) -> None:
+        """Let something die within the epoch, where its share of the optimizer's steps has passed."""
+        if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
+            return
+        self._steps += 1
+        total, deaths = self._steps_per_epoch, self.config.deaths_per_epoch
+        if self.config.target is None or deaths == 1 or not 0 < self._steps < total:
+            return
+        done = self._steps * deaths // total
+        if done > (self._steps - 1) * deaths // total:
+            self._end_presentation()
+            if self._state.updatable:
+                self._update(self.epoch + done / deaths)
+
+    def _update(self, progress: float) -> None:
+        """Move survival, and silence what falls below zero; `progress` epochs have been trained."""
+        config = self.config
+        if self._counter is not None:
+            self._ledger.update(self._counter.take(), self._samples, self._state.masks)
+            self._samples = 0
+        over = config.end_epoch is not None and progress > config.end_epoch
+        if progress > config.start_epoch and not over:
+            if self._counter is not None and not self._reach_checked:
+                self._check_reach()
+            self._epsilon = self._state.update(self.epoch, progress, self._ledger)
+            self._impose()
+        self._state.begin_interval()
+
+    def _count_forward(self, *forward: Any) -> None:
+        self._forwards += self.model.training and torch.is_grad_enabled()
+
+    def _units_alive(self) -> dict[str, int]:
+        return {name: int(alive.sum()) for name, alive in self._state.masks.units.items()}
 
     def _observe(self, recording: Recording) -> None:
         self._state.observe(recording)
@@ -296,10 +376,15 @@ class Pruner:
 
     def _counts(self) -> bool:
         """Whether the operations of the presentation that is recorded now are counted."""
-        return (self._recorder.presentations - 1) % (COUNTED * self._recorder.every) == 0
+        recorder = self._recorder
+        return recorder is not None and (recorder.presentations - 1) % (COUNTED * recorder.every) == 0
+
+    def _counting(self) -> bool:
+        return self._recorder is not None and self._recorder.recording and self._counts()
 
     def _check_reach(self) -> None:
         """Warn where the target is out of reach even with every layer at its floor."""
+        self._reach_checked = True
         config = self.config
         if config.target is None:
             return
@@ -322,7 +407,7 @@ class Pruner:
         """Compact where another epoch like this one would save more multiplications than the removal takes."""
         kept = what_remains(self.wiring, self._state.masks.removable(self.wiring, self.config.round_to))
         now, left = self.wiring.macs(), self.wiring.macs(kept.units, kept.features)
-        if self._refused or STEP * self._recorder.presentations * (now - left) <= REMOVAL * now:
+        if self._refused or STEP * self._forwards * (now - left) <= REMOVAL * now:
             return None
         try:
             return self.compact()
@@ -334,6 +419,8 @@ class Pruner:
     def _renumber(self, kept: Kept) -> None:
         """Let everything that counts units and features follow a removal."""
         self.wiring.keep(kept.units, kept.features)
+        if self._contributions is not None:
+            self._contributions.rewire()
         for name, kept_units in kept.units.items():
             self._original_index[name] = self._original_index[name][kept_units]
         self._state.keep(kept)

@@ -1,7 +1,6 @@
 """What is alive in a network, the statistics of its activity, and how an epoch updates both."""
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,25 +9,28 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dpap.anatomy import NeuronSite, WeightLayer, Wiring
+from dpap.anatomy.gather import FeatureSums
 from dpap.anatomy.layers import incoming, weight_of
 from dpap.anatomy.recording import Recording
-from dpap.plasticity import CRITERIA, Criterion, LayerContext, Statistics
+from dpap.plasticity import CRITERIA, Contribution, Criterion, LayerContext, Statistics
 from dpap.pruning.budget import (
     TOLERANCE,
     CriticalShifts,
     after_deaths,
     dead_timesteps,
-    scheduled_share,
     solve,
 )
 from dpap.pruning.config import PruningConfig
+from dpap.pruning.costs import CostLedger
 from dpap.pruning.layer_survival import (
     LayerSurvival,
     constants,
     critical_shift,
-    importances,
     updated_survival,
 )
+from dpap.pruning.ranking import Parts, importances, over_network, within_layers
+from dpap.pruning.savings import savings, unit_groups
+from dpap.pruning.schedule import scheduled_share
 from dpap.surgery import Masks
 from dpap.surgery.slicing import Kept
 
@@ -47,7 +49,8 @@ class PruningState:
         masks: what is alive.
         statistics: of the activity of every weight layer whose units may die.
         survival: of each of these layers.
-        observed: layers whose activity was observed in this epoch.
+        observed: layers of which something was observed since the last update.
+        anything_observed: whether anything was since the end of the last epoch.
         floors: units of each layer that survive whatever their importance, by its initial size.
     """
 
@@ -64,7 +67,9 @@ class PruningState:
             for name, statistics in self.statistics.items()
         }
         self.observed: set[str] = set()
+        self.anything_observed = False
         self.floors = {name: config.floor(len(alive)) for name, alive in self.masks.units.items()}
+        self._groups: dict[str, Tensor] | None = None
 
     def observe(self, recording: Recording) -> None:
         """Add the activity of one presentation to the statistics."""
@@ -83,32 +88,47 @@ class PruningState:
             else:
                 _observe_groups(self.criterion, statistics, pre, post, self.config.trace_decay)
             self.observed.add(name)
+            self.anything_observed = True
+
+    def observe_contributions(self, contributions: dict[str, Contribution]) -> None:
+        """Add what each layer contributed to the loss of one step to the statistics."""
+        for name, statistics in self.statistics.items():
+            if name in contributions:
+                self.criterion.observe_contribution(statistics, contributions[name])
+                statistics.batches += 1
+                self.observed.add(name)
+                self.anything_observed = True
 
     @property
     def updatable(self) -> set[str]:
-        """Weight layers of which something may die at the end of this epoch."""
-        criterion = self.criterion
-        by_activity = criterion.observes or (self.config.prunes_timesteps and criterion.observes_timesteps)
-        return self.observed if by_activity else set(self.statistics)
+        """Weight layers of which something may die now."""
+        if not self.observes:
+            return set(self.statistics)
+        if self.config.memory:
+            return {name for name, statistics in self.statistics.items() if statistics.batches}
+        return set(self.observed)
 
-    def update(self, epoch: int, due: float | None, share: Callable[[Masks], float]) -> dict[str, float]:
-        """Update survival by one epoch, and mask what falls below zero.
+    @property
+    def observes(self) -> bool:
+        """Whether importance depends on what was observed."""
+        times = self.config.prunes_timesteps and self.criterion.observes_timesteps
+        return self.criterion.observes or self.criterion.observes_gradients or times
+
+    def update(self, epoch: int, progress: float, ledger: CostLedger) -> dict[str, float]:
+        """Update survival once, and mask what falls below zero.
 
         Args:
             epoch: epochs trained before this one.
-            due: share that should be pruned after it, or None where survival alone decides.
-            share: of given masks, the share that counts.
+            progress: epochs trained when this is called, with the part of one that has passed.
+            ledger: counts what is due.
 
         Returns:
             The decay value used, by kind.
         """
         config = self.config
-        updatable = self.updatable
-        importance = {
-            name: importances(self._context(name, epoch), config, self._alive_parts(name))
-            for name in self.statistics
-            if name in updatable
-        }
+        due = config.due(progress)
+        share = partial(ledger.share, config.target_of)
+        importance = self._importances(epoch, ledger)
         layer_survivals = {name: self.survival[name] for name in importance}
         whole, times = CriticalShifts(round_to=config.round_to), CriticalShifts()
         for name, layer_survival in layer_survivals.items():
@@ -123,10 +143,12 @@ class PruningState:
             whole.break_ties(epoch)
         if config.timestep_target is not None:
             times.break_ties(epoch)
+        if config.scope == "network":
+            whole.join(self._unit_groups(), self.masks)
         times.spare_strongest(self.masks, survivals, self.floors)
         whole.spare_strongest(self.masks, survivals, self.floors)
         whole.spare_paths(self.wiring, self.masks)
-        exact = config.end_epoch is not None and epoch + 1 >= config.end_epoch
+        exact = config.end_epoch is not None and progress >= config.end_epoch
         if due is not None:
             shift, masks = solve(self.masks, whole, share, due, exact=exact)
             met = share(masks)
@@ -134,7 +156,7 @@ class PruningState:
             masks = after_deaths(self.masks, whole, 0.0)
         if config.timestep_target is not None and config.end_epoch is not None:
             # last, for the share is one of the neurons that are left
-            goal = scheduled_share(config.timestep_target, epoch + 1, config.start_epoch, config.end_epoch)
+            goal = scheduled_share(config.timestep_target, progress, config.start_epoch, config.end_epoch)
             time_shift, masks = solve(masks, times, dead_timesteps, goal, exact=exact)
             if due is not None and abs(share(masks) - met) > TOLERANCE:
                 # silent timesteps count in this share: less of the others has to die, and what dies with them matters
@@ -162,10 +184,10 @@ class PruningState:
             epsilon["timestep"] = config.timestep.epsilon + time_shift
         return {kind: value for kind, value in epsilon.items() if math.isfinite(value)}
 
-    def begin_epoch(self) -> None:
-        """Prepare the statistics for another epoch."""
-        for statistics in self.statistics.values():
-            self.criterion.begin_epoch(statistics)
+    def begin_interval(self) -> None:
+        """Prepare the statistics for what comes after an update."""
+        for name in self.observed:
+            self.criterion.begin_epoch(self.statistics[name], self.config.memory)
         self.observed.clear()
 
     def keep(self, kept: Kept) -> None:
@@ -178,6 +200,7 @@ class PruningState:
             statistics.keep(units, features)
             self.survival[name].keep(units, features)
             self.masks.keep(name, units, features)
+        self._groups = None
 
     def state_dict(self) -> dict[str, Any]:
         """Copies of everything, as plain tensors and numbers."""
@@ -199,6 +222,22 @@ class PruningState:
         for kind, alive in self.masks.tensors():
             for name, current in alive.items():
                 alive[name] = state["masks"][kind][name].to(current.device, copy=True)
+
+    def _importances(self, epoch: int, ledger: CostLedger) -> Parts:
+        """Importance of everything alive in the layers of which something may die now, from 0 to 1."""
+        config, updatable = self.config, self.updatable
+        names = [name for name in self.statistics if name in updatable]
+        alive = {name: self._alive_parts(name) for name in names}
+        found = importances({name: self._context(name, epoch) for name in names}, alive, config.criterion)
+        if config.scope == "layer":
+            return within_layers(found, alive, config)
+        saved = savings(ledger, config.target_of, self.masks, self._unit_groups())
+        return over_network(found, alive, saved, config)
+
+    def _unit_groups(self) -> dict[str, Tensor]:
+        if self._groups is None:
+            self._groups = unit_groups(self.wiring)
+        return self._groups
 
     def _blank_statistics(self, name: str) -> Statistics:
         layer = self.wiring.layers[name]
@@ -232,19 +271,7 @@ class PruningState:
 
 def _of_units(activity: Tensor, layer: WeightLayer, neuron: NeuronSite | None) -> Tensor:
     """The activity of a weight layer's own units, summed over the features that each of them feeds."""
-    if neuron is None:
-        return activity
-    fed = neuron.feeds[layer.name]
-    if len(fed) == layer.units and bool((fed == torch.arange(layer.units)).all()):
-        return activity
-    features = torch.argsort(fed, stable=True)[int((fed < 0).sum()) :]
-    units = fed[features]
-    counts = torch.bincount(units, minlength=layer.units)
-    # a table of each unit's features, filled up with one that is always silent: adding by index has no fixed order
-    table = torch.full((layer.units, int(counts.max())), len(fed))
-    table[units, torch.arange(len(units)) - (counts.cumsum(0) - counts)[units]] = features
-    precision = torch.promote_types(activity.dtype, torch.float32)
-    return nn.functional.pad(activity, (0, 1))[:, :, table.to(activity.device)].sum(3, dtype=precision)
+    return activity if neuron is None else FeatureSums(neuron.feeds[layer.name], layer.units)(activity)
 
 
 def _observe_groups(

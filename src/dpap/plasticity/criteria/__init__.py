@@ -3,7 +3,7 @@
 Survival, budget and surgery are the same for all of them.
 """
 
-from dpap.plasticity.criteria.base import Criterion, LayerContext, Presentation
+from dpap.plasticity.criteria.base import Contribution, Criterion, LayerContext, Presentation
 from dpap.plasticity.criteria.bcm import Bcm
 from dpap.plasticity.criteria.bcm_strength import BcmStrength
 from dpap.plasticity.criteria.bcm_without_spines import BcmWithoutSpines
@@ -15,7 +15,9 @@ from dpap.plasticity.criteria.random_once import RandomOnce
 from dpap.plasticity.criteria.registry import CRITERIA, register_criterion
 from dpap.plasticity.criteria.released import Released
 from dpap.plasticity.criteria.stdp import Stdp
+from dpap.plasticity.criteria.taylor import Taylor
 
+register_criterion("taylor", Taylor())
 register_criterion("bcm", Bcm())
 register_criterion("bcm_strength", BcmStrength())
 register_criterion("bcm_without_spines", BcmWithoutSpines())
@@ -27,4 +29,4 @@ register_criterion("magnitude", Magnitude())
 register_criterion("random", Random())
 register_criterion("random_once", RandomOnce())
 
-__all__ = ["CRITERIA", "Criterion", "LayerContext", "Presentation", "register_criterion"]
+__all__ = ["CRITERIA", "Contribution", "Criterion", "LayerContext", "Presentation", "register_criterion"]

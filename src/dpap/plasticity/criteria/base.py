@@ -85,6 +85,22 @@ class Presentation:
         return running_traces(self.post, self.tau)
 
 
+@dataclass(frozen=True)
+class Contribution:
+    """First-order contribution of each part of one weight layer to the loss of one step, signed.
+
+    Attributes:
+        units: of each unit, the sum of w dL/dw over what reads it.
+        synapses: of each synapse, w dL/dw; None where single synapses do not die.
+        timesteps: of each neuron-timestep, the sum of s dL/ds over the samples, up to a factor that all layers share;
+            None where they do not die.
+    """
+
+    units: Float[Tensor, " unit"]
+    synapses: Float[Tensor, "unit feature"] | None = None
+    timesteps: Float[Tensor, "time unit"] | None = None
+
+
 class Criterion:
     """How observed activity becomes importance, and importance a change of survival.
 
@@ -97,6 +113,8 @@ class Criterion:
         observes: whether importance of units and synapses comes from activity; in a layer that showed none nothing
             dies then.
         observes_timesteps: the same of neuron-timesteps.
+        observes_gradients: whether importance comes from what each part contributes to the loss, which the gradients
+            of training tell (`observe_contribution`), rather than from activity.
         strict: whether (10) protects delta > 0 only, rather than delta >= 0.
         slots: whether theta is kept per batch slot, which appear with the batches, rather than per unit.
 
@@ -114,6 +132,7 @@ class Criterion:
 
     observes: ClassVar[bool] = True
     observes_timesteps: ClassVar[bool] = True
+    observes_gradients: ClassVar[bool] = False
     strict: ClassVar[bool] = False
     slots: ClassVar[bool] = False
 
@@ -196,9 +215,15 @@ class Criterion:
     def end_observation(self, shown: Presentation, statistics: Statistics) -> None:
         """Update what else the statistics hold, such as theta, once units and synapses have been observed."""
 
-    def begin_epoch(self, statistics: Statistics) -> None:
-        """Prepare the statistics for another epoch: sums start again at zero."""
-        statistics.reset_sums()
+    def observe_contribution(self, statistics: Statistics, shown: Contribution) -> None:
+        """Add what a layer contributed to the loss of one step to the statistics, in place."""
+        raise NotImplementedError(
+            f"{type(self).__name__} observes gradients, but defines no observe_contribution"
+        )
+
+    def begin_epoch(self, statistics: Statistics, memory: float = 0.0) -> None:
+        """Prepare the statistics for what comes after an update: sums keep this share of what they hold."""
+        statistics.fade_sums(memory)
 
     def unit_importance(self, layer: LayerContext) -> Float[Tensor, " unit"]:
         """Importance of each neuron or channel. Like the next two, maybe the sums themselves: read only."""

@@ -45,12 +45,22 @@ def register_criterion(name: str, criterion: Criterion, *, replace: bool = False
             f"a criterion {name!r} is registered already ({type(CRITERIA[name]).__name__}); choose another name, or "
             "give replace=True"
         )
-    needed = ("observe_units", "observe_synapses") if criterion.observes else IMPORTANCES
+    needed = _needed(criterion)
     lacking = [each for each in needed if getattr(type(criterion), each) is getattr(Criterion, each)]
     if lacking:
-        does = "observes activity" if criterion.observes else "observes nothing (observes = False)"
+        does = (
+            "observes activity"
+            if criterion.observes
+            else "observes gradients"
+            if criterion.observes_gradients
+            else "observes nothing (observes = False)"
+        )
         raise TypeError(f"{type(criterion).__name__} {does}, so it must define {' and '.join(lacking)}")
     CRITERIA[name] = criterion
 
 
-IMPORTANCES = ("unit_importance", "synapse_importance")
+def _needed(criterion: Criterion) -> tuple[str, ...]:
+    """The methods that a criterion must define."""
+    if criterion.observes:
+        return ("observe_units", "observe_synapses")
+    return ("observe_contribution",) if criterion.observes_gradients else ("unit_importance", "synapse_importance")

@@ -1,0 +1,339 @@
+"""What every unit, synapse and neuron-timestep contributes to the loss, to first order, from the gradients of training.
+
+The sum of w dL/dw over the synapses that read a unit is the sum of a dL/da over its activity a in all samples: by how
+much the loss would fall, to first order, if the unit fell silent. It is made of weights and gradients that are there
+anyway when an optimizer steps, after unscaling, accumulation and the reduction between processes; no activity is
+recorded.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from dpap.anatomy.axes import map_summed
+from dpap.anatomy.codes import MIXED
+from dpap.anatomy.gather import FeatureSums
+from dpap.anatomy.layers import as_rows, bias_of, is_depthwise, sum_over_features, sum_over_units, weight_of
+from dpap.anatomy.neurons import neuron_kind
+from dpap.anatomy.recording import Hook
+from dpap.anatomy.wiring import Attachment, WeightLayer, Wiring, unit_tensors
+from dpap.plasticity import Contribution
+
+
+class ContributionRecorder:
+    """Hooks that pass on what each layer contributes to the loss at every n-th step of the optimizers.
+
+    A unit's contribution is taken where it is read. Where it is read through weights that have no gradient of their
+    own (frozen, parametrised, shared) or where features are mixed, it is taken where the unit's input arrives: at the
+    weight and bias of its normalisation, or else at its own weight and bias.
+
+    Args:
+        model: the network.
+        wiring: its wiring.
+        units: layers whose units are wanted.
+        synapses: layers of which single synapses are wanted too.
+        timesteps: layers of which neuron-timesteps are wanted too.
+        every: take every n-th step.
+        receive: called with the contributions by layer; a layer without gradients is missing.
+        optimizers: a step of all of them is one step. Without any, every backward pass is one.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        wiring: Wiring,
+        units: Collection[str],
+        synapses: Collection[str],
+        timesteps: Collection[str],
+        every: int,
+        receive: Callable[[dict[str, Contribution]], None],
+        optimizers: Sequence[Optimizer] = (),
+    ) -> None:
+        self.wiring = wiring
+        self.every = every
+        self.receive = receive
+        self._units = tuple(units)
+        self._synapses = frozenset(synapses)
+        self._routes: dict[str, list[_Route]] | None = None
+        self._found: dict[str, Tensor] = {}
+        self._single: dict[str, Tensor] = {}
+        self._spikes: dict[str, Tensor] = {}
+        self._stepped: set[int] = set()
+        self._steps = 0
+        self._optimizers = tuple(optimizers)
+        self._handles: list[RemovableHandle] = []
+        for number, optimizer in enumerate(self._optimizers):
+            self._handles.append(optimizer.register_step_pre_hook(self._before_step(number)))
+            self._handles.append(optimizer.register_step_post_hook(self._after_step(number)))
+        if not self._optimizers:
+            for parameter in {id(one): one for _, one in self._parameters()}.values():
+                if parameter.requires_grad:
+                    self._handles.append(parameter.register_post_accumulate_grad_hook(self._after_backward))
+            self._handles.append(model.register_forward_pre_hook(Hook(lambda *forward: self.end_step())))
+        self._watch_spikes(model, timesteps)
+
+    def remove(self) -> None:
+        """Remove the hooks."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    def begin_epoch(self) -> None:
+        """Count from anew, so that every epoch takes its first step."""
+        self.end_step()
+        self._steps = 0
+
+    def rewire(self) -> None:
+        """Follow the wiring after a removal."""
+        self._routes = None
+        self._found.clear()
+        self._single.clear()
+        self._spikes.clear()
+
+    @torch.no_grad()
+    def end_step(self) -> None:
+        """Pass on what was found since the last step."""
+        found, single, spikes = self._found, self._single, self._spikes
+        self._found, self._single, self._spikes = {}, {}, {}
+        self._stepped.clear()
+        if not found:
+            return
+        scale = _joint_norm(spikes.values())
+        contributions = {}
+        for name in self._units:
+            units = self._of_units(name, found)
+            if units is not None:
+                times = spikes.get(name)
+                contributions[name] = Contribution(
+                    units, single.get(name), None if times is None else times / scale
+                )
+        self.receive(contributions)
+
+    # ------------------------------------------------------------------ when
+
+    def _before_step(self, number: int) -> Callable[..., None]:
+        def hook(optimizer: Optimizer, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+            if not _closure(args, options):
+                self._take(number, optimizer)
+
+        return hook
+
+    def _after_step(self, number: int) -> Callable[..., None]:
+        def hook(optimizer: Optimizer, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+            if _closure(args, options):  # it computes the gradients itself: those of its last evaluation
+                self._take(number, optimizer)
+            self._stepped.add(number)
+            if len(self._stepped) == len(self._optimizers):
+                self.end_step()
+
+        return hook
+
+    def _take(self, number: int, optimizer: Optimizer) -> None:
+        if number in self._stepped:
+            self.end_step()
+        if not self._stepped:
+            self._steps += 1
+        if not self._chosen:
+            return
+        scale = getattr(optimizer, "grad_scale", None)  # of fused optimizers, which unscale by themselves
+        own = {id(one) for group in optimizer.param_groups for one in group["params"]}
+        others = {
+            id(one)
+            for other in self._optimizers
+            if other is not optimizer
+            for group in other.param_groups
+            for one in group["params"]
+        }
+        for key, parameter in self._parameters():
+            if id(parameter) in own or (number == 0 and id(parameter) not in others):
+                self._measure(key, parameter, scale)
+
+    def _after_backward(self, parameter: Tensor) -> None:
+        for key, one in self._parameters():
+            if one is parameter:
+                self._measure(key, parameter, None)
+
+    @property
+    def _chosen(self) -> bool:
+        return not self._optimizers or (self._steps - 1) % self.every == 0
+
+    # ------------------------------------------------------------------ what
+
+    def _parameters(self) -> Iterator[tuple["_Key", nn.Parameter]]:
+        """Every parameter of which the contribution is of use, with what it says."""
+        for name, layer in self.wiring.layers.items():
+            weight, bias = weight_of(layer.module), bias_of(layer.module)
+            if isinstance(weight, nn.Parameter):
+                yield _Key(name, "weight"), weight
+            if isinstance(bias, nn.Parameter):
+                yield _Key(name, "bias"), bias
+        for name, attachment in self.wiring.attachments.items():
+            for part in _affine(attachment):
+                yield _Key(name, part), getattr(attachment.module, part)
+
+    @torch.no_grad()
+    def _measure(self, key: "_Key", parameter: Tensor, scale: Tensor | None) -> None:
+        gradient = parameter.grad
+        if gradient is None or gradient.shape != parameter.shape:
+            return
+        precision = torch.promote_types(parameter.dtype, torch.float32)
+        if gradient.is_sparse:
+            gradient = gradient.to_dense()
+        each = parameter.detach().to(precision) * gradient.to(precision)
+        if scale is not None:
+            each /= scale
+        # a step that a gradient scaler skips has infinite gradients
+        each.nan_to_num_(0.0, 0.0, 0.0)
+        layer = self.wiring.layers.get(key.module)
+        if layer is None or key.part == "bias":
+            self._add(f"{key.module}|own", each)
+            return
+        self._found[f"{key.module}|features"] = sum_over_units(each, layer.module)
+        self._add(f"{key.module}|own", sum_over_features(each, layer.module))
+        if key.module in self._synapses:
+            self._single[key.module] = as_rows(each, layer.module)
+
+    def _add(self, key: str, value: Tensor) -> None:
+        self._found[key] = self._found[key] + value if key in self._found else value
+
+    def _of_units(self, name: str, found: Mapping[str, Tensor]) -> Tensor | None:
+        if self._routes is None:
+            self._routes = {each: list(self._routes_of(self.wiring.layers[each])) for each in self._units}
+        total: Tensor | None = None
+        for route in self._routes[name]:
+            if route.key not in found:
+                return None
+            part = route.sums(found[route.key])
+            total = part if total is None else total + part.to(total.device)
+        return total
+
+    def _routes_of(self, layer: WeightLayer) -> Iterator["_Route"]:
+        """Where the contributions of a layer's units are summed from."""
+        readers = [
+            reader
+            for reader in self.wiring.layers.values()
+            if layer.name in reader.feeds and bool((reader.feeds[layer.name] != -1).any())
+        ]
+        if readers and all(_tells(reader, layer.name) for reader in readers):
+            for reader in readers:
+                yield _Route(f"{reader.name}|features", FeatureSums(reader.feeds[layer.name], layer.units))
+            return
+        norms = [
+            attachment
+            for attachment in self.wiring.attachments.values()
+            if _affine(attachment)
+            and layer.name in attachment.feeds
+            and bool((attachment.feeds[layer.name] >= 0).any())
+        ]
+        for norm in norms:
+            yield _Route(f"{norm.name}|own", FeatureSums(norm.feeds[layer.name], layer.units))
+        if not norms:
+            yield _Route(f"{layer.name}|own", FeatureSums(torch.arange(layer.units), layer.units))
+
+    # ------------------------------------------------------------- timesteps
+
+    def _watch_spikes(self, model: nn.Module, timesteps: Collection[str]) -> None:
+        by_module: dict[str, list[tuple[str, int]]] = {}
+        for name in timesteps:
+            neuron = self.wiring.neuron_of(self.wiring.layers[name])
+            if neuron is not None and neuron.time_axis is not None:
+                by_module.setdefault(neuron.site.module, []).append((name, neuron.site.call))
+        for module, watched in by_module.items():
+            watcher = _SpikeWatcher(self, watched)
+            self._handles.append(model.register_forward_pre_hook(Hook(watcher.begin)))
+            self._handles.append(model.get_submodule(module).register_forward_hook(Hook(watcher.watch)))
+
+    def take_spikes(self, name: str, spikes: Tensor, gradient: Tensor) -> None:
+        """Add the contributions of spikes to those of their neurons' timesteps."""
+        neuron = self.wiring.neuron_of(self.wiring.layers[name])
+        if neuron is None or neuron.time_axis is None:
+            return
+        each = map_summed((spikes * gradient).float(), neuron.axis)
+        by_time = each.movedim(neuron.time_axis, 0).flatten(1, -2).sum(1).nan_to_num(0.0, 0.0, 0.0)
+        units = FeatureSums(neuron.feeds[name], self.wiring.layers[name].units)(by_time)
+        self._spikes[name] = self._spikes[name] + units if name in self._spikes else units
+
+    @property
+    def takes_next(self) -> bool:
+        """Whether the step that is being prepared is one of those that are taken."""
+        return not self._optimizers or self._steps % self.every == 0
+
+
+class _SpikeWatcher:
+    """Watches the calls of one neuron module in every training forward."""
+
+    def __init__(self, recorder: ContributionRecorder, watched: list[tuple[str, int]]) -> None:
+        self.recorder = recorder
+        self.watched = watched
+        self.calls = 0
+
+    def begin(self, *forward: Any) -> None:
+        self.calls = 0
+
+    def watch(self, module: nn.Module, args: Any, output: Any) -> None:
+        spikes = output[0] if isinstance(output, tuple) else output
+        call, self.calls = self.calls, self.calls + 1
+        if not (module.training and spikes.requires_grad and self.recorder.takes_next):
+            return
+        names = [name for name, number in self.watched if number == call]
+        if names:
+            emitted = spikes.detach()
+
+            def hook(gradient: Tensor) -> None:
+                for name in names:
+                    self.recorder.take_spikes(name, emitted, gradient)
+
+            spikes.register_hook(torch.no_grad()(hook))
+
+
+@dataclass(frozen=True)
+class _Key:
+    """A parameter, and what it is of its module."""
+
+    module: str
+    part: str
+
+
+@dataclass(frozen=True)
+class _Route:
+    """What is found under a key, summed over the features that each unit feeds there."""
+
+    key: str
+    sums: FeatureSums
+
+
+def _tells(reader: WeightLayer, source: str) -> bool:
+    """Whether the weights of a reader have gradients of their own, feature by feature of the source."""
+    weight = weight_of(reader.module)
+    mixed = bool((reader.feeds[source] == MIXED).any())
+    return isinstance(weight, nn.Parameter) and weight.requires_grad and not (reader.fixed or mixed)
+
+
+def _affine(attachment: Attachment) -> tuple[str, ...]:
+    """Weight and bias of a normalisation, one value per feature each; nothing of other modules."""
+    module = attachment.module
+    if is_depthwise(module) or neuron_kind(module) is not None:
+        return ()
+    found = unit_tensors(module, attachment.features)
+    parts = ("weight", "bias")
+    own = all(isinstance(module._parameters.get(part), nn.Parameter) for part in parts)
+    return parts if own and all(part in found for part in parts) else ()
+
+
+def _closure(args: tuple[Any, ...], options: dict[str, Any]) -> bool:
+    """Whether an optimizer's step was given a closure."""
+    given = options.get("closure", args[0] if args else None)
+    return callable(given)
+
+
+def _joint_norm(tensors: Collection[Tensor]) -> float | Tensor:
+    """The norm over all of them, so that steps count alike whatever factor a gradient scaler put on them."""
+    squares = [one.square().sum() for one in tensors]
+    if not squares:
+        return 1.0
+    return torch.stack([one.to(squares[0].device) for one in squares]).sum().sqrt().clamp(min=1e-30)
