@@ -83,7 +83,7 @@ def test_forty_driven_epochs(driven, before, layer):
     shown = driven["shown"].tolist()
     for epoch in range(40):
         for kept in (statistics, rows_only):
-            RELEASED.begin_epoch(kept)
+            RELEASED.begin_interval(kept)
             for arriving, leaving in zip(pre[epoch], post[epoch], strict=True):
                 RELEASED.observe(kept, arriving, leaving, 0.5)
         importance = RELEASED.unit_importance(context(statistics))

@@ -93,7 +93,7 @@ def test_a_state_is_a_copy(name):
     before = {key: state[key].clone() for key in TENSORS}
     for kept in (statistics, other):
         criterion.observe(kept, *batch(torch.Generator().manual_seed(1)))
-        criterion.begin_epoch(kept)
+        criterion.begin_interval(kept)
     assert all(torch.equal(state[key], before[key]) for key in TENSORS)
 
 
@@ -113,7 +113,7 @@ def test_a_state_of_another_projection_is_refused_and_changes_nothing(name):
 def test_resetting_clears_the_sums_only():
     statistics = observed(CRITERIA["bcm"])
     threshold = statistics.threshold.clone()
-    statistics.reset_sums()
+    statistics.fade_sums(0.0)
     assert not any(getattr(statistics, name).any() for name in TENSORS[1:])
     assert torch.equal(statistics.threshold, threshold)
     assert (statistics.samples, statistics.batches) == (4, 2)

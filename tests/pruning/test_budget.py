@@ -18,9 +18,9 @@ from dpap.pruning.budget import (
     after_deaths,
     dead_timesteps,
     dead_weights,
-    scheduled_share,
     solve,
 )
+from dpap.pruning.schedule import scheduled_share
 from dpap.surgery import Masks
 
 
@@ -57,7 +57,7 @@ def _share(masks: Masks) -> float:
 def test_the_schedule_is_steep_first_then_level_and_ends_at_the_target(
     target: float, length: int, start: int
 ) -> None:
-    shares = [scheduled_share(target, step, start, start + length) for step in range(start + length + 3)]
+    shares = [scheduled_share(target, float(step), start, start + length) for step in range(start + length + 3)]
     assert shares[: start + 1] == [0.0] * (start + 1)
     assert shares[start + length :] == pytest.approx([target] * 3)
     steps = [after - before for before, after in zip(shares[start:], shares[start + 1 :], strict=False)]

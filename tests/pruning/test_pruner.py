@@ -57,7 +57,7 @@ def _live(network: NetworkConfig, config: dpap.PruningConfig, epochs: int) -> tu
 @pytest.mark.parametrize("network", [SNN, ANN], ids=["snn", "ann"])
 @pytest.mark.parametrize("target", [0.3, 0.6, 0.9])
 def test_a_target_is_met_on_real_data(network: NetworkConfig, target: float) -> None:
-    model, _, pruner, reports = _live(network, dpap.PruningConfig(target=target, end_epoch=4), 5)
+    model, _, pruner, reports = _live(network, dpap.PruningConfig.paper(target=target, end_epoch=4), 5)
     assert pruner.sparsity == pytest.approx(target, abs=0.01)
     shares = [report.sparsity for report in reports]
     assert shares == sorted(shares) and shares[-1] == shares[-2]
@@ -75,7 +75,7 @@ def test_a_target_is_met_on_real_data(network: NetworkConfig, target: float) -> 
 
 
 def test_timesteps_die_too() -> None:
-    config = dpap.PruningConfig(target=0.5, timestep_target=0.4, end_epoch=3, compact="auto")
+    config = dpap.PruningConfig.paper(target=0.5, timestep_target=0.4, end_epoch=3, compact="auto")
     model, _, pruner, reports = _live(SNN, config, 4)
     assert pruner.timestep_sparsity == pytest.approx(0.4, abs=0.01)
     assert reports[-1].layers[0].timesteps_alive < 1
@@ -93,7 +93,7 @@ def test_timesteps_die_too() -> None:
 
 def test_without_a_target_death_comes_by_the_survival_function_alone() -> None:
     constants = dpap.Decay(epsilon=1.2, eta=4.0, beta=1.0, protection=2.0)
-    config = dpap.PruningConfig(conv=constants, neuron=constants, synapse=constants)
+    config = dpap.PruningConfig.paper(conv=constants, neuron=constants, synapse=constants)
     _, _, _pruner, reports = _live(ANN, config, 8)
     shares = [report.sparsity for report in reports]
     assert shares == sorted(shares) and 0.1 < shares[-1] < 0.95
@@ -113,7 +113,7 @@ def test_the_released_criterion_waits_five_epochs_and_takes_longer_to_kill() -> 
 
 
 def test_survival_is_given_by_the_unit_of_the_dense_network() -> None:
-    config = dpap.PruningConfig(target=0.8, end_epoch=3, compact="auto")
+    config = dpap.PruningConfig.paper(target=0.8, end_epoch=3, compact="auto")
     _, _, pruner, reports = _live(ANN, config, 3)
     survival = pruner.survival()
     assert {name: len(values) for name, values in survival.items()} == {"conv1": 8, "conv2": 12, "fc1": 40}
@@ -127,7 +127,7 @@ def test_survival_is_given_by_the_unit_of_the_dense_network() -> None:
 @pytest.mark.parametrize("network", [SNN, ANN], ids=["snn", "ann"])
 def test_an_interrupted_run_goes_on_to_the_same_bits(network: NetworkConfig, compact: Any) -> None:
     steps = 0.3 if network.spiking else None
-    config = dpap.PruningConfig(target=0.7, end_epoch=4, timestep_target=steps, compact=compact)
+    config = dpap.PruningConfig.paper(target=0.7, end_epoch=4, timestep_target=steps, compact=compact)
     whole, _, whole_pruner, reports = _live(network, config, 6)
     model, optimizer, pruner, _ = _live(network, config, 3)
     stored = io.BytesIO()
@@ -150,13 +150,13 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(network: NetworkConfig, com
 
 
 def test_the_same_seed_gives_the_same_bits() -> None:
-    config = dpap.PruningConfig(target=0.7, end_epoch=3, compact="auto")
+    config = dpap.PruningConfig.paper(target=0.7, end_epoch=3, compact="auto")
     first, second = (_live(SNN, config, 3)[0].state_dict() for _ in range(2))
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 def test_automatic_removal_says_what_it_did_and_training_goes_on() -> None:
-    config = dpap.PruningConfig(target=0.8, end_epoch=3, compact="auto")
+    config = dpap.PruningConfig.paper(target=0.8, end_epoch=3, compact="auto")
     model, optimizer, pruner, reports = _live(ANN, config, 3)
     done = [report.compacted for report in reports if report.compacted is not None]
     assert done and all(one.parameters_after < one.parameters_before for one in done)
@@ -181,7 +181,7 @@ def test_automatic_removal_that_is_refused_warns_once_and_learning_goes_on() -> 
 
     model = Wide()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    config = dpap.PruningConfig(target=0.6, end_epoch=3, compact="auto", synapses=False)
+    config = dpap.PruningConfig.paper(target=0.6, end_epoch=3, compact="auto", synapses=False)
     pruner = dpap.Pruner(model, _digits()[0][:8], optimizer, config)
     with pytest.warns(UserWarning, match="stay in the network as zeros") as warned:
         for epoch in range(4):
@@ -192,7 +192,7 @@ def test_automatic_removal_that_is_refused_warns_once_and_learning_goes_on() -> 
 
 
 def test_a_step_without_training_is_an_error() -> None:
-    model, _, pruner = _start(ANN, dpap.PruningConfig())
+    model, _, pruner = _start(ANN, dpap.PruningConfig.paper())
     model.eval()
     model(_digits()[0])
     with pytest.raises(RuntimeError, match=r"no training forward .*\(model\.train\(\)\)"):
@@ -200,14 +200,14 @@ def test_a_step_without_training_is_an_error() -> None:
 
 
 def test_the_state_of_another_network_is_refused() -> None:
-    _, _, pruner = _start(ANN, dpap.PruningConfig())
-    other = _start(NetworkConfig(layers="4C3-MaxPool2-40FC-10FC", neuron="relu"), dpap.PruningConfig())[2]
+    _, _, pruner = _start(ANN, dpap.PruningConfig.paper())
+    other = _start(NetworkConfig(layers="4C3-MaxPool2-40FC-10FC", neuron="relu"), dpap.PruningConfig.paper())[2]
     with pytest.raises(ValueError, match="this network has"):
         other.load_state_dict(pruner.state_dict())
 
 
 def test_the_state_of_a_larger_network_is_refused_by_a_smaller_one() -> None:
-    config = dpap.PruningConfig(target=0.8, end_epoch=2)
+    config = dpap.PruningConfig.paper(target=0.8, end_epoch=2)
     _, _, pruner, _ = _live(ANN, config, 2)
     dense = _start(ANN, config)[2].state_dict()
     pruner.compact()
@@ -221,7 +221,7 @@ def test_networks_with_nothing_to_prune_are_refused_with_their_wiring() -> None:
 
 
 def test_detached_the_network_carries_no_hook() -> None:
-    model, optimizer, pruner = _start(SNN, dpap.PruningConfig())
+    model, optimizer, pruner = _start(SNN, dpap.PruningConfig.paper())
     pruner.detach()
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert not optimizer._optimizer_step_post_hooks and not optimizer._optimizer_step_pre_hooks
@@ -243,7 +243,7 @@ def test_observation_leaves_outputs_and_gradients_alone() -> None:
 
 @pytest.mark.parametrize("use_buffers", [False, True])
 def test_averages_of_the_weights_follow_and_are_resumed(use_buffers: bool) -> None:
-    config = dpap.PruningConfig(target=0.7, end_epoch=3, timestep_target=0.3)
+    config = dpap.PruningConfig.paper(target=0.7, end_epoch=3, timestep_target=0.3)
 
     def start() -> tuple[Any, ...]:
         torch.manual_seed(0)
@@ -283,7 +283,7 @@ def test_averages_of_the_weights_follow_and_are_resumed(use_buffers: bool) -> No
     "wrap", [nn.DataParallel, partial(torch.compile, backend="eager")], ids=["parallel", "compile"]
 )
 def test_wrapped_networks_learn_and_shrink_as_bare_ones(wrap: Any, unchecked: None) -> None:
-    config = dpap.PruningConfig(target=0.7, end_epoch=3, timestep_target=0.3, compact="auto")
+    config = dpap.PruningConfig.paper(target=0.7, end_epoch=3, timestep_target=0.3, compact="auto")
     network = NetworkConfig(layers="6C3-BN-AvgPool2-16FC-10FC", timesteps=3)
     bare, _, bare_pruner, _ = _live(network, config, 3)
     torch.manual_seed(0)

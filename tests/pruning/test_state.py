@@ -12,7 +12,7 @@ import dpap
 from dpap.plasticity import CRITERIA
 from dpap.spiking import LIF, FoldTime
 
-CONFIG = dpap.PruningConfig(
+CONFIG = dpap.PruningConfig.paper(
     start_epoch=0,
     observe_every=1,
     min_units=1,
@@ -118,7 +118,7 @@ def test_nothing_dies_where_nothing_was_observed() -> None:
             return self.head(hidden if self.training else hidden + self.other(self.unused(values)))
 
     model = Branched()
-    pruner = dpap.Pruner(model, torch.rand(2, 5), None, dpap.PruningConfig(target=0.5, end_epoch=2))
+    pruner = dpap.Pruner(model, torch.rand(2, 5), None, dpap.PruningConfig.paper(target=0.5, end_epoch=2))
     for _ in range(2):
         model(torch.rand(8, 5))
         report = pruner.step()
@@ -161,7 +161,7 @@ def test_units_of_a_group_hear_that_group_alone() -> None:
 
 def test_widths_stay_round_from_epoch_to_epoch() -> None:
     model = nn.Sequential(nn.Linear(6, 32), nn.ReLU(), nn.Linear(32, 20), nn.ReLU(), nn.Linear(20, 3))
-    config = dpap.PruningConfig(target=0.7, end_epoch=4, start_epoch=0, observe_every=1, round_to=8)
+    config = dpap.PruningConfig.paper(target=0.7, end_epoch=4, start_epoch=0, observe_every=1, round_to=8)
     pruner = dpap.Pruner(model, torch.rand(4, 6), None, config)
     for _ in range(4):
         model(torch.rand(16, 6))
@@ -204,7 +204,7 @@ def _lived(config: dpap.PruningConfig, epochs: int = 3) -> tuple[nn.Module, dpap
 
 @pytest.mark.parametrize("criterion", CRITERIA)
 def test_by_every_criterion_both_targets_are_met(criterion: Any) -> None:
-    config = dpap.PruningConfig(
+    config = dpap.PruningConfig.paper(
         criterion=criterion, target=0.6, timestep_target=0.3, end_epoch=3, start_epoch=0, compact="auto"
     )
     _, pruner = _lived(config)
@@ -227,7 +227,7 @@ UNPROTECTED = dpap.Decay(epsilon=1.0, eta=12.0, beta=1.0, protection=0.0)
     ids=["no trace", "last spike only", "no memory of survival", "linear normalisation", "no protection"],
 )
 def test_parts_of_the_method_can_be_switched_off(ablated: dict[str, Any]) -> None:
-    plain = dpap.PruningConfig(target=0.6, end_epoch=3, start_epoch=0, observe_every=1)
+    plain = dpap.PruningConfig.paper(target=0.6, end_epoch=3, start_epoch=0, observe_every=1)
     _, whole = _lived(plain)
     _, pruner = _lived(replace(plain, **ablated))
     assert pruner.sparsity == pytest.approx(0.6, abs=0.005)
@@ -237,7 +237,7 @@ def test_parts_of_the_method_can_be_switched_off(ablated: dict[str, Any]) -> Non
 @pytest.mark.parametrize("criterion", ["magnitude", "random"])
 def test_what_needs_no_activity_judges_without(criterion: Any) -> None:
     model = nn.Sequential(nn.Linear(6, 10), nn.ReLU(), nn.Linear(10, 2))
-    config = dpap.PruningConfig(criterion=criterion, target=0.5, end_epoch=1, start_epoch=0)
+    config = dpap.PruningConfig.paper(criterion=criterion, target=0.5, end_epoch=1, start_epoch=0)
     pruner = dpap.Pruner(model, torch.rand(4, 6), None, config)
     pruner.step()
     assert pruner.sparsity == pytest.approx(0.5, abs=0.02)
@@ -247,7 +247,7 @@ def test_by_magnitude_the_smallest_weights_die() -> None:
     torch.manual_seed(1)
     model = nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 2))
     before = model[0].weight.detach().abs().clone()
-    config = dpap.PruningConfig(
+    config = dpap.PruningConfig.paper(
         criterion="magnitude", target=0.3, end_epoch=1, start_epoch=0, gamma=0.0, clip=1.0, min_units=30
     )
     dpap.Pruner(model, torch.rand(4, 20), None, config).step()
@@ -259,7 +259,7 @@ def test_by_magnitude_the_smallest_weights_die() -> None:
 
 def test_random_deaths_are_those_of_the_seed() -> None:
     def lived(seed: int) -> dict[str, list[float | None]]:
-        config = dpap.PruningConfig(criterion="random", seed=seed, target=0.6, end_epoch=3, start_epoch=0)
+        config = dpap.PruningConfig.paper(criterion="random", seed=seed, target=0.6, end_epoch=3, start_epoch=0)
         return _lived(config)[1].survival()
 
     assert lived(0) == lived(0) != lived(1)

@@ -41,6 +41,7 @@ class ContributionRecorder:
         every: take every n-th step.
         receive: called with the contributions by layer; a layer without gradients is missing.
         optimizers: a step of all of them is one step. Without any, every backward pass is one.
+        wanted: whether anything is taken now.
     """
 
     def __init__(
@@ -53,7 +54,9 @@ class ContributionRecorder:
         every: int,
         receive: Callable[[dict[str, Contribution]], None],
         optimizers: Sequence[Optimizer] = (),
+        wanted: Callable[[], bool] = lambda: True,
     ) -> None:
+        self.wanted = wanted
         self.wiring = wiring
         self.every = every
         self.receive = receive
@@ -154,13 +157,15 @@ class ContributionRecorder:
                 self._measure(key, parameter, scale)
 
     def _after_backward(self, parameter: Tensor) -> None:
+        if not self.wanted():
+            return
         for key, one in self._parameters():
             if one is parameter:
                 self._measure(key, parameter, None)
 
     @property
     def _chosen(self) -> bool:
-        return not self._optimizers or (self._steps - 1) % self.every == 0
+        return self.wanted() and (not self._optimizers or (self._steps - 1) % self.every == 0)
 
     # ------------------------------------------------------------------ what
 
@@ -261,7 +266,7 @@ class ContributionRecorder:
     @property
     def takes_next(self) -> bool:
         """Whether the step that is being prepared is one of those that are taken."""
-        return not self._optimizers or self._steps % self.every == 0
+        return self.wanted() and (not self._optimizers or self._steps % self.every == 0)
 
 
 class _SpikeWatcher:

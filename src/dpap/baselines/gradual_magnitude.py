@@ -68,7 +68,7 @@ class GradualMagnitude(Baseline):
         recompile()
 
     def _end_epoch(self) -> float:
-        due = scheduled_share(self._target, self.epoch + 1, self.config.start_epoch, self._end)
+        due = scheduled_share(self._target, self.epoch + 1.0, self.config.start_epoch, self._end)
         if self.config.start_epoch <= self.epoch < self._end:
             for name, weight in self.weights.items():
                 dead = min(round(due * weight.numel()), weight.numel() - 1)

@@ -164,10 +164,10 @@ class Pruner:
         """
         epoch, config = self.epoch, self.config
         self._end_presentation()
-        if self._state.observes and not self._state.anything_observed:
+        if self._may_die and self._state.observes and not self._state.anything_observed:
             raise RuntimeError(self._nothing_observed())
         self._state.anything_observed = False
-        self._update(epoch + 1)
+        self._update(epoch + 1.0)
         epsilon, self._epsilon = self._epsilon, {}
         before = self._alive_before
         compacted = self._compact_if_worth_it() if config.compact == "auto" else None
@@ -186,7 +186,7 @@ class Pruner:
             timestep_sparsity=self.timestep_sparsity,
             target_of=config.target_of,
             achieved=self.achieved,
-            target=config.due(epoch + 1),
+            target=config.due(epoch + 1.0),
             layers=tuple(self._layer_reports(before)),
             compacted=compacted,
         )
@@ -299,7 +299,14 @@ class Pruner:
         times = config.prunes_timesteps and criterion.observes_timesteps
         if not (criterion.observes or times or counts_operations):
             return None
-        return Recorder(self.model, self.wiring, config.observe_every, self._observe, self._optimizers)
+        return Recorder(
+            self.model,
+            self.wiring,
+            config.observe_every,
+            self._observe,
+            self._optimizers,
+            lambda: counts_operations or self._may_die,
+        )
 
     def _contribution_recorder(self) -> ContributionRecorder | None:
         """What takes contributions to the loss from the gradients, where the criterion asks for them."""
@@ -315,7 +322,13 @@ class Pruner:
             self.config.observe_every,
             self._state.observe_contributions,
             self._optimizers,
+            lambda: self._may_die,
         )
+
+    @property
+    def _may_die(self) -> bool:
+        """Whether anything may die at the end of this epoch or later."""
+        return self.config.end_epoch is None or self.epoch < self.config.end_epoch
 
     def _nothing_observed(self) -> str:
         if self._state.criterion.observes_gradients:

@@ -187,7 +187,7 @@ class PruningState:
     def begin_interval(self) -> None:
         """Prepare the statistics for what comes after an update."""
         for name in self.observed:
-            self.criterion.begin_epoch(self.statistics[name], self.config.memory)
+            self.criterion.begin_interval(self.statistics[name], self.config.memory)
         self.observed.clear()
 
     def keep(self, kept: Kept) -> None:

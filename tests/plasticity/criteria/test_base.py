@@ -47,7 +47,7 @@ def test_sums_are_of_one_epoch(name):
     criterion = CRITERIA[name]
     statistics, fresh = blank(name, timesteps=2), blank(name, timesteps=2)
     criterion.observe(statistics, rand(2, 2, 4), rand(2, 2, 3), 0.5)
-    criterion.begin_epoch(statistics)
+    criterion.begin_interval(statistics)
     fresh.threshold, fresh.samples = statistics.threshold.clone(), statistics.samples
     for one in (statistics, fresh):
         criterion.observe(one, rand(2, 2, 4, seed=1), rand(2, 2, 3, seed=2), 0.5)

@@ -36,7 +36,7 @@ def test_an_epoch_starts_from_nothing_but_the_threshold():
     statistics = BCM.blank(3, 4, synapses=True, dtype=torch.float64)
     BCM.observe(statistics, rand(1, 2, 4), rand(1, 2, 3), 0.5)
     threshold = statistics.threshold.clone()
-    BCM.begin_epoch(statistics)
+    BCM.begin_interval(statistics)
     assert torch.equal(statistics.threshold, threshold)
     BCM.observe(statistics, rand(1, 2, 4, seed=1), rand(1, 2, 3, seed=2), 0.5)
     alone = bcm(rand(2, 4, seed=1), rand(2, 3, seed=2), threshold)

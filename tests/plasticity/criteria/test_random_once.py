@@ -20,7 +20,7 @@ def blank(units=6):
 
 
 def next_epoch(statistics):
-    ONCE.begin_epoch(statistics)
+    ONCE.begin_interval(statistics)
     ONCE.observe(statistics, rand(3, 2, 4), rand(3, 2, statistics.units.numel()), 0.5)
 
 

@@ -15,7 +15,7 @@ def test_no_sum_is_ever_reset():
     statistics = blank()
     RELEASED.observe(statistics, rand(1, 2, 4), rand(1, 2, 3), 0.5)
     before = statistics.state_dict()
-    RELEASED.begin_epoch(statistics)
+    RELEASED.begin_interval(statistics)
     assert all(
         torch.equal(torch.as_tensor(value), torch.as_tensor(before[name]))
         for name, value in statistics.state_dict().items()

@@ -221,7 +221,7 @@ class Criterion:
             f"{type(self).__name__} observes gradients, but defines no observe_contribution"
         )
 
-    def begin_epoch(self, statistics: Statistics, memory: float = 0.0) -> None:
+    def begin_interval(self, statistics: Statistics, memory: float = 0.0) -> None:
         """Prepare the statistics for what comes after an update: sums keep this share of what they hold."""
         statistics.fade_sums(memory)
 

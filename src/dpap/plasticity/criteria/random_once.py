@@ -15,7 +15,7 @@ class RandomOnce(Random):
     place. What draws low here stays low, as what is seldom active does, so that as many units die as by activity.
     """
 
-    def begin_epoch(self, statistics: Statistics) -> None:
+    def begin_interval(self, statistics: Statistics, memory: float = 0.0) -> None:
         return
 
     def unit_importance(self, layer: LayerContext) -> Float[Tensor, " unit"]:

@@ -58,7 +58,7 @@ class Released(BcmWithoutSpines):
         slots = statistics.threshold[: len(post_trace)]
         slots.mul_(statistics.batches).add_(post_trace).div_(statistics.batches + 1)
 
-    def begin_epoch(self, statistics: Statistics, memory: float = 0.0) -> None:
+    def begin_interval(self, statistics: Statistics, memory: float = 0.0) -> None:
         return
 
     def unit_importance(self, layer: LayerContext) -> Float[Tensor, " unit"]:
