@@ -12,6 +12,7 @@ folder from docs/evidence.
 
 import argparse
 import itertools
+import math
 import re
 import shutil
 import statistics
@@ -35,12 +36,12 @@ from dpap.report import write_comparison
 HERE = Path(__file__).resolve().parents[1]
 PUBLISHED = HERE / "benchmarks" / "published.yaml"
 FIGURES = (
-    "accuracy", "pruning", "convergence", "weights",
+    "size", "accuracy", "pruning", "convergence", "weights",
     "differences-0.6", "differences-0.9", "differences-0.98", "differences-0.8-macs", "differences-0.9-parameters",
 )  # fmt: skip
 BLOCK = r"(?s)<!-- ([a-z_0-9]+) -->\n(.*?)\n?<!-- end -->"
 HEAD = (
-    "recipe", "pruned", "n", "published", "ours", "difference", "ours, best test epoch", "difference",
+    "recipe", "method", "pruned", "n", "published", "ours", "difference", "ours, best test epoch", "difference",
     "to our dense twin: published", "ours",
 )  # fmt: skip
 
@@ -52,26 +53,35 @@ class Row:
     Attributes:
         title: data set and network.
         recipes: of the comparisons; a method that the first lacks is taken from the next.
-        target: share of the weights that is pruned.
+        target: share that is pruned.
+        target_of: what it is a share of.
     """
 
     title: str
     recipes: tuple[str, ...]
     target: float
+    target_of: str = "weights"
 
 
+VGG16 = "CIFAR-10 (a fifth), VGG16 of a quarter's width"
+VGG16_RECIPES = ("cifar10_vgg16_float32", "cifar10_vgg16")
 SUMMARY = (
     Row("MNIST, 2Conv2FC", ("mnist_ann",), 0.9),
-    Row("MNIST, 2Conv2FC", ("mnist_ann",), 0.98),
+    Row("MNIST, 2Conv2FC", ("mnist_ann", "mnist_ann_float32"), 0.98),
     Row("MNIST, spiking 2Conv2FC", ("mnist_snn_98",), 0.98),
     Row("Fashion-MNIST (a third), 2Conv2FC", ("fashion_ann",), 0.9),
     Row("Fashion-MNIST (a third), spiking 2Conv2FC", ("fashion_snn",), 0.9),
     Row("N-MNIST (1,100 recordings), spiking 2Conv2FC", ("nmnist_rates", "nmnist"), 0.98),
-    Row("CIFAR-10 (a fifth), VGG16 of a quarter's width", ("cifar10_vgg16",), 0.9),
+    Row("N-MNIST, 53% of the neuron-timesteps too", ("nmnist_timesteps",), 0.6201),
+    Row(VGG16, VGG16_RECIPES, 0.9),
+    Row(VGG16, VGG16_RECIPES, 0.98),
+    Row(VGG16, VGG16_RECIPES, 0.8, "macs"),
 )
-SCRATCH = "from_scratch"
+"""Lines of the summary; those of which nothing but the dense twin was measured are left out."""
+SCRATCH = "scratch"
 COLUMNS = {
-    "DPAP (`bcm`)": ("dpap",),
+    "dpap (default)": ("dpap",),
+    "paper's rule (`bcm`)": ("paper",),
     "`bcm_strength`": ("strength",),
     "magnitude": ("magnitude",),
     "random": ("random_once", "random"),
@@ -79,6 +89,8 @@ COLUMNS = {
 }
 """Column of the summary -> methods, the first of which that was run counts."""
 LAST = next(reversed(COLUMNS))
+RULES = ("dpap", "paper")
+"""Methods that stand beside the paper's figures."""
 
 
 def main() -> None:
@@ -166,6 +178,7 @@ def publish(folder: Path, out: Path) -> None:
                 f"runs of {recipe} differ in network, data, protocol or epochs: {sorted(found)}; remove {out} "
                 "to publish the new ones alone"
             )
+    results = [beside_dense(each, results, epochs) for each in results]
     write_text(out / RESULTS, as_csv(Result, results))
     write_text(out / EPOCHS, as_csv(EpochResult, epochs))
     write_text(out / "comparison.md", comparison(results))
@@ -188,6 +201,23 @@ def merged(kind: type[Line], folder: Path, out: Path, name: str) -> list[Line]:
     return sorted(lines, key=lambda line: (line.recipe, line.method != DENSE))
 
 
+def beside_dense(result: Result, results: Sequence[Result], epochs: Sequence[EpochResult]) -> Result:
+    """The result with when it reached the best accuracy of its dense twin, which may have run elsewhere."""
+    dense = [
+        each
+        for each in results
+        if (each.recipe, each.method, each.seed) == (result.recipe, DENSE, result.seed)
+    ]
+    own = [each for each in epochs if _run(each) == _run(result)]
+    if not dense or not own:
+        return result
+    converged = next((each.epoch for each in own if each.accuracy >= dense[0].best_accuracy), None)
+    seconds = None
+    if converged is not None:
+        seconds = math.fsum(each.seconds for each in own if each.epoch <= converged)
+    return replace(result, converged=converged, seconds_to_converge=seconds)
+
+
 def _run(line: Result | EpochResult) -> tuple[object, ...]:
     return line.recipe, line.method, line.target, line.target_of, line.seed
 
@@ -202,30 +232,34 @@ def summary(results: Sequence[Result], once: Mapping[str, Any], *, spread: bool)
     """
     lines = []
     for row in SUMMARY:
-        dense = _chosen(results, row.recipes, None, (DENSE,))
+        dense = _chosen(results, row.recipes, (DENSE,), None)
         chosen = {
-            column: _chosen(results, row.recipes, row.target, methods) for column, methods in COLUMNS.items()
+            column: _chosen(results, row.recipes, methods, row.target, row.target_of)
+            for column, methods in COLUMNS.items()
         }
+        measured = sum(bool(runs) for runs in chosen.values())
+        if not measured:
+            continue
         # as one comparison, so that ties are decided as in its table
         together = [replace(each, recipe=row.title) for runs in chosen.values() for each in runs]
         best = {group.first.method for group in groups(together)[row.title] if group.best}
-        accuracies = {column: _accuracy(runs, spread) for column, runs in chosen.items()}
+        accuracies = {column: _accuracy(runs, spread, dense) for column, runs in chosen.items()}
         ahead = [
             column.partition(" (")[0] for column, runs in chosen.items() if runs and runs[0].method in best
         ]
-        single = once.get(row.recipes[0], {}).get(row.target, {}).get(SCRATCH)
+        single = _once(once, row)
         if single is not None and not chosen[LAST]:
             accuracies[LAST] = f"{single:.1f} (n = 1)"
             ahead = [LAST] if single > max(_mean(runs) for runs in chosen.values() if runs) else ahead
-        measured = sum(bool(runs) for runs in chosen.values())
-        words = "all tie" if len(ahead) == measured else ", ".join(ahead)
+        words = "all tie" if 1 < len(ahead) == measured else ", ".join(ahead)
         words += " (a tie)" if 1 < len(ahead) < measured else ""
         runs_of = [str(len(dense))] if spread else []
+        share = "" if row.target_of == "weights" else f" of {row.target_of}"
         line = [
             row.title,
-            f"{row.target:.0%}",
+            f"{row.target:.0%}{share}",
             *runs_of,
-            _accuracy(dense, spread),
+            _accuracy(dense, spread, dense),
             *accuracies.values(),
             words,
         ]
@@ -235,11 +269,15 @@ def summary(results: Sequence[Result], once: Mapping[str, Any], *, spread: bool)
 
 
 def _chosen(
-    results: Sequence[Result], recipes: Sequence[str], target: float | None, methods: Sequence[str]
+    results: Sequence[Result],
+    recipes: Sequence[str],
+    methods: Sequence[str],
+    target: float | None,
+    target_of: str = "weights",
 ) -> list[Result]:
-    """The runs of the first recipe and method that has any at this share of the weights."""
+    """The runs of the first recipe and method that has any at this target."""
     for recipe, method in itertools.product(recipes, methods):
-        wanted = (recipe, method, target, "weights")
+        wanted = (recipe, method, target, target_of)
         found = [
             each for each in results if (each.recipe, each.method, each.target, each.target_of) == wanted
         ]
@@ -248,17 +286,26 @@ def _chosen(
     return []
 
 
+def _once(once: Mapping[str, Any], row: Row) -> float | None:
+    """What was measured once of the control from scratch."""
+    if row.target_of != "weights":
+        return None
+    found = (once.get(recipe, {}).get(row.target, {}).get(SCRATCH) for recipe in row.recipes)
+    return next((accuracy for accuracy in found if accuracy is not None), None)
+
+
 def _mean(runs: Sequence[Result]) -> float:
     return 100 * statistics.fmean(each.accuracy for each in runs)
 
 
-def _accuracy(runs: Sequence[Result], spread: bool) -> str:
+def _accuracy(runs: Sequence[Result], spread: bool, dense: Sequence[Result]) -> str:
     if not runs:
         return "not measured"
     text = f"{_mean(runs):.2f}"
     if spread and len(runs) > 1:
         text += f" ± {100 * statistics.stdev(each.accuracy for each in runs):.2f}"
-    return text + (" †" if runs[0].method == "random" else "")
+    elsewhere = bool(dense) and runs[0].recipe != dense[0].recipe
+    return text + (" †" if runs[0].method == "random" else "") + (" ‡" if elsewhere else "")
 
 
 def beside(results: Sequence[Result], published: Mapping[str, Any]) -> str:
@@ -266,12 +313,14 @@ def beside(results: Sequence[Result], published: Mapping[str, Any]) -> str:
     lines = []
     for recipe, paper in published.items():
         dense = {each.seed: each for each in results if (each.recipe, each.method) == (recipe, DENSE)}
-        for target, accuracy in ((None, paper["dense"]), *paper["dpap"].items()):
-            method = DENSE if target is None else "dpap"
+        rows = [(None, DENSE, paper["dense"])]
+        rows += [(target, rule, best) for target, best in paper["pruned"].items() for rule in RULES]
+        for target, method, accuracy in rows:
             own = [
                 each
                 for each in results
-                if (each.recipe, each.method, each.target) == (recipe, method, target)
+                if (each.recipe, each.method, each.target, each.target_of)
+                == (recipe, method, target, "weights")
             ]
             if not own:
                 continue
@@ -283,8 +332,8 @@ def beside(results: Sequence[Result], published: Mapping[str, Any]) -> str:
             if target is not None and pairs:
                 gain = [f"{accuracy - paper['dense']:+.2f}", f"{statistics.fmean(pairs):+.2f}"]
             lines.append([
-                recipe, "0" if target is None else f"{target:.2%}", str(len(own)), f"{accuracy:.2f}", f"{ours:.2f}",
-                f"{ours - accuracy:+.2f}", f"{best:.2f}", f"{best - accuracy:+.2f}", *gain,
+                recipe, method, "0" if target is None else f"{target:.2%}", str(len(own)), f"{accuracy:.2f}",
+                f"{ours:.2f}", f"{ours - accuracy:+.2f}", f"{best:.2f}", f"{best - accuracy:+.2f}", *gain,
             ])  # fmt: skip
     return markdown(HEAD, lines)
 
@@ -292,35 +341,46 @@ def beside(results: Sequence[Result], published: Mapping[str, Any]) -> str:
 def speed(results: Sequence[Result], published: Mapping[str, Any]) -> str:
     """A Markdown table of the epochs until the dense twin's best test accuracy is reached, and the wall time."""
     lines = []
-    for recipe in dict.fromkeys(each.recipe for each in results):
+    for (recipe, method, target), own in _by_rule(results).items():
         paper = published.get(recipe, {}).get("epochs")
         dense = {each.seed: each for each in results if (each.recipe, each.method) == (recipe, DENSE)}
-        for target in sorted(
-            {each.target for each in results if each.recipe == recipe and each.method == "dpap"}
-        ):
-            own = [
-                each for each in results
-                if (each.recipe, each.method, each.target) == (recipe, "dpap", target) and each.seed in dense
-            ]  # fmt: skip
-            reached = [each for each in own if each.converged is not None]
-            epochs = statistics.fmean(dense[each.seed].converged or 0 for each in own)
-            times = [
-                each.seconds_to_converge / dense[each.seed].seconds_to_converge
-                for each in reached
-                if each.seconds_to_converge is not None and dense[each.seed].seconds_to_converge
-            ]
-            lines.append([
-                recipe, f"{target:.2%}", str(len(own)), f"{paper[0]} -> {paper[1]}" if paper else "", f"{epochs:.1f}",
-                f"{len(reached)} of {len(own)}",
-                f"{statistics.fmean(each.converged or 0 for each in reached):.1f}" if reached else "",
-                f"{statistics.fmean(times):.2f}" if times else "",
-                f"{statistics.fmean(each.seconds / dense[each.seed].seconds for each in own):.2f}",
-            ])  # fmt: skip
+        own = [each for each in own if each.seed in dense]
+        if not own:
+            continue
+        reached = [each for each in own if each.converged is not None]
+        epochs = statistics.fmean(dense[each.seed].converged or 0 for each in own)
+        times = [
+            each.seconds_to_converge / dense[each.seed].seconds_to_converge
+            for each in reached
+            if each.seconds_to_converge is not None and dense[each.seed].seconds_to_converge
+        ]
+        lines.append([
+            recipe, method, target, str(len(own)), f"{paper[0]} -> {paper[1]}" if paper else "", f"{epochs:.1f}",
+            f"{len(reached)} of {len(own)}",
+            f"{statistics.fmean(each.converged or 0 for each in reached):.1f}" if reached else "",
+            f"{statistics.fmean(times):.2f}" if times else "",
+            f"{statistics.fmean(each.seconds / dense[each.seed].seconds for each in own):.2f}",
+        ])  # fmt: skip
     head = (
-        "recipe", "pruned", "n", "epochs, published", "dense, epochs to its best", "DPAP reaches it", "epochs",
+        "recipe", "method", "pruned", "n", "epochs, published", "dense, epochs to its best", "reaches it", "epochs",
         "time to it, of dense", "whole run, of dense",
     )  # fmt: skip
     return markdown(head, lines)
+
+
+def _by_rule(results: Sequence[Result]) -> dict[tuple[str, str, str], list[Result]]:
+    """The runs of RULES by recipe, method and target in words, in this order."""
+    found: dict[tuple[str, str, str], list[Result]] = {}
+    recipes = list(dict.fromkeys(each.recipe for each in results))
+    own = [each for each in results if each.method in RULES]
+    own.sort(key=lambda each: (
+        recipes.index(each.recipe), RULES.index(each.method), each.target_of != "weights", each.target or 0.0
+    ))  # fmt: skip
+    for each in own:
+        share = "" if each.target_of == "weights" else f" of {each.target_of.replace('_', ' ')}"
+        target = "" if each.target is None else f"{each.target:.2%}{share}"
+        found.setdefault((each.recipe, each.method, target), []).append(each)
+    return found
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def stepper(
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     if every is not None:
         # the network's hooks keep the pruner
-        config = dpap.PruningConfig(target=0.6, end_epoch=20, observe_every=every)
+        config = dpap.PruningConfig.paper(target=0.6, end_epoch=20, observe_every=every)
         dpap.Pruner(model, images[:4], optimizer, config)
     model.train()
 

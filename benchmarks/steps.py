@@ -152,7 +152,7 @@ def pruned(network: SpikingNetwork, images: Tensor, labels: Tensor) -> SpikingNe
     network.train()
     optimizer = torch.optim.Adam(network.parameters())
     channels = Decay(epsilon=1.75, eta=12.0, beta=1.0, protection=5.0)
-    config = dpap.PruningConfig(target=0.6, start_epoch=0, end_epoch=1, synapses=False, conv=channels)
+    config = dpap.PruningConfig.paper(target=0.6, start_epoch=0, end_epoch=1, synapses=False, conv=channels)
     pruner = dpap.Pruner(network, images[:8], optimizer, config)
     training_step(network, optimizer, images, labels)
     pruner.step()

@@ -47,7 +47,9 @@ def prune(name: str, device: torch.device, samples: int, epochs: int, compact: s
         pruner._recorder.presentations = IMAGES // batch
         return taken
 
-    config = dpap.PruningConfig(target=0.6, start_epoch=0, end_epoch=epochs, synapses=False, compact=compact)
+    config = dpap.PruningConfig.paper(
+        target=0.6, start_epoch=0, end_epoch=epochs, synapses=False, compact=compact
+    )
     pruner, staining = timed(lambda: dpap.Pruner(model, images[:samples], optimizer, config), device)
     seconds: dict[str, list[float]] = {
         "staining": [staining],

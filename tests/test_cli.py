@@ -150,6 +150,8 @@ def test_data_sets_are_listed_and_checked(capsys: pytest.CaptureFixture[str]) ->
         (["data", "imagenet"], "imagenet"),
         (["compare", "--seeds", "[]"], "seed"),
         (["compare", "--methods", "[dpap, dance]"], "unknown methods dance"),
+        (["compare", "--methods", "[scratch_widths]"], "add dpap to the methods"),
+        (["compare", "--methods", "[scratch]"], "needs pruning.target"),
         (["compare", "--grid", "nowhere.yaml"], "nowhere.yaml"),
         (["dance"], "dance"),
         ([], "demo"),

@@ -128,7 +128,7 @@ def observed(name: str, batch: int, options: list[str], setting: Setting) -> dic
         optimizer = torch.optim.Adam(model.parameters(), fused=images.is_cuda)
         model.train()
         if watched:
-            plan = dpap.PruningConfig(target=0.6, start_epoch=0, end_epoch=1, observe_every=4)
+            plan = dpap.PruningConfig.paper(target=0.6, start_epoch=0, end_epoch=1, observe_every=4)
             pruner = dpap.Pruner(model, images[:4], optimizer, plan)
             if dead:
                 training_step(model, optimizer, images, labels, "bfloat16" in options)
@@ -158,7 +158,7 @@ def waits(name: str, setting: Setting) -> dict[str, Any]:
         model = built(config, shape, setting.device).train()
         optimizer = torch.optim.Adam(model.parameters(), fused=images.is_cuda)
         if kind != "bare":
-            plan = dpap.PruningConfig(target=0.6, start_epoch=0, end_epoch=1, observe_every=2)
+            plan = dpap.PruningConfig.paper(target=0.6, start_epoch=0, end_epoch=1, observe_every=2)
             pruner = dpap.Pruner(model, images[:4], optimizer, plan)
         training_step(model, optimizer, images, labels)
         if kind == "60 % dead":

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dpap.plasticity import CRITERIA, Criterion, LayerContext, Statistics
+from dpap.plasticity import CRITERIA, Contribution, Criterion, LayerContext, Statistics
 from dpap.pruning.config import PruningConfig
 from dpap.pruning.pruner import Pruner
 from dpap.spiking import LIF, FoldTime
@@ -90,6 +90,8 @@ def _units_count_alike_without_synapses(name: str, criterion: Criterion) -> None
 
 
 def _observing_needs_no_gradients_nor_full_precision(name: str, criterion: Criterion) -> None:
+    if criterion.observes_gradients:
+        return
     low = criterion.blank(1, 2, synapses=True)
     exact = criterion.blank(1, 2, synapses=True, dtype=torch.float64)
     pre = torch.full((1, 1, 2), 129.0, dtype=torch.bfloat16, requires_grad=True)
@@ -144,6 +146,8 @@ def _statistics_go_on_from_a_saved_state(name: str, criterion: Criterion) -> Non
 
 
 def _groups_of_a_convolution_count_alone(name: str, criterion: Criterion) -> None:
+    if criterion.observes_gradients:
+        return
     whole = criterion.blank(UNITS, 1, synapses=False, timesteps=TIME)
     separate = [criterion.blank(UNITS // 2, 1, synapses=False, timesteps=TIME) for _ in range(2)]
     pre, post = _activity(3, 2), _activity(4, UNITS)
@@ -262,7 +266,20 @@ def _observed(criterion: Criterion, synapses: bool = True) -> Statistics:
 def _observe(
     criterion: Criterion, statistics: Statistics, seed: int, units: int = UNITS, features: int = FEATURES
 ) -> None:
+    if criterion.observes_gradients:
+        criterion.observe_contribution(statistics, _contribution(statistics, seed))
+        return
     criterion.observe(statistics, _activity(2 * seed, features), _activity(2 * seed + 1, units), 0.5)
+
+
+def _contribution(statistics: Statistics, seed: int) -> Contribution:
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(like: Tensor | None) -> Tensor | None:
+        return None if like is None else torch.randn(like.shape, generator=generator, dtype=like.dtype)
+
+    units = torch.randn(statistics.units.shape, generator=generator, dtype=statistics.units.dtype)
+    return Contribution(units, drawn(statistics.synapses), drawn(statistics.timesteps))
 
 
 def _activity(seed: int, features: int) -> Tensor:

@@ -4,9 +4,13 @@ import importlib.util
 import re
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+
+from dpap.experiment.results import EpochResult, Result, as_csv, read_csv
+from support.comparison import made
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,6 +41,84 @@ def test_a_recipe_that_no_page_names_gets_a_section(evidence: types.ModuleType) 
     assert made[Path("docs/results/digits.md")] == "# digits\n\n## two\n\n<!-- two -->\n2\n<!-- end -->\n"
     with pytest.raises(ValueError, match="does not begin or end"):
         evidence.filled("<!-- end -->", {})
+
+
+ONCE = {"cifar10_vgg16": {0.9: {"scratch": 50.9}}}
+
+
+def cells(table: str, title: str, pruned: str) -> dict[str, str]:
+    """A line of a Markdown table, by its first two cells."""
+    head, _, *lines = [[cell.strip() for cell in line[1:-1].split("|")] for line in table.splitlines()]
+    return next(dict(zip(head, line, strict=True)) for line in lines if line[:2] == [title, pruned])
+
+
+def vgg16(method: str, accuracy: float, target: float | None = 0.9, **fields: Any) -> list[Result]:
+    recipe = fields.pop("recipe", "cifar10_vgg16_float32")
+    return [
+        made(method, seed, accuracy + 0.001 * seed, target, recipe=recipe, **fields) for seed in (2, 3, 4)
+    ]
+
+
+def test_what_was_measured_of_scratch_stands_before_the_prototype(evidence: types.ModuleType) -> None:
+    before = [
+        *vgg16("dense", 0.64, None, recipe="cifar10_vgg16"),
+        *vgg16("paper", 0.3, recipe="cifar10_vgg16"),
+    ]
+    line = cells(evidence.summary(before, ONCE, spread=False), evidence.VGG16, "90%")
+    assert line["small dense, from scratch"] == "50.9 (n = 1)"
+    assert (line["dpap (default)"], line["ahead"]) == ("not measured", "small dense, from scratch")
+    after = [*before, *vgg16("dense", 0.65, None), *vgg16("dpap", 0.627), *vgg16("scratch", 0.497)]
+    line = cells(evidence.summary(after, ONCE, spread=False), evidence.VGG16, "90%")
+    assert (line["dense"], line["small dense, from scratch"]) == ("65.30", "50.00")
+    assert (line["dpap (default)"], line["ahead"]) == ("63.00", "dpap")
+    assert line["paper's rule (`bcm`)"] == "30.30 ‡"  # of the other recipe
+
+
+def test_lines_of_the_summary_appear_with_their_runs(evidence: types.ModuleType) -> None:
+    results = [*vgg16("dense", 0.65, None), *vgg16("dpap", 0.6, 0.8, target_of="macs")]
+    table = evidence.summary(results, ONCE, spread=True)
+    assert len(table.splitlines()) == 3
+    line = cells(table, evidence.VGG16, "80% of macs")
+    assert (line["n"], line["dpap (default)"], line["ahead"]) == ("3", "60.30 ± 0.10", "")
+    assert line["small dense, from scratch"] == "not measured"
+
+
+def test_both_rules_stand_beside_the_published_figures(evidence: types.ModuleType) -> None:
+    results = [
+        made(method, seed, 0.99, target, recipe="mnist_ann", converged=2, seconds_to_converge=2.0)
+        for seed in (0, 1)
+        for method, target in (("dense", None), ("dpap", 0.56), ("paper", 0.56), ("strength", 0.56))
+    ]
+    published = {"mnist_ann": {"dense": 99.2, "pruned": {0.56: 99.24}, "epochs": [50, 39]}}
+    for table in (evidence.beside(results, published), evidence.speed(results, published)):
+        assert cells(table, "mnist_ann", "dpap")["n"] == cells(table, "mnist_ann", "paper")["n"] == "2"
+        assert "strength" not in table
+    assert cells(evidence.beside(results, published), "mnist_ann", "dense")["published"] == "99.20"
+    assert cells(evidence.speed(results, published), "mnist_ann", "paper")["reaches it"] == "2 of 2"
+
+
+def test_runs_are_compared_with_dense_twins_published_before(
+    evidence: types.ModuleType, tmp_path: Path
+) -> None:
+    def write(folder: Path, results: list[Result]) -> Path:
+        folder.mkdir()
+        epochs = [
+            EpochResult(each.recipe, each.method, each.target, each.target_of, each.seed, epoch,
+                        each.accuracy - 0.1 * (3 - epoch), None, 0.0, 0.0, 900, 1.5)
+            for each in results
+            for epoch in (1, 2, 3)
+        ]  # fmt: skip
+        (folder / "results.csv").write_text(as_csv(Result, results))
+        (folder / "epochs.csv").write_text(as_csv(EpochResult, epochs))
+        return folder
+
+    out = tmp_path / "out"
+    evidence.publish(write(tmp_path / "one", [made("dense", 0, 0.8), made("paper", 0, 0.7, 0.5)]), out)
+    evidence.publish(write(tmp_path / "two", [made("dpap", 0, 0.95, 0.5)]), out)
+    found = {each.method: each for each in read_csv(Result, out / "results.csv")}
+    assert [found[name].converged for name in ("dense", "paper", "dpap")] == [3, None, 2]
+    assert found["dpap"].seconds_to_converge == pytest.approx(3.0)
+    assert (out / "digits-size.png").exists()
 
 
 def test_the_results_fit_two_screens() -> None:

@@ -13,52 +13,16 @@ from dpap.data import Split
 from dpap.experiment.checkpoint import read_checkpoint
 from dpap.experiment.config import ExperimentConfig, load_config
 from dpap.experiment.errors import Diverged, UserError
+from dpap.experiment.methods import PAPER
 from dpap.experiment.progress import Quiet
 from dpap.experiment.run_folder import RunFolder, append, read_lines
 from dpap.experiment.train import resume, train
 from dpap.models import build_network
+from dpap.pruning.config import PruningConfig
 from dpap.surgery.storage import load
+from support.runs import StopAt, same_bits, timeless
 
-TIMES = {"seconds", "evaluate_seconds", "prune_seconds", "latency_seconds", "seconds_training", "finished"}
-
-
-class StopAt(Quiet):
-    """Ctrl-C in the middle of an epoch."""
-
-    def __init__(self, epoch: int, batch: int) -> None:
-        self.when, self.epoch = (epoch, batch), 0
-
-    def begin_epoch(self, epoch: int, epochs: int, batches: int) -> None:
-        self.epoch = epoch
-
-    def batch(self, done: int) -> None:
-        if (self.epoch, done) == self.when:
-            raise KeyboardInterrupt
-
-
-def timeless(record: Any) -> Any:
-    if isinstance(record, dict):
-        return {key: timeless(value) for key, value in record.items() if key not in TIMES | {"compacted"}}
-    return [timeless(each) for each in record] if isinstance(record, list) else record
-
-
-def tensors(state: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(state, dict | list):
-        return {prefix: state}
-    items = state.items() if isinstance(state, dict) else enumerate(state)
-    return {name: leaf for key, value in items for name, leaf in tensors(value, f"{prefix}.{key}").items()}
-
-
-def same_bits(one: Path, other: Path) -> None:
-    ours, theirs = (tensors(read_checkpoint(path / "checkpoint.pt")) for path in (one, other))
-    assert ours.keys() == theirs.keys()
-    for name, value in ours.items():
-        if isinstance(value, torch.Tensor):
-            assert torch.equal(value, theirs[name]), name
-        elif name != ".config.out":
-            assert value == theirs[name], name
-
-
+PAPERS = {name: getattr(PruningConfig.paper(), name) for name in PAPER}
 CASES = {
     "dense": {"prune": False},
     "dense, sgd": {"prune": False, "training": {"optimizer": "sgd", "learning_rate": 0.05}},
@@ -66,7 +30,7 @@ CASES = {
     "compacted, sgd": {"training": {"optimizer": "sgd", "learning_rate": 0.05}},
     "silent": {"pruning": {"compact": "manual"}},
     "drawn at random": {"pruning": {"criterion": "random"}},
-    "released code": {"pruning": {"criterion": "released"}},
+    "released code": {"pruning": {**PAPERS, "criterion": "released"}},
     "timesteps": {"pruning": {"timestep_target": 0.3}},
     "energy": {"pruning": {"target_of": "energy", "timesteps": True}},
     "ann, dropout, augmented": {
@@ -81,6 +45,8 @@ CASES = {
         "training": {"weight_decay": 0.01, "channels_last": True},
     },
     "kept by validation": {"data": {"validation": 0.2}, "protocol": "validation"},
+    "the paper's rule": {"pruning": PAPERS},
+    "small from scratch": {"method": "scratch", "data": {"validation": 0.2}, "protocol": "validation"},
 }
 
 

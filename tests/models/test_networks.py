@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from torch import nn
 
-from dpap.models import PRESETS, NetworkConfig, SpikingNetwork, build_network
+from dpap.models import PRESETS, NetworkConfig, SpikingNetwork, build_network, initialise
 from dpap.spiking import IF, LIF, PLIF, SpikingNeuron, Triangle
 
 SHAPES = {"snn_6conv2fc": (3, 32, 32), "vgg16": (3, 32, 32)}
@@ -132,6 +132,34 @@ def test_same_seed_same_weights():
         states.append(build_network(NetworkConfig(), (1, 28, 28)).state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert not torch.equal(states[0]["conv1.weight"], states[2]["conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        NetworkConfig(layers=SMALL, neuron="plif", tau=3.0, threshold=0.5, readout="rate"),
+        NetworkConfig(layers=SMALL, neuron="relu"),
+        NetworkConfig(layers="resnet20", neuron="plif", width=0.25, zero_init=True),
+    ],
+    ids=["plif", "relu", "resnet20"],
+)
+def test_a_network_can_start_anew(config):
+    """Whatever was learned, and whatever training left in normalisation: all is as in a new network."""
+    fresh, network = (build_network(config, (1, 8, 8)) for _ in range(2))
+    new = {name: value.clone() for name, value in fresh.state_dict().items()}
+    network(digits(16, (1, 8, 8))).square().sum().backward()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.rand_like(parameter))
+    for each in (network, fresh):
+        torch.manual_seed(3)
+        initialise(each, config)
+    state = network.state_dict()
+    assert {
+        name for name, value in fresh.state_dict().items() if not torch.equal(state[name], value)
+    } == set()
+    drawn = {name for name, value in new.items() if value.ndim > 1}
+    assert {name for name, value in new.items() if not torch.equal(state[name], value)} == drawn
 
 
 def test_threshold_only_sets_the_scale():

@@ -1,6 +1,5 @@
 """The budget chooses how much dies; the order of death stays that of the critical shifts."""
 
-import itertools
 import math
 from functools import partial
 
@@ -20,7 +19,6 @@ from dpap.pruning.budget import (
     dead_weights,
     solve,
 )
-from dpap.pruning.schedule import scheduled_share
 from dpap.surgery import Masks
 
 
@@ -51,18 +49,6 @@ def _critical(seed: int, levels: int | None = None) -> CriticalShifts:
 
 def _share(masks: Masks) -> float:
     return dead_weights(WIRING, masks, DENSE_WEIGHTS)
-
-
-@given(st.floats(0, 0.99), st.integers(1, 30), st.integers(0, 10))
-def test_the_schedule_is_steep_first_then_level_and_ends_at_the_target(
-    target: float, length: int, start: int
-) -> None:
-    shares = [scheduled_share(target, float(step), start, start + length) for step in range(start + length + 3)]
-    assert shares[: start + 1] == [0.0] * (start + 1)
-    assert shares[start + length :] == pytest.approx([target] * 3)
-    steps = [after - before for before, after in zip(shares[start:], shares[start + 1 :], strict=False)]
-    assert all(later <= earlier + 1e-12 for earlier, later in itertools.pairwise(steps))
-    assert min(steps) >= -1e-12
 
 
 @given(st.integers(0, 1000), st.floats(0.02, 0.9), st.sampled_from([None, 1, 3]))

@@ -42,7 +42,7 @@ def _start(network: NetworkConfig, **chosen: Any) -> tuple[nn.Module, torch.opti
     torch.manual_seed(0)
     model = build_network(network, (1, 8, 8), 10)
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
-    config = dpap.PruningConfig.paper(**{"end_epoch": 3, "observe_every": 2, **chosen})
+    config = dpap.PruningConfig(**{"end_epoch": 3, "observe_every": 2, **chosen})
     return model, optimizer, dpap.Pruner(model, _digits()[0][:8], optimizer, config)
 
 
@@ -255,7 +255,7 @@ def test_round_widths_are_met_as_nearly_as_they_allow() -> None:
 def test_an_unknown_cost_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match="target_of must be one of weights, parameters"):
-        dpap.PruningConfig.paper(target_of="bytes")  # type: ignore[arg-type]
+        dpap.PruningConfig(target_of="bytes")  # type: ignore[arg-type]
 
 
 def test_observing_ends_with_the_pruner() -> None:

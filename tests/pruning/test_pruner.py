@@ -57,7 +57,7 @@ def _live(network: NetworkConfig, config: dpap.PruningConfig, epochs: int) -> tu
 @pytest.mark.parametrize("network", [SNN, ANN], ids=["snn", "ann"])
 @pytest.mark.parametrize("target", [0.3, 0.6, 0.9])
 def test_a_target_is_met_on_real_data(network: NetworkConfig, target: float) -> None:
-    model, _, pruner, reports = _live(network, dpap.PruningConfig.paper(target=target, end_epoch=4), 5)
+    model, _, pruner, reports = _live(network, dpap.PruningConfig(target=target, end_epoch=4), 5)
     assert pruner.sparsity == pytest.approx(target, abs=0.01)
     shares = [report.sparsity for report in reports]
     assert shares == sorted(shares) and shares[-1] == shares[-2]
@@ -75,7 +75,7 @@ def test_a_target_is_met_on_real_data(network: NetworkConfig, target: float) -> 
 
 
 def test_timesteps_die_too() -> None:
-    config = dpap.PruningConfig.paper(target=0.5, timestep_target=0.4, end_epoch=3, compact="auto")
+    config = dpap.PruningConfig(target=0.5, timestep_target=0.4, end_epoch=3, compact="auto")
     model, _, pruner, reports = _live(SNN, config, 4)
     assert pruner.timestep_sparsity == pytest.approx(0.4, abs=0.01)
     assert reports[-1].layers[0].timesteps_alive < 1
@@ -113,7 +113,7 @@ def test_the_released_criterion_waits_five_epochs_and_takes_longer_to_kill() -> 
 
 
 def test_survival_is_given_by_the_unit_of_the_dense_network() -> None:
-    config = dpap.PruningConfig.paper(target=0.8, end_epoch=3, compact="auto")
+    config = dpap.PruningConfig(target=0.8, end_epoch=3, compact="auto")
     _, _, pruner, reports = _live(ANN, config, 3)
     survival = pruner.survival()
     assert {name: len(values) for name, values in survival.items()} == {"conv1": 8, "conv2": 12, "fc1": 40}
@@ -127,7 +127,7 @@ def test_survival_is_given_by_the_unit_of_the_dense_network() -> None:
 @pytest.mark.parametrize("network", [SNN, ANN], ids=["snn", "ann"])
 def test_an_interrupted_run_goes_on_to_the_same_bits(network: NetworkConfig, compact: Any) -> None:
     steps = 0.3 if network.spiking else None
-    config = dpap.PruningConfig.paper(target=0.7, end_epoch=4, timestep_target=steps, compact=compact)
+    config = dpap.PruningConfig(target=0.7, end_epoch=4, timestep_target=steps, compact=compact)
     whole, _, whole_pruner, reports = _live(network, config, 6)
     model, optimizer, pruner, _ = _live(network, config, 3)
     stored = io.BytesIO()
@@ -150,13 +150,13 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(network: NetworkConfig, com
 
 
 def test_the_same_seed_gives_the_same_bits() -> None:
-    config = dpap.PruningConfig.paper(target=0.7, end_epoch=3, compact="auto")
+    config = dpap.PruningConfig(target=0.7, end_epoch=3, compact="auto")
     first, second = (_live(SNN, config, 3)[0].state_dict() for _ in range(2))
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
 def test_automatic_removal_says_what_it_did_and_training_goes_on() -> None:
-    config = dpap.PruningConfig.paper(target=0.8, end_epoch=3, compact="auto")
+    config = dpap.PruningConfig(target=0.8, end_epoch=3, compact="auto")
     model, optimizer, pruner, reports = _live(ANN, config, 3)
     done = [report.compacted for report in reports if report.compacted is not None]
     assert done and all(one.parameters_after < one.parameters_before for one in done)
@@ -181,7 +181,7 @@ def test_automatic_removal_that_is_refused_warns_once_and_learning_goes_on() -> 
 
     model = Wide()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    config = dpap.PruningConfig.paper(target=0.6, end_epoch=3, compact="auto", synapses=False)
+    config = dpap.PruningConfig(target=0.6, end_epoch=3, compact="auto", synapses=False)
     pruner = dpap.Pruner(model, _digits()[0][:8], optimizer, config)
     with pytest.warns(UserWarning, match="stay in the network as zeros") as warned:
         for epoch in range(4):
@@ -199,15 +199,159 @@ def test_a_step_without_training_is_an_error() -> None:
         pruner.step()
 
 
+def test_a_step_without_gradients_is_an_error() -> None:
+    model, _, pruner = _start(ANN, dpap.PruningConfig())
+    model.train()
+    model(_digits()[0])
+    with pytest.raises(RuntimeError, match=r"no gradient .* give Pruner the optimizer"):
+        pruner.step()
+
+
+def test_deaths_come_within_an_epoch_and_are_reported_at_its_end() -> None:
+    model, optimizer, pruner = _start(ANN, dpap.PruningConfig(target=0.9, end_epoch=3, deaths_per_epoch=3))
+    shares: list[float] = []
+    optimizer.register_step_post_hook(lambda *step: shares.append(pruner.sparsity))
+    alive = []
+    for epoch in range(4):
+        _learn(model, optimizer, epoch)
+        report = pruner.step()
+        alive.append({layer.name: layer.alive for layer in report.layers})
+        if epoch:
+            died = {layer.name: layer.died for layer in report.layers}
+            assert died == {name: alive[-2][name] - alive[-1][name] for name in died}
+    steps = len(shares) // 4
+    assert not any(shares[:steps])  # the first epoch is observed
+    for epoch in (1, 2):
+        within = shares[epoch * steps : (epoch + 1) * steps]
+        assert within == sorted(within) and len(set(within)) == 3
+    assert set(shares[-steps:]) == {pruner.sparsity} and pruner.sparsity == pytest.approx(0.9, abs=0.01)
+
+
+def test_a_run_stopped_within_an_epoch_goes_on_to_the_same_bits() -> None:
+    images, labels = _digits()
+    config = dpap.PruningConfig(target=0.8, end_epoch=2, deaths_per_epoch=4, observe_every=1)
+
+    def learn(model: nn.Module, optimizer: torch.optim.Optimizer, batches: range) -> None:
+        model.train()
+        for batch in batches:
+            optimizer.zero_grad()
+            part = slice(32 * batch, 32 * batch + 32)
+            F.cross_entropy(model(images[part]), labels[part]).backward()
+            optimizer.step()
+
+    model, optimizer, pruner = _start(ANN, config)
+    learn(model, optimizer, range(12))
+    pruner.step()
+    learn(model, optimizer, range(5))
+    assert pruner.sparsity > 0
+    saved = copy.deepcopy((pruner.state_dict(), model.state_dict(), optimizer.state_dict()))
+    learn(model, optimizer, range(5, 12))
+    report = pruner.step()
+    resumed, resumed_optimizer, second = _start(ANN, config, seed=9)
+    for each, state in zip((second, resumed, resumed_optimizer), saved, strict=True):
+        each.load_state_dict(state)
+    learn(resumed, resumed_optimizer, range(5, 12))
+    assert second.step().sparsity == report.sparsity
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_without_an_optimizer_gradients_are_seen_and_deaths_come_once_an_epoch() -> None:
+    torch.manual_seed(0)
+    model = build_network(ANN, (1, 8, 8), 10).train()
+    pruner = dpap.Pruner(model, _digits()[0][:8], None, dpap.PruningConfig(target=0.7, end_epoch=3))
+    shares = []
+    for _ in range(3):
+        for images, labels in zip(*(part.split(64) for part in _digits()), strict=True):
+            F.cross_entropy(model(images), labels).backward()
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter -= 0.1 * parameter.grad
+            model.zero_grad()
+            shares.append(pruner.sparsity)
+        pruner.step()
+    assert len(set(shares)) == 3 - 1 and pruner.sparsity == pytest.approx(0.7, abs=0.01)
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "magnitude", "random_once"])
+def test_criteria_that_need_no_activity_record_none(criterion: str) -> None:
+    model, _, pruner = _start(SNN, dpap.PruningConfig(target=0.5, end_epoch=2, criterion=criterion))
+    watched = [module for module in model.modules() if module is not model]
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in watched)
+    pruner.detach()
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "bcm"])
+def test_nothing_is_observed_once_all_is_dead_that_will_be(criterion: str) -> None:
+    model, optimizer, pruner, _ = _live(
+        ANN, dpap.PruningConfig(target=0.5, end_epoch=2, criterion=criterion), 2
+    )
+    before = copy.deepcopy(pruner.state_dict()["statistics"])
+    _learn(model, optimizer, 2)
+    report = pruner.step()
+    after = pruner.state_dict()["statistics"]
+    for name, kept in before.items():
+        assert kept["batches"] == after[name]["batches"]
+    assert report.sparsity == pytest.approx(0.5, abs=0.01)
+
+
+def test_joined_units_die_together_and_leave() -> None:
+    network = NetworkConfig(layers="resnet20", neuron="relu", width=0.5)
+    _, _, pruner, _ = _live(network, dpap.PruningConfig(target=0.7, target_of="macs", end_epoch=3), 3)
+    survival = pruner.survival()
+    alive = {name: [value is not None for value in values] for name, values in survival.items()}
+    for stage, first in (("layer1", "conv1"), ("layer2", "layer2.0.downsample.0")):
+        for block in range(3):
+            assert alive[f"{stage}.{block}.conv2"] == alive[first]
+    assert not all(alive["layer1.0.conv1"])
+    pruner.compact()
+    for name, layer in pruner.wiring.layers.items():
+        if name in alive:
+            assert layer.units == sum(alive[name]), "no dead unit stays"
+
+
+@pytest.mark.parametrize("scope", ["layer", "network"])
+def test_a_layer_of_no_use_goes_first_over_the_network_and_not_within_layers(scope: Any) -> None:
+    """A layer whose units reach the output through weights near zero contributes next to nothing."""
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.useful, self.useless = nn.Linear(64, 24), nn.Linear(64, 24)
+            self.act, self.head = nn.ReLU(), nn.Linear(48, 10)
+            with torch.no_grad():
+                self.head.weight[:, 24:] *= 1e-4
+
+        def forward(self, images: Tensor) -> Tensor:
+            x = images.flatten(1)
+            return self.head(self.act(torch.cat([self.useful(x), self.useless(x)], 1)))
+
+    torch.manual_seed(0)
+    model = Two()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-4)
+    config = dpap.PruningConfig(
+        target=0.4, end_epoch=2, scope=scope, synapses=False, min_share=0.0, target_of="parameters"
+    )
+    pruner = dpap.Pruner(model, _digits()[0][:8], optimizer, config)
+    for epoch in range(2):
+        _learn(model, optimizer, epoch)
+        report = pruner.step()
+    alive = {layer.name: layer.alive for layer in report.layers}
+    if scope == "network":
+        assert alive["useful"] >= 22 and alive["useless"] < 8
+    else:
+        assert abs(alive["useful"] - alive["useless"]) <= 1
+
+
 def test_the_state_of_another_network_is_refused() -> None:
-    _, _, pruner = _start(ANN, dpap.PruningConfig.paper())
-    other = _start(NetworkConfig(layers="4C3-MaxPool2-40FC-10FC", neuron="relu"), dpap.PruningConfig.paper())[2]
+    _, _, pruner = _start(ANN, dpap.PruningConfig())
+    other = _start(NetworkConfig(layers="4C3-MaxPool2-40FC-10FC", neuron="relu"), dpap.PruningConfig())[2]
     with pytest.raises(ValueError, match="this network has"):
         other.load_state_dict(pruner.state_dict())
 
 
 def test_the_state_of_a_larger_network_is_refused_by_a_smaller_one() -> None:
-    config = dpap.PruningConfig.paper(target=0.8, end_epoch=2)
+    config = dpap.PruningConfig(target=0.8, end_epoch=2)
     _, _, pruner, _ = _live(ANN, config, 2)
     dense = _start(ANN, config)[2].state_dict()
     pruner.compact()
@@ -221,7 +365,7 @@ def test_networks_with_nothing_to_prune_are_refused_with_their_wiring() -> None:
 
 
 def test_detached_the_network_carries_no_hook() -> None:
-    model, optimizer, pruner = _start(SNN, dpap.PruningConfig.paper())
+    model, optimizer, pruner = _start(SNN, dpap.PruningConfig())
     pruner.detach()
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert not optimizer._optimizer_step_post_hooks and not optimizer._optimizer_step_pre_hooks
@@ -243,7 +387,7 @@ def test_observation_leaves_outputs_and_gradients_alone() -> None:
 
 @pytest.mark.parametrize("use_buffers", [False, True])
 def test_averages_of_the_weights_follow_and_are_resumed(use_buffers: bool) -> None:
-    config = dpap.PruningConfig.paper(target=0.7, end_epoch=3, timestep_target=0.3)
+    config = dpap.PruningConfig(target=0.7, end_epoch=3, timestep_target=0.3)
 
     def start() -> tuple[Any, ...]:
         torch.manual_seed(0)
@@ -283,7 +427,7 @@ def test_averages_of_the_weights_follow_and_are_resumed(use_buffers: bool) -> No
     "wrap", [nn.DataParallel, partial(torch.compile, backend="eager")], ids=["parallel", "compile"]
 )
 def test_wrapped_networks_learn_and_shrink_as_bare_ones(wrap: Any, unchecked: None) -> None:
-    config = dpap.PruningConfig.paper(target=0.7, end_epoch=3, timestep_target=0.3, compact="auto")
+    config = dpap.PruningConfig(target=0.7, end_epoch=3, timestep_target=0.3, compact="auto")
     network = NetworkConfig(layers="6C3-BN-AvgPool2-16FC-10FC", timesteps=3)
     bare, _, bare_pruner, _ = _live(network, config, 3)
     torch.manual_seed(0)

@@ -259,7 +259,9 @@ def test_by_magnitude_the_smallest_weights_die() -> None:
 
 def test_random_deaths_are_those_of_the_seed() -> None:
     def lived(seed: int) -> dict[str, list[float | None]]:
-        config = dpap.PruningConfig.paper(criterion="random", seed=seed, target=0.6, end_epoch=3, start_epoch=0)
+        config = dpap.PruningConfig.paper(
+            criterion="random", seed=seed, target=0.6, end_epoch=3, start_epoch=0
+        )
         return _lived(config)[1].survival()
 
     assert lived(0) == lived(0) != lived(1)

@@ -38,7 +38,7 @@ def test_the_page_holds_the_table_and_every_figure(tmp_path: Path) -> None:
     page = write_comparison(write(tmp_path, RESULTS, EPOCHS))
     text = page.read_text(encoding="utf-8")
     names = [
-        "accuracy", "pruning", "convergence", "weights", "differences-0.5", "differences-0.8",
+        "size", "accuracy", "pruning", "convergence", "weights", "differences-0.5", "differences-0.8",
     ]  # fmt: skip
     assert {file.name for file in page.parent.glob("*.png")} == {f"digits-{name}.png" for name in names}
     assert all(file.read_bytes().startswith(b"\x89PNG") for file in page.parent.glob("*.png"))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from dpap.experiment.methods import ABLATIONS, METHODS
-from dpap.experiment.results import EpochResult
+from dpap.experiment.results import EpochResult, Result
 from dpap.experiment.significance import groups
 from dpap.report import comparison_figures as figures
 from dpap.report.style import as_png
@@ -38,9 +38,67 @@ def texts(figure: Figure | None) -> list[str]:
     return found
 
 
-def line(figure: Figure | None, name: str) -> Sequence[float]:
+def line(figure: Figure | None, name: str, panel: int = 0, axis: str = "y") -> Sequence[float]:
     assert figure is not None
-    return next(list(each.get_ydata()) for each in figure.axes[0].lines if each.get_gid() == name)
+    drawn = next(each for each in figure.axes[panel].lines if each.get_gid() == name)
+    values: list[float] = np.asarray(drawn.get_ydata() if axis == "y" else drawn.get_xdata()).tolist()
+    return values
+
+
+def sized(method: str, accuracy: float, target: float | None, parameters: int, macs: int) -> list[Result]:
+    return [
+        made(method, seed, accuracy + 0.02 * seed, target, parameters=parameters, macs=macs)
+        for seed in (0, 1)
+    ]
+
+
+def test_dense_networks_of_all_widths_are_a_line_and_each_method_points_beside_it() -> None:
+    results = [
+        *sized("dense", 0.9, None, 100_000, 2_000_000),
+        *sized("scratch", 0.5, 0.98, 2_000, 30_000),
+        *sized("scratch", 0.7, 0.9, 10_000, 500_000),
+        *sized("paper", 0.4, 0.9, 10_000, 150_000),
+        *sized("dpap", 0.8, 0.9, 9_000, 400_000),
+        *sized("dpap", 0.6, 0.98, 2_000, 90_000),
+    ]
+    figure = figures.accuracy_by_size(groups(results)["digits"])
+    for panel, sizes in enumerate(([2_000, 10_000, 100_000], [30_000, 500_000, 2_000_000])):
+        assert line(figure, "dense", panel, "x") == pytest.approx(sizes)
+        assert line(figure, "dense", panel) == pytest.approx([0.51, 0.71, 0.91])
+    assert sorted(zip(line(figure, "dpap", 1, "x"), line(figure, "dpap", 1), strict=True)) == [
+        (90_000, pytest.approx(0.61)), (400_000, pytest.approx(0.81))
+    ]  # fmt: skip
+    assert figure is not None
+    (bars,) = (one for one in figure.axes[0].containers if one[0].get_gid() == "paper")
+    low, high = bars[2][0].get_segments()[0][:, 1]
+    assert (low, high) == pytest.approx((0.41 - 0.02 / 2**0.5, 0.41 + 0.02 / 2**0.5))
+    shown = texts(figure)
+    assert {"dense, from scratch", "● dpap", "■ paper"} <= set(shown)
+    assert [axes.get_xlabel() for axes in figure.axes] == ["parameters", "MACs"]
+
+
+def test_sizes_without_small_dense_networks_say_so() -> None:
+    figure = figures.accuracy_by_size(TABLE)
+    shown = texts(figure)
+    assert figure is not None
+    assert "dense" in shown and "dense, from scratch" not in shown
+    assert any("not measured" in text.get_text() for text in figure.texts)
+
+
+@settings(max_examples=25)
+@given(st.lists(st.integers(1, 10**9), min_size=1, max_size=5))
+def test_any_size_has_a_place_and_a_tick(sizes: list[int]) -> None:
+    results = [
+        made("dpap", 0, 0.9, place / 10, parameters=size, macs=size) for place, size in enumerate(sizes)
+    ]
+    figure = figures.accuracy_by_size(groups(results)["digits"])
+    assert figure is not None
+    for axes in figure.axes:
+        shown = axes.get_xlim()
+        points = [x for one in axes.containers for x in np.asarray(one[0].get_xdata())]
+        assert len(points) == len(sizes) and all(shown[0] <= x <= shown[1] for x in points)
+        ticks = axes.get_xticks()
+        assert 1 <= len(ticks) <= 9 and all(shown[0] <= tick <= shown[1] for tick in ticks)
 
 
 def test_shares_of_multiplications_are_not_drawn_among_shares_of_weights() -> None:
@@ -88,6 +146,11 @@ def test_a_line_for_every_method_of_them_all() -> None:
         for target in ((0.5,) if method == "dense" else (0.5, 0.9))
     ]
     shown = texts(figures.accuracy_by_pruning(groups(results)["digits"]))
+    every = figures.accuracy_by_size(groups(results)["digits"])
+    signs = [text.partition(" ")[2] for text in texts(every) if not text.startswith("dense")]
+    assert sorted(signs) == sorted(
+        name.replace("_", " ") for name in METHODS if name not in (*ABLATIONS, *figures.WIDTHS)
+    )
     names = {name.replace("_", " ") for name in METHODS if name not in (*ABLATIONS, "dense")}
     assert names <= set(shown) and not {name.replace("_", " ") for name in ABLATIONS} & set(shown)
     alone = [result for result in results if result.method in ("dense", *ABLATIONS)]
@@ -113,6 +176,7 @@ def test_any_share_pruned_has_a_place_and_a_tick_of_its_value(sparsities: list[f
 
 def test_what_is_not_there_is_not_drawn() -> None:
     dense = groups(RESULTS[:2])["digits"]
+    assert figures.accuracy_by_size(dense) is None
     assert figures.accuracy_by_pruning(dense) is None
     assert figures.convergence(dense) is None
     assert figures.accuracies(dense, []) is None

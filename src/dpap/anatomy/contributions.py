@@ -6,7 +6,7 @@ anyway when an optimizer steps, after unscaling, accumulation and the reduction 
 recorded.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +41,7 @@ class ContributionRecorder:
         every: take every n-th step.
         receive: called with the contributions by layer; a layer without gradients is missing.
         optimizers: a step of all of them is one step. Without any, every backward pass is one.
-        wanted: whether anything is taken now.
+        active: whether anything is taken now.
     """
 
     def __init__(
@@ -54,17 +54,18 @@ class ContributionRecorder:
         every: int,
         receive: Callable[[dict[str, Contribution]], None],
         optimizers: Sequence[Optimizer] = (),
-        wanted: Callable[[], bool] = lambda: True,
+        active: Callable[[], bool] = lambda: True,
     ) -> None:
-        self.wanted = wanted
+        self.active = active
         self.wiring = wiring
         self.every = every
         self.receive = receive
         self._units = tuple(units)
         self._synapses = frozenset(synapses)
         self._routes: dict[str, list[_Route]] | None = None
-        self._found: dict[str, Tensor] = {}
+        self._found: dict[_Key, Tensor] = {}
         self._single: dict[str, Tensor] = {}
+        self._in_closure: list[RemovableHandle] = []
         self._spikes: dict[str, Tensor] = {}
         self._stepped: set[int] = set()
         self._steps = 0
@@ -74,9 +75,7 @@ class ContributionRecorder:
             self._handles.append(optimizer.register_step_pre_hook(self._before_step(number)))
             self._handles.append(optimizer.register_step_post_hook(self._after_step(number)))
         if not self._optimizers:
-            for parameter in {id(one): one for _, one in self._parameters()}.values():
-                if parameter.requires_grad:
-                    self._handles.append(parameter.register_post_accumulate_grad_hook(self._after_backward))
+            self._handles += self._watch_gradients(self._after_backward)
             self._handles.append(model.register_forward_pre_hook(Hook(lambda *forward: self.end_step())))
         self._watch_spikes(model, timesteps)
 
@@ -117,47 +116,59 @@ class ContributionRecorder:
                 )
         self.receive(contributions)
 
-    # ------------------------------------------------------------------ when
-
     def _before_step(self, number: int) -> Callable[..., None]:
         def hook(optimizer: Optimizer, args: tuple[Any, ...], options: dict[str, Any]) -> None:
             if not _closure(args, options):
-                self._take(number, optimizer)
+                self._take(number, self._of_optimizer(number), getattr(optimizer, "grad_scale", None))
+                return
+            # the step computes the gradients itself and then moves the weights: they are taken as they arrive
+            own = {id(parameter) for _, parameter in self._of_optimizer(number)}
+            self._take(number, (), None)
+
+            def arrived(parameter: Tensor) -> None:
+                if id(parameter) in own and self._chosen:
+                    self._after_backward(parameter)
+
+            self._in_closure = self._watch_gradients(arrived)
 
         return hook
 
     def _after_step(self, number: int) -> Callable[..., None]:
         def hook(optimizer: Optimizer, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-            if _closure(args, options):  # it computes the gradients itself: those of its last evaluation
-                self._take(number, optimizer)
+            for handle in self._in_closure:
+                handle.remove()
+            self._in_closure = []
             self._stepped.add(number)
             if len(self._stepped) == len(self._optimizers):
                 self.end_step()
 
         return hook
 
-    def _take(self, number: int, optimizer: Optimizer) -> None:
+    def _take(self, number: int, parameters: Iterable[tuple["_Key", Tensor]], scale: Tensor | None) -> None:
+        """Begin a step of an optimizer, with what its gradients say; fused ones are unscaled by `scale` in the step."""
         if number in self._stepped:
             self.end_step()
         if not self._stepped:
             self._steps += 1
-        if not self._chosen:
-            return
-        scale = getattr(optimizer, "grad_scale", None)  # of fused optimizers, which unscale by themselves
-        own = {id(one) for group in optimizer.param_groups for one in group["params"]}
-        others = {
-            id(one)
-            for other in self._optimizers
-            if other is not optimizer
-            for group in other.param_groups
-            for one in group["params"]
-        }
-        for key, parameter in self._parameters():
-            if id(parameter) in own or (number == 0 and id(parameter) not in others):
+        if self._chosen:
+            for key, parameter in parameters:
                 self._measure(key, parameter, scale)
 
+    def _of_optimizer(self, number: int) -> list[tuple["_Key", nn.Parameter]]:
+        """The parameters that one optimizer steps; the first also has those that none does."""
+        owners: dict[int, int] = {}
+        for place, optimizer in enumerate(self._optimizers):
+            for group in optimizer.param_groups:
+                owners.update((id(parameter), place) for parameter in group["params"])
+        return [(key, one) for key, one in self._parameters() if owners.get(id(one), 0) == number]
+
+    def _watch_gradients(self, hook: Callable[[Tensor], None]) -> list[RemovableHandle]:
+        """Call a hook with every parameter of use when its gradient has arrived."""
+        parameters = {id(one): one for _, one in self._parameters() if one.requires_grad}
+        return [one.register_post_accumulate_grad_hook(hook) for one in parameters.values()]
+
     def _after_backward(self, parameter: Tensor) -> None:
-        if not self.wanted():
+        if not self.active():
             return
         for key, one in self._parameters():
             if one is parameter:
@@ -165,18 +176,16 @@ class ContributionRecorder:
 
     @property
     def _chosen(self) -> bool:
-        return self.wanted() and (not self._optimizers or (self._steps - 1) % self.every == 0)
-
-    # ------------------------------------------------------------------ what
+        return self.active() and (not self._optimizers or (self._steps - 1) % self.every == 0)
 
     def _parameters(self) -> Iterator[tuple["_Key", nn.Parameter]]:
         """Every parameter of which the contribution is of use, with what it says."""
         for name, layer in self.wiring.layers.items():
             weight, bias = weight_of(layer.module), bias_of(layer.module)
             if isinstance(weight, nn.Parameter):
-                yield _Key(name, "weight"), weight
+                yield _Key(name, WEIGHT), weight
             if isinstance(bias, nn.Parameter):
-                yield _Key(name, "bias"), bias
+                yield _Key(name, BIAS), bias
         for name, attachment in self.wiring.attachments.items():
             for part in _affine(attachment):
                 yield _Key(name, part), getattr(attachment.module, part)
@@ -194,19 +203,16 @@ class ContributionRecorder:
             each /= scale
         # a step that a gradient scaler skips has infinite gradients
         each.nan_to_num_(0.0, 0.0, 0.0)
-        layer = self.wiring.layers.get(key.module)
-        if layer is None or key.part == "bias":
-            self._add(f"{key.module}|own", each)
+        if key.part != WEIGHT:
+            self._found[key] = each
             return
-        self._found[f"{key.module}|features"] = sum_over_units(each, layer.module)
-        self._add(f"{key.module}|own", sum_over_features(each, layer.module))
+        layer = self.wiring.layers[key.module]
+        self._found[_Key(key.module, READ)] = sum_over_units(each, layer.module)
+        self._found[key] = sum_over_features(each, layer.module)
         if key.module in self._synapses:
             self._single[key.module] = as_rows(each, layer.module)
 
-    def _add(self, key: str, value: Tensor) -> None:
-        self._found[key] = self._found[key] + value if key in self._found else value
-
-    def _of_units(self, name: str, found: Mapping[str, Tensor]) -> Tensor | None:
+    def _of_units(self, name: str, found: Mapping["_Key", Tensor]) -> Tensor | None:
         if self._routes is None:
             self._routes = {each: list(self._routes_of(self.wiring.layers[each])) for each in self._units}
         total: Tensor | None = None
@@ -224,9 +230,9 @@ class ContributionRecorder:
             for reader in self.wiring.layers.values()
             if layer.name in reader.feeds and bool((reader.feeds[layer.name] != -1).any())
         ]
-        if readers and all(_tells(reader, layer.name) for reader in readers):
+        if readers and all(_readable(reader, layer.name) for reader in readers):
             for reader in readers:
-                yield _Route(f"{reader.name}|features", FeatureSums(reader.feeds[layer.name], layer.units))
+                yield _Route(_Key(reader.name, READ), FeatureSums(reader.feeds[layer.name], layer.units))
             return
         norms = [
             attachment
@@ -235,12 +241,16 @@ class ContributionRecorder:
             and layer.name in attachment.feeds
             and bool((attachment.feeds[layer.name] >= 0).any())
         ]
-        for norm in norms:
-            yield _Route(f"{norm.name}|own", FeatureSums(norm.feeds[layer.name], layer.units))
-        if not norms:
-            yield _Route(f"{layer.name}|own", FeatureSums(torch.arange(layer.units), layer.units))
-
-    # ------------------------------------------------------------- timesteps
+        places: list[tuple[str, tuple[str, ...], Tensor]] = [
+            (norm.name, _affine(norm), norm.feeds[layer.name]) for norm in norms
+        ]
+        if not places:
+            own = (WEIGHT,) if bias_of(layer.module) is None else (WEIGHT, BIAS)
+            places = [(layer.name, own, torch.arange(layer.units))]
+        for module, parts, fed in places:
+            sums = FeatureSums(fed, layer.units)
+            for part in parts:
+                yield _Route(_Key(module, part), sums)
 
     def _watch_spikes(self, model: nn.Module, timesteps: Collection[str]) -> None:
         by_module: dict[str, list[tuple[str, int]]] = {}
@@ -266,7 +276,7 @@ class ContributionRecorder:
     @property
     def takes_next(self) -> bool:
         """Whether the step that is being prepared is one of those that are taken."""
-        return self.wanted() and (not self._optimizers or self._steps % self.every == 0)
+        return self.active() and (not self._optimizers or self._steps % self.every == 0)
 
 
 class _SpikeWatcher:
@@ -298,21 +308,25 @@ class _SpikeWatcher:
 
 @dataclass(frozen=True)
 class _Key:
-    """A parameter, and what it is of its module."""
+    """A module, and a parameter of it or what is summed from one."""
 
     module: str
     part: str
+
+
+WEIGHT, BIAS, READ = "weight of each unit", "bias of each unit", "weight by feature"
+"""Parts of weight layers; those of normalisations are called as their parameters."""
 
 
 @dataclass(frozen=True)
 class _Route:
     """What is found under a key, summed over the features that each unit feeds there."""
 
-    key: str
+    key: _Key
     sums: FeatureSums
 
 
-def _tells(reader: WeightLayer, source: str) -> bool:
+def _readable(reader: WeightLayer, source: str) -> bool:
     """Whether the weights of a reader have gradients of their own, feature by feature of the source."""
     weight = weight_of(reader.module)
     mixed = bool((reader.feeds[source] == MIXED).any())
@@ -332,8 +346,7 @@ def _affine(attachment: Attachment) -> tuple[str, ...]:
 
 def _closure(args: tuple[Any, ...], options: dict[str, Any]) -> bool:
     """Whether an optimizer's step was given a closure."""
-    given = options.get("closure", args[0] if args else None)
-    return callable(given)
+    return any(callable(one) for one in (*args, *options.values()))
 
 
 def _joint_norm(tensors: Collection[Tensor]) -> float | Tensor:

@@ -73,7 +73,7 @@ class Recorder:
         every: record every n-th presentation.
         receive: called with each recording.
         optimizers: their steps end the presentations of a stepped network; without any, each timestep is one.
-        wanted: whether anything is recorded now.
+        active: whether anything is recorded now.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class Recorder:
         every: int,
         receive: Callable[[Recording], None],
         optimizers: Sequence[Optimizer] = (),
-        wanted: Callable[[], bool] = lambda: True,
+        active: Callable[[], bool] = lambda: True,
     ) -> None:
-        self.wanted = wanted
+        self.active = active
         self.every = every
         self.receive = receive
         self.presentations = 0
@@ -142,7 +142,7 @@ class Recorder:
 
     def _begin(self, model: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
         self._now = None
-        if not (model.training and torch.is_grad_enabled() and self.wanted()):
+        if not (model.training and torch.is_grad_enabled() and self.active()):
             return
         if not self._begun:
             self._chosen = self.presentations % self.every == 0

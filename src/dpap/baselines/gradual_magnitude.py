@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 
 from dpap.anatomy.pytrees import Inputs
 from dpap.baselines.base import Baseline, Weights
-from dpap.pruning.schedule import scheduled_share
 from dpap.pruning.config import PruningConfig
+from dpap.pruning.schedule import scheduled_share
 from dpap.surgery import Silence
 from dpap.surgery.compiled import recompile
 

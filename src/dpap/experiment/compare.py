@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 from filelock import FileLock, Timeout
@@ -18,7 +18,7 @@ from dpap.experiment.grid import Planned
 from dpap.experiment.locks import comparison_lock, is_held
 from dpap.experiment.progress import Quiet
 from dpap.experiment.results import Result, write_results
-from dpap.experiment.run_folder import RunFolder, read_lines, write_text
+from dpap.experiment.run_folder import read_lines, write_text
 from dpap.experiment.train import resume, train
 
 State = Literal["finished", "started", "failed", "to do", "being run"]
@@ -62,8 +62,9 @@ def compare(
     Raises:
         UserError: when a run in the folder has another configuration; nothing is run then.
     """
-    if not overwrite:
-        for run in runs:
+    own = {run.config.folder for run in runs}
+    for run in (*runs, *(run.source for run in runs if run.source is not None)):
+        if not (overwrite and run.config.folder in own):
             _refuse_another(run)
     failed: list[tuple[Planned, str]] = []
     waiting = list(runs)
@@ -71,6 +72,9 @@ def compare(
         elsewhere: list[Planned] = []
         for run in waiting:
             if run.files.summary.exists() and not overwrite:
+                continue
+            if run.source in elsewhere:
+                elsewhere.append(run)
                 continue
             try:
                 acquired = _lock(run, folder).acquire(blocking=False)
@@ -156,23 +160,22 @@ def _finish(run: Planned, overwrite: bool, progress: Quiet, command: str) -> Non
 
 def _refuse_another(run: Planned) -> None:
     files = run.files
-    if files.holds_a_run() and _stored(files, run.config) != run.config:
+    if files.holds_a_run() and _stored(run) != run.config:
         raise UserError(
             f"{files.path} holds a run with another configuration; compare in another folder (--out) or "
             "begin again (--overwrite)"
         )
 
 
-def _stored(files: RunFolder, config: ExperimentConfig) -> ExperimentConfig:
+def _stored(run: Planned) -> ExperimentConfig:
     """The configuration of a run folder, as if the folder had not been moved."""
-    values = yaml.safe_load(files.config.read_text(encoding="utf-8"))
-    if isinstance(values, dict):
-        values = {**values, **({"structure": config.structure} if values.get("structure") else {})}
-        if {**values, "out": config.out} == config.as_dict():
-            return config  # the usual case, and far faster than to check every key
-    stored = load_config(files.config)
-    structure = config.structure if stored.structure else None
-    return replace(stored, out=config.out, structure=structure)
+    place: dict[str, Any] = {"out": run.config.out}
+    if run.source is not None:
+        place["structure"] = run.config.structure
+    values = yaml.safe_load(run.files.config.read_text(encoding="utf-8"))
+    if isinstance(values, dict) and {**values, **place} == run.config.as_dict():
+        return run.config  # the usual case, and far faster than to check every key
+    return replace(load_config(run.files.config), **place)
 
 
 def _lock(run: Planned, folder: Path) -> FileLock:

@@ -92,8 +92,8 @@ class ExperimentConfig:
             `pruning`: gradual_magnitude (Zhu & Gupta, arXiv 1710.01878) or gradient_rewiring (Grad R,
             Chen et al., arXiv 2105.04916). scratch is a small network of the cost that `target` leaves, from scratch.
         pruning: how it is pruned.
-        structure: of scratch: the model file of a run whose widths and zeros the network has; null: it is narrower by
-            one factor in every layer.
+        structure: of scratch: the model file of a run whose widths, zeros and dead timesteps the network has; null: it
+            is narrower by one factor in every layer.
         rewiring: the prior of gradient_rewiring; its alpha, more than the target, sets how much is pruned.
         training: how the weights learn.
         seed: of everything random.

@@ -13,6 +13,7 @@ from dpap.experiment.config import ExperimentConfig, load_config, overridden
 from dpap.experiment.errors import UserError, blame
 from dpap.experiment.methods import DENSE, METHODS, check_methods, configured
 from dpap.experiment.run_folder import RunFolder
+from dpap.experiment.scratch import check_target
 
 HELD_OUT = 0.1  # share of the training data on which comparisons choose the epoch
 KEYS = {"recipe", "name", "methods", "targets", "seeds", "set"}
@@ -50,6 +51,7 @@ class Planned:
         seed: of everything random.
         config: all of it; its folder is that of the run.
         dense: folder of its dense twin.
+        source: the run whose structure it has; None where it needs none.
     """
 
     recipe: str
@@ -58,6 +60,7 @@ class Planned:
     seed: int
     config: ExperimentConfig
     dense: Path
+    source: "Planned | None" = None
 
     @property
     def target_of(self) -> str:
@@ -82,10 +85,11 @@ def target_words(target: float | None, target_of: str, join: str) -> str:
 
 
 def plan(rows: Sequence[Row], folder: Path) -> list[Planned]:
-    """All runs, the dense twin of a recipe and seed before those that are compared with it.
+    """All runs, the dense twin of a recipe and seed before those that are compared with it, sources before their users.
 
     Raises:
-        UserError: when a name is unknown, a value out of range, or two runs of one name differ.
+        UserError: when a name is unknown, a value out of range, two runs of one name differ, or the source of a run is
+            neither planned nor finished.
     """
     runs: dict[Path, Planned] = {}
     for row in rows:
@@ -99,23 +103,49 @@ def plan(rows: Sequence[Row], folder: Path) -> list[Planned]:
                 with blame("targets"):
                     made.append((method, configured(row.config, method, target)))
         for seed, (method, config) in itertools.product(row.seeds, made):
-            name = f"{method}{target_words(config.pruning.target, config.pruning.target_of, '-')}-seed{seed}"
-            place = folder / row.folder
-            with blame(f"{row.recipe}"):
-                data = data_of_seed(config.data, seed)
-                run = replace(config, name=name, seed=seed, data=data, out=str(place / name))
-                other = METHODS[method].structure_of
-                if other is not None:
-                    structure = place / name.replace(method, other, 1)
-                    run = replace(run, structure=str(RunFolder(structure).model))
-            planned = Planned(
-                row.recipe, method, config.pruning.target, seed, run, place / f"{DENSE}-seed{seed}"
-            )
-            if runs.setdefault(run.folder, planned).config != run:
+            planned = _planned(row, method, config, seed, folder / row.folder)
+            _check_same(runs.setdefault(planned.config.folder, planned), planned)
+    return _sources_first(runs)
+
+
+def _planned(row: Row, method: str, config: ExperimentConfig, seed: int, place: Path) -> Planned:
+    target, other, source = config.pruning.target, METHODS[method].structure_of, None
+    name = f"{method}{target_words(target, config.pruning.target_of, '-')}-seed{seed}"
+    with blame(row.recipe):
+        data = data_of_seed(config.data, seed)
+        run = replace(config, name=name, seed=seed, data=data, out=str(place / name))
+        if other is not None:
+            source = _planned(row, other, configured(row.config, other, target), seed, place)
+            run = replace(run, structure=str(source.files.model))
+        if run.prune and run.method == "scratch" and run.structure is None:
+            check_target(run.pruning)
+    return Planned(row.recipe, method, target, seed, run, place / f"{DENSE}-seed{seed}", source)
+
+
+def _check_same(run: Planned, again: Planned) -> None:
+    if run.config != again.config:
+        raise UserError(
+            f"{again} is planned twice, with two configurations; give one of the rows another `name`"
+        )
+
+
+def _sources_first(runs: Mapping[Path, Planned]) -> list[Planned]:
+    """The runs, each after the one whose structure it has."""
+    ordered: dict[Path, Planned] = {}
+    for path, run in runs.items():
+        if run.source is not None:
+            source = run.source.config.folder
+            if source in runs:
+                _check_same(runs[source], run.source)
+                ordered.setdefault(source, runs[source])
+            elif not run.source.files.model.is_file():
                 raise UserError(
-                    f"{planned} is planned twice, with two configurations; give one of the rows another `name`"
+                    f"{run} has the structure that {run.source.method} of the same target and seed ends with; "
+                    f"expected that run in the comparison, or finished in {source}: add {run.source.method} to the "
+                    "methods"
                 )
-    return list(runs.values())
+        ordered.setdefault(path, run)
+    return list(ordered.values())
 
 
 def data_of_seed(data: DataConfig, seed: int) -> DataConfig:

@@ -12,7 +12,7 @@ from dpap.baselines import GradientRewiring, GradualMagnitude
 from dpap.data import DataBundle
 from dpap.experiment.config import ExperimentConfig, TrainingConfig
 from dpap.experiment.errors import blame
-from dpap.experiment.scratch import Scratch, narrowed, reborn
+from dpap.experiment.scratch import Scratch, narrowed, restructured
 from dpap.models import build_network
 from dpap.pruning.pruner import Pruner
 from dpap.pruning.reports import PruneReport
@@ -101,16 +101,16 @@ def build_learner(config: ExperimentConfig, data: DataBundle, device: torch.devi
 
 def _small_from_scratch(config: ExperimentConfig, data: DataBundle, device: torch.device) -> Learner:
     dense, example = build_model(config, data, device), example_of(data, device)
-    if config.structure is None:
-        network = narrowed(config, data, example_of(data, device, samples=1))
-        model, zeros = build_model(replace(config, network=network), data, device), {}
-    else:
-        model = build_model(config, data, device)
-        zeros = reborn(config, model)
-    optimizer = build_optimizer(model, config.training)
-    return Learner(
-        model, optimizer, Scratch(model, example, optimizer, dense, zeros, config.pruning.target_of), device
-    )
+    with blame("pruning"):
+        if config.structure is None:
+            network = narrowed(config, data, example_of(data, device, samples=1))
+            model, zeros = build_model(replace(config, network=network), data, device), {}
+        else:
+            model = build_model(config, data, device)
+            zeros = restructured(config, model)
+        optimizer = build_optimizer(model, config.training)
+        pruner = Scratch(model, example, optimizer, dense, zeros, config.pruning.target_of)
+    return Learner(model, optimizer, pruner, device)
 
 
 def _build_pruner(

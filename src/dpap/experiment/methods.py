@@ -39,13 +39,19 @@ def _constants(config: PruningConfig) -> dict[str, Any]:
     return {name: value for name, value in config.as_dict().items() if name not in RECIPES_OWN}
 
 
-PAPER = _constants(PruningConfig.paper())
+PAPER = {
+    name: value
+    for name, value in _constants(PruningConfig.paper()).items()
+    if value != PruningConfig().as_dict()[name]
+}
+"""What makes the paper's rule of the default; all else, such as when deaths begin, stays the recipe's."""
 
 
 def _paper(text: str, **changes: Any) -> Method:
     """The paper's rule, changed."""
     merged = {
-        name: {**PAPER[name], **value} if isinstance(value, Mapping) else value for name, value in changes.items()
+        name: {**PAPER[name], **value} if isinstance(value, Mapping) else value
+        for name, value in changes.items()
     }
     return _pruning(text, **{**PAPER, **merged})
 
@@ -64,7 +70,8 @@ def _baseline(name: str, text: str) -> Method:
 
 
 def _scratch(text: str, structure_of: str | None = None) -> Method:
-    return Method(text, {"method": "scratch", "pruning": {"timesteps": False, "timestep_target": None}}, structure_of)
+    pruning = {"timesteps": False, "timestep_target": None}
+    return Method(text, {"method": "scratch", "structure": None, "pruning": pruning}, structure_of)
 
 
 def _released() -> Method:
@@ -75,14 +82,22 @@ def _released() -> Method:
 
 METHODS: dict[str, Method] = {
     DENSE: Method("nothing is pruned", {"prune": False}),
-    "dpap": Method("the recipe as it is: by default contribution to the loss, over the whole network, gradually"),
+    "dpap": Method(
+        "the recipe as it is: by default contribution to the loss, over the whole network, gradually"
+    ),
     "even": _pruning("the same with each layer on its own", scope="layer"),
-    "global_magnitude": _pruning("the recipe with the magnitude of the weights as importance", criterion="magnitude"),
+    "global_magnitude": _pruning(
+        "the recipe with the magnitude of the weights as importance", criterion="magnitude"
+    ),
     "global_random": _pruning(
-        "the recipe with an importance drawn once, each layer on its own", criterion="random_once", scope="layer"
+        "the recipe with an importance drawn once, each layer on its own",
+        criterion="random_once",
+        scope="layer",
     ),
     "scratch": _scratch("a dense network as small as the target asks, by its width, from scratch"),
-    "scratch_widths": _scratch("a network of the widths and zeros that method dpap ended with, from scratch", "dpap"),
+    "scratch_widths": _scratch(
+        "a network of the widths and zeros that method dpap ended with, from scratch", "dpap"
+    ),
     "paper": _paper("the paper's rule: BCM plasticity, dendritic spines, gradual decay"),
     "strength": _criterion("bcm_strength", "DPAP weighted by the strength of the synapses"),
     "hebb": _criterion("hebb", "DPAP with Hebb's rule instead of BCM"),
@@ -100,7 +115,7 @@ METHODS: dict[str, Method] = {
         **{kind: {"protection": 0.0} for kind in ("conv", "neuron", "synapse", "timestep")},
     ),
     "no_timesteps": _paper("DPAP without pruning of timesteps", timesteps=False, timestep_target=None),
-    "units_dpap": _paper("DPAP, channels and neurons alone", synapses=False),
+    "units_paper": _paper("the paper's rule, channels and neurons alone", synapses=False),
     "units_magnitude": _units("magnitude", "magnitude"),
     "units_firing_rate": _units("firing_rate", "mean activity"),
     "units_random": _units("random", "random importance"),
@@ -134,7 +149,12 @@ def configured(config: ExperimentConfig, method: str, target: float | None) -> E
     """
     if method == DENSE:  # one twin for all methods of a recipe
         return replace(
-            config, prune=False, pruning=PruningConfig(), method="dpap", rewiring=GradientRewiringConfig()
+            config,
+            prune=False,
+            pruning=PruningConfig(),
+            method="dpap",
+            structure=None,
+            rewiring=GradientRewiringConfig(),
         )
     with blame(f"method {method}"):
         changed = overridden(config, {"prune": True, **METHODS[method].changes})

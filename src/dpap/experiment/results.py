@@ -36,7 +36,7 @@ class Result:
         final_epoch: the epoch that is kept.
         best_epoch, best_accuracy: the highest test accuracy of any epoch.
         sparsity, timestep_sparsity: dead share of weights and neuron-timesteps.
-        achieved: share that was pruned of what `target_of` names; None for the dense twin.
+        achieved: share that was pruned of what `target_of` names; None for the dense twin, and where it is not known.
         converged: first epoch that reached the best test accuracy of the dense twin, the paper's measure of speed;
             None where no epoch did.
         seconds_to_converge: of training until then.
@@ -145,7 +145,7 @@ def _result(
         data=run.config.data.name,
         accuracy=summary["final_test_accuracy"],
         best_accuracy=summary["best_test_accuracy"],
-        achieved=summary["achieved"] if run.config.prune else None,
+        achieved=summary["achieved"] if summary["target_of"] == run.target_of else None,
         converged=converged,
         seconds_to_converge=None if until is None else math.fsum(until),
         first_seconds=statistics.median(each["seconds"] for each in epochs[:2]),

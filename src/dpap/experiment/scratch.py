@@ -4,7 +4,7 @@ Either a dense network that is narrower by one factor in every layer, or one wit
 that a pruned run ended with, from new weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ from dpap.experiment.config import ExperimentConfig
 from dpap.experiment.errors import UserError
 from dpap.metrics import macs, parameters, weights
 from dpap.models import NetworkConfig, build_network, initialise
+from dpap.pruning.config import PruningConfig
 from dpap.pruning.reports import LayerReport, PruneReport
 from dpap.surgery import CompactReport, Silence
 from dpap.surgery.storage import load
+from dpap.surgery.timesteps import BUFFER
 
 NARROWEST, STEPS = 1e-3, 24
 """Width factors down to NARROWEST are searched, in so many halvings."""
@@ -32,6 +34,19 @@ COUNTS: dict[str, Callable[[nn.Module, Tensor], int]] = {
     "macs": macs,
 }
 """Costs by which a narrower network can be built."""
+
+
+def check_target(pruning: PruningConfig) -> None:
+    """Raises ValueError where no width follows from the target: there is none, or it depends on activity."""
+    if pruning.target is None:
+        raise ValueError(
+            "method scratch needs pruning.target, the share by which the network is smaller; got null"
+        )
+    if pruning.target_of not in COUNTS:
+        raise ValueError(
+            f"method scratch builds a network by its {', '.join(COUNTS)}; got pruning.target_of "
+            f"{pruning.target_of!r}, which depends on activity: choose one of these, or leave scratch out"
+        )
 
 
 def narrowed(config: ExperimentConfig, data: DataBundle, one: Tensor) -> NetworkConfig:
@@ -45,23 +60,16 @@ def narrowed(config: ExperimentConfig, data: DataBundle, one: Tensor) -> Network
         one: a sample, to count MACs.
 
     Raises:
-        UserError: where there is no target, or it is a share of something that a width has no direct say in.
+        ValueError: as `check_target`.
     """
-    pruning = config.pruning
-    if pruning.target is None:
-        raise UserError("method scratch needs pruning.target, which says how small the network is; got null")
-    if pruning.target_of not in COUNTS:
-        raise UserError(
-            f"method scratch can build a network by its {', '.join(COUNTS)}; got pruning.target_of "
-            f"{pruning.target_of!r}"
-        )
-    count, dense = COUNTS[pruning.target_of], config.network
+    check_target(config.pruning)
+    target, count, dense = config.pruning.target or 0.0, COUNTS[config.pruning.target_of], config.network
 
     def cost(width: float) -> int:
         network = replace(dense, width=width)
         return count(build_network(network, data.input_shape, data.classes).to(one.device), one)
 
-    goal = (1 - pruning.target) * cost(dense.width)
+    goal = (1 - target) * cost(dense.width)
     low, high = NARROWEST * dense.width, dense.width
     below, above = cost(low), cost(high)
     for _ in range(STEPS):
@@ -83,7 +91,7 @@ class Scratch:
         optimizer: of its parameters.
         dense: the network that it is smaller than.
         zeros: weights that stay zero, True where one does, by their names.
-        target_of: the cost that it was made small in.
+        target_of: what the target is a share of; one that activity decides cannot be counted, the weights are then.
     """
 
     def __init__(
@@ -101,12 +109,16 @@ class Scratch:
         self._silence = Silence(model, self.wiring, (optimizer,))
         own = dict(model.named_parameters())
         self._silence.hold([(own[name], dead) for name, dead in zeros.items()])
+        self._zeros = zeros
+        timesteps = _alive_timesteps(model, self.wiring)
+        self._timesteps = {name: _share([alive]) for name, alive in timesteps.items()}
+        self._timestep_sparsity = 1 - _share(timesteps.values())
         self._dense = weights(dense)
-        self._target_of = target_of
+        self._target_of = target_of if target_of in COUNTS else "weights"
         one = example_inputs[:, :1] if example_inputs.ndim == 5 else example_inputs[:1]
-        count = COUNTS.get(target_of, COUNTS["weights"])
-        kept = sum(int((~dead).sum()) - dead.numel() for dead in zeros.values()) if target_of == "weights" else 0
-        self._achieved = 1 - (count(model, one) + kept) / count(dense, one)
+        count = COUNTS[self._target_of]
+        zero = sum(int(dead.sum()) for dead in zeros.values()) if self._target_of == "weights" else 0
+        self._achieved = 1 - (count(model, one) - zero) / count(dense, one)
 
     def step(self) -> PruneReport:
         """End an epoch."""
@@ -120,7 +132,7 @@ class Scratch:
                 died=0,
                 weights=layer.weights,
                 weights_alive=own[layer.name].nonzero,
-                timesteps_alive=1.0,
+                timesteps_alive=self._timesteps.get(layer.name, 1.0),
             )
             for layer in self._dense.layers
         )
@@ -129,7 +141,7 @@ class Scratch:
             epoch=self.epoch - 1,
             epsilon={},
             sparsity=1 - weights(self.model).nonzero / self._dense.total,
-            timestep_sparsity=0.0,
+            timestep_sparsity=self._timestep_sparsity,
             target_of=self._target_of,
             achieved=self._achieved,
             target=None,
@@ -151,30 +163,67 @@ class Scratch:
         self._silence.remove()
 
     def state_dict(self) -> dict[str, Any]:
-        """The epoch: all else is made anew from the configuration."""
-        return {"epoch": self.epoch}
+        """The epoch, and the structure, to recognise it: it is made anew from the configuration."""
+        return {"epoch": self.epoch, "shapes": self._shapes(), "zeros": dict(self._zeros)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state."""
+        """Go on from a saved state.
+
+        Raises:
+            UserError: where that is of another structure.
+        """
+        zeros = {name: dead.cpu() for name, dead in self._zeros.items()}
+        before = state["zeros"]
+        if (
+            state["shapes"] != self._shapes()
+            or before.keys() != zeros.keys()
+            or not all(torch.equal(before[name], dead) for name, dead in zeros.items())
+        ):
+            raise UserError(
+                "the network that is trained from scratch has other widths or zeros than in the checkpoint; put the "
+                "model file that `structure` names back as it was, or start the run again (--overwrite)"
+            )
         self.epoch = int(state["epoch"])
 
+    def _shapes(self) -> dict[str, list[int]]:
+        return {name: list(parameter.shape) for name, parameter in self.model.named_parameters()}
 
-def reborn(config: ExperimentConfig, dense: nn.Module) -> dict[str, Tensor]:
+
+def _alive_timesteps(model: nn.Module, wiring: Wiring) -> dict[str, Tensor]:
+    """Which timesteps of the neurons behind a weight layer are alive, [T, unit], where the structure says so."""
+    found = {}
+    for name, layer in wiring.layers.items():
+        neuron = wiring.neuron_of(layer)
+        alive = None if neuron is None else model.get_submodule(neuron.site.module)._buffers.get(BUFFER)
+        if neuron is not None and alive is not None:
+            found[name] = alive[:, (neuron.feeds[name] >= 0).to(alive.device)]
+    return found
+
+
+def _share(masks: Iterable[Tensor]) -> float:
+    """Share of the entries that are True; 1.0 of none."""
+    counts = [(int(mask.sum()), mask.numel()) for mask in masks]
+    return sum(alive for alive, _ in counts) / sum(size for _, size in counts) if counts else 1.0
+
+
+def restructured(config: ExperimentConfig, dense: nn.Module) -> dict[str, Tensor]:
     """Give a dense network the structure of another run, and new weights; returns the weights that stay zero.
+
+    Its dead timesteps stay dead too.
 
     Raises:
         UserError: where that run is not there, or not finished, or is of another network.
     """
     path = Path(str(config.structure))
-    if not path.exists():
+    if not path.is_file():
         raise UserError(
-            f"{path}: the run whose structure is to be trained from scratch is not finished; run it first (in a "
-            "comparison name its method before this one)"
+            f"structure: expected the model file of a finished run; there is none at {path}: finish that run first, "
+            "or name the place that it was moved to"
         )
     try:
         load(path, dense)
     except ValueError as error:
-        raise UserError(f"the structure of {path}: {error}") from error
+        raise UserError(f"structure: {error}") from error
     names = {f"{layer.name}.weight" for layer in weights(dense).layers}
     zeros = {
         name: value.detach() == 0

@@ -4,6 +4,7 @@ An epoch is: train on every batch, step the pruner, evaluate, write the record, 
 checkpoint is computed again, to the same bits.
 """
 
+import os
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -42,7 +43,7 @@ from dpap.experiment.run_folder import (
 )
 from dpap.experiment.schedule import learning_rate
 
-MAY_MOVE = {"out", "data.root", "data.cache", "training.device", "training.threads"}
+MAY_MOVE = {"out", "structure", "data.root", "data.cache", "training.device", "training.threads"}
 """Keys of the configuration that may change before a run is resumed, as on another machine."""
 
 
@@ -82,7 +83,8 @@ def resume(path: Path | str, *, progress: Quiet | None = None) -> Record:
         raise UserError(f"{folder.path} holds no run, for it has no {folder.config.name}")
     if folder.summary.exists():
         return read_json(folder.summary)
-    config = replace(load_config(folder.config), out=str(folder.path))
+    stored = load_config(folder.config)
+    config = replace(stored, out=str(folder.path), structure=_structure_now(stored, folder.path))
     with repeatable(config.training.threads):
         run = _prepare(config, folder, progress)
         return _run_epochs(run, _restore(run))
@@ -221,6 +223,14 @@ def _epoch(run: _Run, epoch: int) -> Record:
         prune_seconds=pruned - trained,
         evaluate_seconds=time.perf_counter() - pruned,
     )
+
+
+def _structure_now(stored: ExperimentConfig, folder: Path) -> str | None:
+    """Where the structure of a run is: beside its folder as before, where both were moved."""
+    if stored.structure is None:
+        return None
+    beside = Path(os.path.normpath(folder / os.path.relpath(stored.structure, stored.folder)))
+    return str(beside) if beside.is_file() else stored.structure
 
 
 def _facts(run: _Run, command: str) -> Record:

@@ -17,22 +17,26 @@ Neuron = Callable[[], nn.Module]
 
 @dataclass(frozen=True)
 class Depth:
-    """How many blocks each of the four stages has, and of which kind.
+    """How many blocks each stage has, and of which kind.
 
     Attributes:
-        blocks: of each stage; the stages have 64, 128, 256 and 512 channels.
+        blocks: of each stage.
         bottleneck: whether a block is 1 x 1, 3 x 3 and 1 x 1 with four times the channels, or 3 x 3 twice.
+        channels: of each stage, inside its blocks.
     """
 
-    blocks: tuple[int, int, int, int]
+    blocks: tuple[int, ...]
     bottleneck: bool
+    channels: tuple[int, ...] = (64, 128, 256, 512)
 
 
 RESNETS: dict[str, Depth] = {
     "resnet18": Depth((2, 2, 2, 2), bottleneck=False),
     "resnet50": Depth((3, 4, 6, 3), bottleneck=True),
+    "resnet20": Depth((3, 3, 3), bottleneck=False, channels=(16, 32, 64)),
 }
-"""Table I's networks for ImageNet; spiking neurons make them SEW-ResNets."""
+"""Table I's networks for ImageNet, and He et al.'s for CIFAR-10, with their option B as shortcuts; spiking neurons make
+them SEW-ResNets."""
 
 
 class ResidualBlock(nn.Module):
@@ -135,7 +139,7 @@ def resnet_layers(
         width: factor on the channels of every stage.
     """
     block, stage, name = (SEWBlock, SEWStage, "spike") if spiking else (ResidualBlock, nn.Sequential, "relu")
-    channels = [max(1, round(number * width)) for number in (64, 128, 256, 512)]
+    channels = [max(1, round(number * width)) for number in depth.channels]
     small = max(input_shape[1:]) <= SMALL
     yield "conv1", _conv(input_shape[0], channels[0], *((3, 1) if small else (7, 2)))
     yield "bn1", nn.BatchNorm2d(channels[0])

@@ -52,10 +52,10 @@ class CriticalShifts:
         known = {name: group for name, group in groups.items() if name in self.units}
         if not known:
             return
-        nobody = 1 + max(int(group.max()) for group in known.values())
-        known = {name: group.where(masks.units[name].cpu(), nobody) for name, group in known.items()}
-        shared = torch.cat(list(known.values())).bincount(minlength=nobody + 1) > 1
-        shared[nobody] = False
+        no_group = 1 + max(int(group.max()) for group in known.values())
+        known = {name: group.where(masks.units[name].cpu(), no_group) for name, group in known.items()}
+        shared = torch.cat(list(known.values())).bincount(minlength=no_group + 1) > 1
+        shared[no_group] = False
         self.groups = {name: group for name, group in known.items() if bool(shared[group].any())}
         self.level()
 

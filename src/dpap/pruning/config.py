@@ -1,7 +1,7 @@
 """What can be configured about pruning; every constant says where it comes from."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from dpap.plasticity import CRITERIA
@@ -49,6 +49,9 @@ _EVEN = Decay(epsilon=1.0, eta=12.0, beta=1.0, protection=0.0)
 class PruningConfig:
     """How a network is pruned while it learns.
 
+    What is left as it is follows the rule that our experiments favour (docs/choosing.md); `PruningConfig.paper()` is
+    the paper's.
+
     Attributes:
         target: share that is pruned at `end_epoch`, in [0, 1), of what `target_of` names. None: the paper's
             emergent rule, where epsilon and eta decide how much dies.
@@ -59,16 +62,23 @@ class PruningConfig:
         end_epoch: epoch (1 = after the first) by which the target is met. Required with a target.
         start_epoch: epochs that only observe before the first death; 1 is ours, the least on which to judge; of few
             or small epochs take more (N-MNIST, 50 batches an epoch: 5 rather than 2 gained 2 points).
-        criterion: what is important. "bcm" follows the paper's equations; "bcm_strength", ours, weighs them by the
-            magnitude of the weights, for where little is left (docs/results.md). "bcm_without_spines", "hebb" and
-            "stdp" replace a part of them, "released" is the authors' code formula for formula; "firing_rate",
-            "magnitude", "random" (drawn anew every epoch) and "random_once" are what any of them should be better than;
-            others by `dpap.register_criterion`.
+        criterion: what is important. "taylor": what contributes to the loss, by the gradients of training. "bcm"
+            follows the paper's equations; "bcm_strength", ours, weighs them by the magnitude of the weights.
+            "bcm_without_spines", "hebb" and "stdp" replace a part of them, "released" is the authors' code formula for
+            formula; "firing_rate", "magnitude", "random" (drawn anew every epoch) and "random_once" are what any of
+            them should be better than; others by `dpap.register_criterion`.
+        scope: what importances are compared over. "network": all layers, each unit and synapse by its importance for
+            what its death saves of the target's cost; units that can only be removed together die together. "layer":
+            each layer by itself, as in the paper.
+        deaths_per_epoch: with a target, something dies so many times in an epoch, evenly spread over the steps of the
+            optimizer as the last epoch had them; 1: at the end of the epoch, as in the paper. Without an optimizer, in
+            the first epoch, and while steps are replayed as a CUDA graph it is 1.
+        memory: share of the observed sums that outlasts the deaths that they led to; 0: sums start again, as in (6).
         seed: of what is drawn: the importances of "random" and "random_once".
         synapses: whether single synapses of fully connected layers die too, besides neurons and channels.
         timesteps: whether neuron-timesteps of spiking neurons die.
         timestep_target: share of neuron-timesteps that is dead at `end_epoch`; implies `timesteps`.
-        observe_every: observe the activity of every n-th batch; 4 is ours, for the cost.
+        observe_every: observe every n-th batch, or step of the optimizer; 4 is ours, for the cost.
         min_units: units of each layer, the strongest, that survive whatever their importance; 2 is ours, so
             that no layer dies whole.
         min_share: share of each layer's units that survives likewise; 0.05 is ours. Without it the layer whose
@@ -78,23 +88,19 @@ class PruningConfig:
         compact: "auto" removes the dead physically during training once that is worth it (where the check
             refuses it warns, once, and they stay as zeros), "manual" leaves it to `Pruner.compact()`.
         trace_decay: tau of equation (1), the paper's; 1 counts activity without forgetting any.
-        gamma: what remains of survival after an epoch (11), the paper's; 0 lets each epoch decide alone.
+        gamma: what remains of survival after each update (11); 0 lets each decide alone. None: 0 with a target, where
+            `memory` does what it is for, and the paper's 0.999 without one, where survival alone decides.
         normalisation: of importances within a layer, for (9): "linear", the paper's, or by "rank", ours.
         clip: quantile of a layer's importances from which on all count as 1 where (9) is linear; 1.0 is min-max.
-        conv, neuron, synapse, timestep: constants of conv channels, fully connected neurons, their
-            synapses, and neuron-timesteps. Protection is the paper's C (5 conv, 2 fc); eta, `clip` and epsilon of
-            fully connected layers are those of the released code (eta 12 for all), and its 0.65 of channels is that of
-            timesteps. By experiment: channels' epsilon (smaller starves fully connected layers at 98%, larger costs
-            accuracy at 90%), ranks (less depends on how skewed a criterion is), beta (with 0 layers starve, 5 is no
-            better than 1) and `min_share`; eta from 4 to 40 and protection from 0 to 5 made no difference beyond the
-            noise. Evidence: docs/results/constants.md.
+        conv, neuron, synapse, timestep: constants of conv channels, fully connected neurons, their synapses, and
+            neuron-timesteps; with a target and gamma 0 only the differences between their epsilons count.
 
     Raises:
         ValueError: where a value is out of range, or two contradict each other.
 
     Example:
         >>> from dpap import PruningConfig
-        >>> config = PruningConfig(target=0.9, end_epoch=20, criterion="bcm_strength", compact="auto")
+        >>> config = PruningConfig(target=0.9, end_epoch=20, compact="auto")
         >>> config.floor(300)  # of 300 units so many survive whatever their importance
         15
         >>> PruningConfig(target=0.9)
@@ -108,7 +114,6 @@ class PruningConfig:
     start_epoch: int = 1
     criterion: str = "taylor"
     scope: Literal["layer", "network"] = "network"
-    evenness: float = 0.0
     deaths_per_epoch: int = 10
     memory: float = 0.9
     seed: int = 0
@@ -139,7 +144,7 @@ class PruningConfig:
             raise ValueError(f"normalisation must be linear or rank; got {self.normalisation!r}")
         if self.scope not in ("layer", "network"):
             raise ValueError(f"scope must be layer or network; got {self.scope!r}")
-        for name in ("trace_decay", "gamma", "evenness", "memory"):
+        for name in ("trace_decay", "gamma", "memory"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise ValueError(f"{name} is a share, in [0, 1]; got {value}")
@@ -173,6 +178,12 @@ class PruningConfig:
     @classmethod
     def paper(cls, **changes: Any) -> "PruningConfig":
         """The paper's rule, with constants that experiments chose; `changes` are of any field.
+
+        Protection is the paper's C (5 conv, 2 fc); eta, `clip` and epsilon of fully connected layers are those of the
+        released code (eta 12 for all), and its 0.65 of channels is that of timesteps. By experiment: channels' epsilon
+        (smaller starves fully connected layers at 98%, larger costs accuracy at 90%), ranks (less depends on how skewed
+        a criterion is), beta (with 0 layers starve, 5 is no better than 1) and `min_share`; eta from 4 to 40 and
+        protection from 0 to 5 made no difference beyond the noise. Evidence: docs/results/constants.md.
 
         Example:
             >>> from dpap import PruningConfig

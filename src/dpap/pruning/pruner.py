@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -217,7 +216,13 @@ class Pruner:
         Silenced timesteps stay silent, for they belong to the network; other dead that were not removed stay zero
         until something changes them.
         """
-        for recorder in (self._recorder, self._contributions, self._counter, self._step_handle, self._forward_handle):
+        for recorder in (
+            self._recorder,
+            self._contributions,
+            self._counter,
+            self._step_handle,
+            self._forward_handle,
+        ):
             if recorder is not None:
                 recorder.remove()
         self._silence.remove()

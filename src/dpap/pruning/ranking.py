@@ -29,7 +29,9 @@ def importances(
         "synapses": rule.synapse_importance,
         "timesteps": rule.timestep_importance,
     }
-    return {name: {part: measure[part](context) for part in alive[name]} for name, context in contexts.items()}
+    return {
+        name: {part: measure[part](context) for part in alive[name]} for name, context in contexts.items()
+    }
 
 
 def within_layers(
@@ -48,13 +50,9 @@ def over_network(
     found: Parts,
     alive: Mapping[str, dict[str, Bool[Tensor, "..."]]],
     saved: Savings,
-    config: PruningConfig,
 ) -> Parts:
     """Ranked from 0 to 1 over all layers by importance for what a death saves; units and synapses in one ranking,
     timesteps in their own.
-
-    With `evenness` layers are compared by what stands out in them: the logarithm of each is taken from so large a share
-    of its layer's mean.
     """
     worth: Parts = {}
     for name, parts in found.items():
@@ -65,10 +63,6 @@ def over_network(
                 logarithm -= saved.units[name].to(value.device).clamp(min=LEAST).log()
             elif part == "synapses":
                 logarithm -= saved.synapses[name].to(value.device).clamp(min=LEAST).log()
-            if config.evenness:
-                counted = logarithm[alive[name][part] & (value > LEAST)]
-                if counted.numel():
-                    logarithm -= config.evenness * counted.mean()
             worth[name][part] = logarithm
     result: Parts = {name: {} for name in found}
     for kinds in (("units", "synapses"), ("timesteps",)):

@@ -30,7 +30,9 @@ class Savings:
     synapses: dict[str, Float64[Tensor, " feature"]]
 
 
-def savings(ledger: CostLedger, cost: str, masks: Masks, groups: dict[str, Int64[Tensor, " unit"]]) -> Savings:
+def savings(
+    ledger: CostLedger, cost: str, masks: Masks, groups: dict[str, Int64[Tensor, " unit"]]
+) -> Savings:
     """Of everything that is alive.
 
     Args:
@@ -65,21 +67,24 @@ def unit_groups(wiring: Wiring) -> dict[str, Int64[Tensor, " unit"]]:
     for name, layer in wiring.layers.items():
         offsets[name] = count
         count += layer.units
-    label = torch.arange(count)
-    pairs = []
+    # one more, the largest, for sources that do not feed a feature
+    label = torch.arange(count + 1)
+    joined = []
     for reader in wiring.readers():
-        known = [(offsets[source], unit) for source, unit in reader.feeds.items() if source in offsets]
-        for (first, one), (second, other) in zip(known, known[1:], strict=False):
-            both = (one >= 0) & (other >= 0)
-            if both.any():
-                pairs.append((first + one[both], second + other[both]))
-    changed = bool(pairs)
+        known = [
+            torch.where(unit >= 0, offsets[source] + unit, count)
+            for source, unit in reader.feeds.items()
+            if source in offsets
+        ]
+        if len(known) > 1:
+            joined.append(torch.stack(known))
+    changed = bool(joined)
     while changed:
         before = label.clone()
-        for one, other in pairs:
-            least = torch.minimum(label[one], label[other])
-            label.scatter_reduce_(0, one, least, "amin")
-            label.scatter_reduce_(0, other, least, "amin")
+        for members in joined:
+            least = label[members].amin(0).expand(members.shape)
+            label.scatter_reduce_(0, members.flatten(), least.flatten(), "amin")
+            label[count] = count
         changed = not torch.equal(before, label)
     return {
         name: label[offsets[name] : offsets[name] + layer.units]

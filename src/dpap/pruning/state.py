@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from dpap.anatomy import NeuronSite, WeightLayer, Wiring
 from dpap.anatomy.gather import FeatureSums
@@ -232,7 +232,7 @@ class PruningState:
         if config.scope == "layer":
             return within_layers(found, alive, config)
         saved = savings(ledger, config.target_of, self.masks, self._unit_groups())
-        return over_network(found, alive, saved, config)
+        return over_network(found, alive, saved)
 
     def _unit_groups(self) -> dict[str, Tensor]:
         if self._groups is None:

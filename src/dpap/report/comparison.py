@@ -60,6 +60,7 @@ def write_comparison(folder: Path) -> Path:
 def _drawn(table: list[Group], epochs: list[EpochResult]) -> Iterator[tuple[str, Figure, str]]:
     """(file name, figure, caption) of every figure that a recipe's results allow."""
     candidates: list[tuple[str, Figure | None, str]] = [
+        ("size", figures.accuracy_by_size(table), "Logarithmic; parameters as stored, MACs of one sample."),
         ("accuracy", figures.accuracies(table, epochs), "As the paper’s Fig. 2d to 2h."),
         ("pruning", figures.accuracy_by_pruning(table), "As the paper’s Fig. 2i to 2m; logarithmic."),
         ("convergence", figures.convergence(table), "As the paper’s Fig. 2b."),

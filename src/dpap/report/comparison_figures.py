@@ -4,6 +4,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,7 +12,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from dpap.experiment.formatting import accuracy, count, rounded
 from dpap.experiment.methods import ABLATIONS, DENSE
-from dpap.experiment.results import EpochResult
+from dpap.experiment.results import EpochResult, Result
 from dpap.experiment.significance import Group, Target
 from dpap.report.figures import zoom_in
 from dpap.report.style import (
@@ -20,10 +21,12 @@ from dpap.report.style import (
     INK,
     MUTED,
     SERIES,
+    VERMILION,
     end_labels,
     epoch_axis,
     few_ticks,
     figure_of,
+    halves,
     panel,
     percent_axis,
     styled,
@@ -33,7 +36,52 @@ Label = tuple[float, str, str]
 LINES = 5
 """Lines over the epochs; more are not distinct, so of more targets some are left out between first and last."""
 STYLES = list(itertools.product(("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (6, 1, 1, 1))), SERIES))
-MARKERS = "osD^vP"
+MARKERS, SIGNS = "osD^vP", "●■◆▲▼✚"
+WIDTHS = (DENSE, "scratch")
+"""Methods that train a dense network of some width, from scratch."""
+SIZES: dict[str, Callable[[Result], float]] = {
+    "parameters": lambda run: run.parameters,
+    "MACs": lambda run: run.macs,
+}
+COLOURS = {"dpap": BLUE, "paper": VERMILION, "units_paper": VERMILION}
+"""Of the rules that are shown among others, most important first."""
+
+
+@styled
+def accuracy_by_size(table: Sequence[Group]) -> Figure | None:
+    """Accuracy against parameters and against MACs, logarithmic: dense networks as a line, each method as points.
+
+    What lies above the line is better than a dense network of that size, trained from scratch.
+    """
+    methods = list(dict.fromkeys(group.first.method for group in table))
+    if not set(methods) - {DENSE}:
+        return None
+    dense = [group for group in table if group.first.method in WIDTHS]
+    line = "line: dense, from scratch; above it is better"
+    if not set(methods) & (set(WIDTHS) - {DENSE}):
+        line = "dense from scratch is not measured"
+    methods = [method for method in methods if method not in WIDTHS]
+    methods = [method for method in methods if method not in ABLATIONS] or methods
+    methods.sort(key=lambda method: method != _leading_method(table))
+    height = max(3.4, 1.3 + 0.2 * len(methods))
+    axes = panel("Accuracy against size", f"{line}; {_seeds(table)}", height, right=1.75)
+    for half, (name, size) in zip(halves(axes), SIZES.items(), strict=True):
+        labels: list[Label] = []
+        _size_axis(half, name, [group.mean(size) for group in table])
+        dense.sort(key=lambda group: group.mean(size))
+        if dense:
+            _points(half, dense, size, color=MUTED, linestyle="-", marker="o", gid=DENSE)
+            words = "dense, from scratch" if len(dense) > 1 else "dense"
+            labels.append((_accuracy(dense[-1])[0], words, MUTED))
+        for index, method in enumerate(methods):
+            own = sorted((group for group in table if group.first.method == method), key=_left)
+            colour = SERIES[index % len(SERIES)]
+            shape = (index + index // len(SERIES)) % len(MARKERS)
+            _points(half, own, size, color=colour, linestyle="none", marker=MARKERS[shape], gid=method)
+            labels.append((_accuracy(own[0])[0], f"{SIGNS[shape]} {_name(method)}", colour))
+    percent_axis(axes)
+    end_labels(half, labels)
+    return figure_of(axes)
 
 
 @styled
@@ -181,6 +229,34 @@ def differences(table: Sequence[Group], target: Target) -> Figure | None:
     return figure_of(axes)
 
 
+def _points(
+    axes: Axes, groups: Sequence[Group], size: Callable[[Result], float], *, gid: str, **look: Any
+) -> None:
+    """Means over the seeds of accuracy against size, with the spread of the accuracy."""
+    means, deviations = zip(*map(_accuracy, groups), strict=True)
+    axes.errorbar(
+        [group.mean(size) for group in groups], means, deviations, linewidth=1.6, elinewidth=1.0, capsize=2.5,
+        markersize=4.5, **look,
+    )[0].set_gid(gid)  # fmt: skip
+
+
+def _size_axis(axes: Axes, name: str, sizes: Sequence[float]) -> None:
+    """Numbers to a logarithmic scale, with a few round ones as ticks."""
+    least, most = min(sizes) / 1.3, 1.3 * max(sizes)
+    axes.set_xscale("log")
+    axes.set_xlim(least, most)
+    decades = range(math.floor(math.log10(least)), math.ceil(math.log10(most)))
+    for steps in ((1,), (1, 3), (1, 2, 5), range(1, 10)):
+        ticks = [10.0**decade * step for decade in decades for step in steps]
+        ticks = [tick for tick in ticks if least <= tick <= most]
+        if len(ticks) > 1:
+            break
+    axes.xaxis.set_major_locator(FixedLocator(ticks or [max(sizes)]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: rounded(value)))
+    axes.set_xlabel(name, size=9.3)
+
+
 def _lines(
     axes: Axes,
     table: Sequence[Group],
@@ -259,9 +335,9 @@ def _label_row(axes: Axes, place: int, words: str) -> None:
 
 
 def _leading_method(table: Sequence[Group]) -> str:
-    """The method that is drawn over the epochs: DPAP, or what comes first."""
+    """The method that is drawn over the epochs: the default rule, the paper's, or what comes first."""
     methods = [group.first.method for group in table if group.first.method != DENSE]
-    return next((name for name in ("dpap", "units_dpap") if name in methods), methods[0] if methods else "")
+    return next((name for name in COLOURS if name in methods), methods[0] if methods else "")
 
 
 def _left(group: Group) -> float:
@@ -284,7 +360,7 @@ def _seeds(table: Sequence[Group]) -> str:
 
 
 def _colour(group: Group) -> str:
-    return BLUE if group.first.method.endswith("dpap") else MUTED
+    return COLOURS.get(group.first.method, MUTED)
 
 
 def _name(method: str) -> str:

@@ -63,4 +63,8 @@ def _needed(criterion: Criterion) -> tuple[str, ...]:
     """The methods that a criterion must define."""
     if criterion.observes:
         return ("observe_units", "observe_synapses")
-    return ("observe_contribution",) if criterion.observes_gradients else ("unit_importance", "synapse_importance")
+    return (
+        ("observe_contribution",)
+        if criterion.observes_gradients
+        else ("unit_importance", "synapse_importance")
+    )

@@ -7,10 +7,10 @@ from dpap.plasticity.statistics import Statistics
 class Taylor(Criterion):
     """Mean square, over the steps of training, of the contribution of each part to the loss of the batch.
 
-    Of a synapse that contribution is w dL/dw, of a unit the sum of it over all that reads the unit, which is the sum of
-    a dL/da over its activity, and of a neuron-timestep the sum of s dL/ds over its spikes. First-order Taylor importance
-    (Molchanov et al. 2017, 2019, arXiv 1611.06440, 1906.10771, equation 8); in the words of synaptic plasticity a
-    three-factor rule: presynaptic trace times postsynaptic error signal, gated by the weight.
+    Of a synapse that contribution is w dL/dw, of a unit the sum of it over all that reads the unit, which is the sum
+    of a dL/da over its activity, and of a neuron-timestep the sum of s dL/ds over its spikes. First-order Taylor
+    importance (Molchanov et al. 2017, 2019, arXiv 1611.06440, 1906.10771, equation 8); in the words of synaptic
+    plasticity a three-factor rule: presynaptic trace times postsynaptic error signal, gated by the weight.
     """
 
     observes = False
