@@ -71,8 +71,8 @@ class PruningConfig:
             what its death saves of the target's cost; units that can only be removed together die together. "layer":
             each layer by itself, as in the paper.
         deaths_per_epoch: with a target, something dies so many times in an epoch, evenly spread over the steps of the
-            optimizer as the last epoch had them; 1: at the end of the epoch, as in the paper. Without an optimizer, in
-            the first epoch, and while steps are replayed as a CUDA graph it is 1.
+            optimizer as the last epoch had them; 1: at the end of the epoch, as in the paper, and as without an
+            optimizer and in the first epoch.
         memory: share of the observed sums that outlasts the deaths that they led to; 0: sums start again, as in (6).
         seed: of what is drawn: the importances of "random" and "random_once".
         synapses: whether single synapses of fully connected layers die too, besides neurons and channels.

@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring, find_wiring
-from dpap.anatomy.contributions import ContributionRecorder
-from dpap.anatomy.operations import OperationCounter, check_countable
+from dpap.anatomy.operations import check_countable
 from dpap.anatomy.pytrees import Inputs
-from dpap.anatomy.recording import Hook, Recorder, Recording
+from dpap.anatomy.recording import Hook
 from dpap.pruning.arguments import as_copies, as_inputs, as_optimizers, unwrapped
 from dpap.pruning.budget import TOLERANCE, dead_timesteps
 from dpap.pruning.config import PruningConfig
 from dpap.pruning.costs import OBSERVED, CostLedger
+from dpap.pruning.observation import Observation
 from dpap.pruning.reports import LayerReport, PruneReport
 from dpap.pruning.state import PruningState
 from dpap.pruning.versions import VERSION, upgraded
@@ -31,8 +31,6 @@ STEP = 3
 """Multiplications of a training step, in forwards: one forwards, twice as many backwards."""
 REMOVAL = 4
 """Cost of a removal, in forwards: it is checked by two of the example inputs in double precision."""
-COUNTED = 2
-"""Of so many recorded presentations, one has its operations counted, where the target is a share of them."""
 
 
 class Pruner:
@@ -112,18 +110,21 @@ class Pruner:
         self._silence = Silence(self.model, self.wiring, self._optimizers)
         self._forwards = 0
         self._forward_handle = self.model.register_forward_pre_hook(Hook(self._count_forward))
-        self._recorder = self._activity_recorder(counts_operations)
-        self._contributions = self._contribution_recorder()
-        self._counter: OperationCounter | None = None
-        if counts_operations:
-            self._counter = OperationCounter(self.wiring, self._counting)
+        self._observation = Observation(
+            self.model,
+            self.wiring,
+            self._state,
+            self.config,
+            self._optimizers,
+            counts_operations,
+            lambda: self._may_die,
+        )
         self._steps, self._steps_per_epoch = 0, 0
         self._alive_before = self._units_alive()
         self._epsilon: dict[str, float] = {}
         self._step_handle = (
             self._optimizers[-1].register_step_post_hook(self._after_step) if self._optimizers else None
         )
-        self._samples = 0
         recompile()
 
     @property
@@ -162,18 +163,15 @@ class Pruner:
             RuntimeError: where no training forward was observed since the last step.
         """
         epoch, config = self.epoch, self.config
-        self._end_presentation()
+        self._observation.end()
         if self._may_die and self._state.observes and not self._state.anything_observed:
-            raise RuntimeError(self._nothing_observed())
+            raise RuntimeError(self._observation.missing())
         self._state.anything_observed = False
         self._update(epoch + 1.0)
         epsilon, self._epsilon = self._epsilon, {}
         before = self._alive_before
         compacted = self._compact_if_worth_it() if config.compact == "auto" else None
-        if self._recorder is not None:
-            self._recorder.begin_epoch()
-        if self._contributions is not None:
-            self._contributions.begin_epoch()
+        self._observation.begin_epoch()
         self._steps_per_epoch, self._steps = self._steps, 0
         self._forwards = 0
         self._alive_before = self._units_alive()
@@ -216,15 +214,10 @@ class Pruner:
         Silenced timesteps stay silent, for they belong to the network; other dead that were not removed stay zero
         until something changes them.
         """
-        for recorder in (
-            self._recorder,
-            self._contributions,
-            self._counter,
-            self._step_handle,
-            self._forward_handle,
-        ):
-            if recorder is not None:
-                recorder.remove()
+        self._observation.remove()
+        for handle in (self._forward_handle, self._step_handle):
+            if handle is not None:
+                handle.remove()
         self._silence.remove()
         recompile()
 
@@ -298,84 +291,33 @@ class Pruner:
     _refused = False
     _reach_checked = False
 
-    def _activity_recorder(self, counts_operations: bool) -> Recorder | None:
-        """What records activity, where anything asks for it."""
-        criterion, config = self._state.criterion, self.config
-        times = config.prunes_timesteps and criterion.observes_timesteps
-        if not (criterion.observes or times or counts_operations):
-            return None
-        return Recorder(
-            self.model,
-            self.wiring,
-            config.observe_every,
-            self._observe,
-            self._optimizers,
-            lambda: counts_operations or self._may_die,
-        )
-
-    def _contribution_recorder(self) -> ContributionRecorder | None:
-        """What takes contributions to the loss from the gradients, where the criterion asks for them."""
-        if not self._state.criterion.observes_gradients:
-            return None
-        masks = self._state.masks
-        return ContributionRecorder(
-            self.model,
-            self.wiring,
-            masks.units,
-            masks.synapses,
-            masks.timesteps,
-            self.config.observe_every,
-            self._state.observe_contributions,
-            self._optimizers,
-            lambda: self._may_die,
-        )
-
     @property
     def _may_die(self) -> bool:
         """Whether anything may die at the end of this epoch or later."""
         return self.config.end_epoch is None or self.epoch < self.config.end_epoch
 
-    def _nothing_observed(self) -> str:
-        if self._state.criterion.observes_gradients:
-            return (
-                "no gradient of the network was observed since the last step: call step() once an epoch, after "
-                "training, and give Pruner the optimizer that trains this network"
-            )
-        return (
-            "no training forward of the network was observed since the last step: call step() once an epoch, "
-            "after training, with the network in training mode (model.train()) and gradients on"
-        )
-
-    def _end_presentation(self) -> None:
-        if self._recorder is not None:
-            self._recorder.end_presentation()
-        if self._contributions is not None:
-            self._contributions.end_step()
-
     @torch.no_grad()
     def _after_step(self, *step: Any) -> None:
         """Let something die within the epoch, where its share of the optimizer's steps has passed."""
-        if torch.cuda.is_available() and torch.cuda.is_current_stream_capturing():
-            return
         self._steps += 1
         total, deaths = self._steps_per_epoch, self.config.deaths_per_epoch
         if self.config.target is None or deaths == 1 or not 0 < self._steps < total:
             return
         done = self._steps * deaths // total
         if done > (self._steps - 1) * deaths // total:
-            self._end_presentation()
+            self._observation.end()
             if self._state.updatable:
                 self._update(self.epoch + done / deaths)
 
     def _update(self, progress: float) -> None:
         """Move survival, and silence what falls below zero; `progress` epochs have been trained."""
         config = self.config
-        if self._counter is not None:
-            self._ledger.update(self._counter.take(), self._samples, self._state.masks)
-            self._samples = 0
+        counted = self._observation.take_operations()
+        if counted is not None:
+            self._ledger.update(*counted, self._state.masks)
         over = config.end_epoch is not None and progress > config.end_epoch
         if progress > config.start_epoch and not over:
-            if self._counter is not None and not self._reach_checked:
+            if counted is not None and not self._reach_checked:
                 self._check_reach()
             self._epsilon = self._state.update(self.epoch, progress, self._ledger)
             self._impose()
@@ -386,19 +328,6 @@ class Pruner:
 
     def _units_alive(self) -> dict[str, int]:
         return {name: int(alive.sum()) for name, alive in self._state.masks.units.items()}
-
-    def _observe(self, recording: Recording) -> None:
-        self._state.observe(recording)
-        if self._counts():
-            self._samples += recording.batch
-
-    def _counts(self) -> bool:
-        """Whether the operations of the presentation that is recorded now are counted."""
-        recorder = self._recorder
-        return recorder is not None and (recorder.presentations - 1) % (COUNTED * recorder.every) == 0
-
-    def _counting(self) -> bool:
-        return self._recorder is not None and self._recorder.recording and self._counts()
 
     def _check_reach(self) -> None:
         """Warn where the target is out of reach even with every layer at its floor."""
@@ -437,8 +366,7 @@ class Pruner:
     def _renumber(self, kept: Kept) -> None:
         """Let everything that counts units and features follow a removal."""
         self.wiring.keep(kept.units, kept.features)
-        if self._contributions is not None:
-            self._contributions.rewire()
+        self._observation.rewire()
         for name, kept_units in kept.units.items():
             self._original_index[name] = self._original_index[name][kept_units]
         self._state.keep(kept)

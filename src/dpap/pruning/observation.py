@@ -1,0 +1,121 @@
+"""What is observed of a training network: activity, contributions to the loss, operations, as far as asked for."""
+
+from collections.abc import Callable, Sequence
+
+from torch import nn
+from torch.optim import Optimizer
+
+from dpap.anatomy import Wiring
+from dpap.anatomy.contributions import ContributionRecorder
+from dpap.anatomy.operations import OperationCounter, OperationCounts
+from dpap.anatomy.recording import Recorder, Recording
+from dpap.pruning.config import PruningConfig
+from dpap.pruning.state import PruningState
+
+COUNTED = 2
+"""Of so many recorded presentations, one has its operations counted, where the target is a share of them."""
+
+
+class Observation:
+    """Observes what the criterion and the target ask for, and nothing else; passes it on to the state.
+
+    Args:
+        model: the network.
+        wiring: of it.
+        state: takes activity and contributions.
+        config: what is asked for.
+        optimizers: of the network.
+        counts_operations: whether operations are counted too.
+        active: whether anything that is observed now can lead to a death.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        wiring: Wiring,
+        state: PruningState,
+        config: PruningConfig,
+        optimizers: Sequence[Optimizer],
+        counts_operations: bool,
+        active: Callable[[], bool],
+    ) -> None:
+        self.state = state
+        self._samples = 0
+        criterion, masks, every = state.criterion, state.masks, config.observe_every
+        times = config.prunes_timesteps and criterion.observes_timesteps
+        self._recorder: Recorder | None = None
+        if criterion.observes or times or counts_operations:
+            self._recorder = Recorder(
+                model, wiring, every, self._observe, optimizers, lambda: counts_operations or active()
+            )
+        self._counter = OperationCounter(wiring, self._counting) if counts_operations else None
+        self._contributions: ContributionRecorder | None = None
+        if criterion.observes_gradients:
+            self._contributions = ContributionRecorder(
+                model,
+                wiring,
+                masks.units,
+                masks.synapses,
+                masks.timesteps,
+                every,
+                state.observe_contributions,
+                optimizers,
+                active,
+            )
+
+    def end(self) -> None:
+        """Pass on what was observed so far."""
+        if self._recorder is not None:
+            self._recorder.end_presentation()
+        if self._contributions is not None:
+            self._contributions.end_step()
+
+    def begin_epoch(self) -> None:
+        """Count from anew, so that every epoch is observed from its beginning."""
+        if self._recorder is not None:
+            self._recorder.begin_epoch()
+        if self._contributions is not None:
+            self._contributions.begin_epoch()
+
+    def take_operations(self) -> tuple[dict[str, OperationCounts], int] | None:
+        """The operations counted since they were last taken, and of how many samples; None where none are counted."""
+        if self._counter is None:
+            return None
+        samples, self._samples = self._samples, 0
+        return self._counter.take(), samples
+
+    def rewire(self) -> None:
+        """Follow the wiring after a removal."""
+        if self._contributions is not None:
+            self._contributions.rewire()
+
+    def remove(self) -> None:
+        """Remove every hook."""
+        for recorder in (self._recorder, self._contributions, self._counter):
+            if recorder is not None:
+                recorder.remove()
+
+    def missing(self) -> str:
+        """Why nothing may have been observed, and what to do."""
+        if self._contributions is not None:
+            return (
+                "no gradient of the network was observed since the last step: call step() once an epoch, after "
+                "training, and give Pruner the optimizer that trains this network"
+            )
+        return (
+            "no training forward of the network was observed since the last step: call step() once an epoch, "
+            "after training, with the network in training mode (model.train()) and gradients on"
+        )
+
+    def _observe(self, recording: Recording) -> None:
+        self.state.observe(recording)
+        if self._counts():
+            self._samples += recording.batch
+
+    def _counts(self) -> bool:
+        """Whether the operations of the presentation that is recorded now are counted."""
+        recorder = self._recorder
+        return recorder is not None and (recorder.presentations - 1) % (COUNTED * recorder.every) == 0
+
+    def _counting(self) -> bool:
+        return self._recorder is not None and self._recorder.recording and self._counts()
