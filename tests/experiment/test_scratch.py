@@ -505,3 +505,18 @@ def test_a_run_waits_for_its_source_in_another_process(
     assert not done.failed
     assert [run.method for run in done.elsewhere] == ["dpap", "scratch_widths"]
     assert [each.method for each in compare(runs, tmp_path).results] == ["dense", "dpap", "scratch_widths"]
+
+
+def test_units_with_few_inputs_alive_start_with_weights_for_these(pruned: Any) -> None:
+    """Their input is as large as that of a unit with all of them, so that its neurons fire."""
+    config = pruned(training={"epochs": 1}, pruning={"start_epoch": 0, "end_epoch": 1, "target": 0.9})
+    model = build_model(config, load_data(config.data), CPU)
+    zeros = restructured(config, model)
+    name, dead = max(zeros.items(), key=lambda item: item[1].sum().item())
+    weight = model.get_parameter(name).detach().masked_fill(dead, 0).flatten(1)
+    count = (~dead).flatten(1).sum(1)
+    assert count.min() > 0 and count.max() < dead[0].numel()
+    # the sum of squares of a unit's weights is the square of the gain, whatever the number of its inputs
+    power = weight.square().sum(1)
+    spread = 4.0**2 * (2 / count.sum()).sqrt()
+    assert (power * count).sum() / count.sum() == pytest.approx(4.0**2, abs=5 * spread.item())

@@ -209,7 +209,9 @@ def _share(masks: Iterable[Tensor]) -> float:
 def restructured(config: ExperimentConfig, dense: nn.Module) -> dict[str, Tensor]:
     """Give a dense network the structure of another run, and new weights; returns the weights that stay zero.
 
-    Its dead timesteps stay dead too.
+    Weights are as large as a network of so few inputs starts with: those of a unit of which only some inputs are alive
+    are drawn for these, so that its neurons fire (U. Evci et al., AAAI 2022, arXiv 2010.03533). Dead timesteps stay
+    dead too.
 
     Raises:
         UserError: where that run is not there, or not finished, or is of another network.
@@ -234,4 +236,9 @@ def restructured(config: ExperimentConfig, dense: nn.Module) -> dict[str, Tensor
         parameter.grad = None
     torch.manual_seed(config.seed)
     initialise(dense, config.network)
+    own = dict(dense.named_parameters())
+    with torch.no_grad():
+        for name, dead in zeros.items():
+            alive = (~dead).flatten(1).double().mean(1).clamp(min=1 / dead[0].numel())
+            own[name] /= alive.sqrt().to(own[name]).view(-1, *[1] * (dead.ndim - 1))
     return zeros
