@@ -35,7 +35,7 @@ def _dense(seed: int = 0) -> nn.Module:
 def _compact() -> nn.Module:
     model = _dense()
     pruner = dpap.Pruner(
-        model, IMAGES, None, dpap.PruningConfig(target=0.7, end_epoch=2, timestep_target=0.3)
+        model, IMAGES, None, dpap.PruningConfig.paper(target=0.7, end_epoch=2, timestep_target=0.3)
     )
     for _ in range(2):
         model.train()
@@ -266,7 +266,7 @@ NETWORKS = [Residual, Depthwise, Grouped, SpikingJelly, SnnTorch]
 
 
 def _pruned(model: nn.Module, inputs: Tensor, **choice: Any) -> nn.Module:
-    config = dpap.PruningConfig(
+    config = dpap.PruningConfig.paper(
         target=0.5, end_epoch=2, start_epoch=0, observe_every=1, min_units=1, **choice
     )
     pruner = dpap.Pruner(model, inputs, None, config)

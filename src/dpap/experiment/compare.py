@@ -11,7 +11,7 @@ from typing import Any, Literal
 import yaml
 from filelock import FileLock, Timeout
 
-from dpap.experiment.config import ExperimentConfig, load_config
+from dpap.experiment.config import ExperimentConfig, load_run_config
 from dpap.experiment.errors import UserError
 from dpap.experiment.formatting import duration
 from dpap.experiment.grid import Planned
@@ -175,7 +175,7 @@ def _stored(run: Planned) -> ExperimentConfig:
     values = yaml.safe_load(run.files.config.read_text(encoding="utf-8"))
     if isinstance(values, dict) and {**values, **place} == run.config.as_dict():
         return run.config  # the usual case, and far faster than to check every key
-    return replace(load_config(run.files.config), **place)
+    return replace(load_run_config(run.files.config), **place)
 
 
 def _lock(run: Planned, folder: Path) -> FileLock:

@@ -188,6 +188,33 @@ def load_config(path: Path | str) -> ExperimentConfig:
     return config_from(parser, parsed)
 
 
+def load_run_config(path: Path | str) -> ExperimentConfig:
+    """Read the configuration that a run wrote down, by this version or an earlier one.
+
+    Raises:
+        UserError: as `load_config`.
+    """
+    config = load_config(path)
+    stored = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    return overridden(config, complete(stored)) if isinstance(stored, Mapping) else config
+
+
+def complete(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The whole configuration of a run, as plain values, with what it meant before there was a field for it.
+
+    Example:
+        >>> from dpap.experiment.config import complete
+        >>> complete({"pruning": {"gamma": 0.999}})["pruning"]
+        {'scope': 'layer', 'deaths_per_epoch': 1, 'memory': 0.0, 'gamma': 0.999}
+    """
+    pruning = {**BEFORE, **stored.get("pruning", {})}
+    return {"structure": None, **stored, "pruning": pruning}
+
+
+BEFORE = {"scope": "layer", "deaths_per_epoch": 1, "memory": 0.0}
+"""Fields of `pruning` that dpap 0.1.0 did not have, and how it pruned."""
+
+
 def overridden(config: ExperimentConfig, changes: Mapping[str, Any]) -> ExperimentConfig:
     """The configuration with `changes`, nested as in its YAML file; what they do not name stays.
 

@@ -17,7 +17,7 @@ import torch
 from dpap.anatomy import find_wiring
 from dpap.data import DataBundle, load_data
 from dpap.experiment.checkpoint import copy_checkpoint, epoch_seed, read_checkpoint, write_checkpoint
-from dpap.experiment.config import ExperimentConfig, load_config
+from dpap.experiment.config import ExperimentConfig, complete, load_run_config
 from dpap.experiment.errors import Diverged, UserError, blame
 from dpap.experiment.finish import finish
 from dpap.experiment.learner import Learner, apply_memory_format, build_learner, example_of
@@ -83,7 +83,7 @@ def resume(path: Path | str, *, progress: Quiet | None = None) -> Record:
         raise UserError(f"{folder.path} holds no run, for it has no {folder.config.name}")
     if folder.summary.exists():
         return read_json(folder.summary)
-    stored = load_config(folder.config)
+    stored = load_run_config(folder.config)
     config = replace(stored, out=str(folder.path), structure=_structure_now(stored, folder.path))
     with repeatable(config.training.threads):
         run = _prepare(config, folder, progress)
@@ -121,7 +121,7 @@ def _restore(run: _Run) -> list[Record]:
     epoch = 0
     if folder.checkpoint.exists():
         state = read_checkpoint(folder.checkpoint)
-        _refuse_changes(config, state["config"])
+        _refuse_changes(config, complete(state["config"]))
         run.learner.restore(state)
         epoch = state["epoch"]
     drop_lines_after(folder.metrics, epoch)
