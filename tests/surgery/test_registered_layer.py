@@ -93,7 +93,7 @@ def test_operations_that_cannot_be_counted_are_refused_before_anything_is_change
     torch.manual_seed(0)
     model = nn.Sequential(Pointwise(6, 20), nn.ReLU(), nn.Flatten(), nn.Linear(100, 3))
     x = torch.randn(4, 6, 5)
-    config = dpap.PruningConfig(target=0.5, target_of=target_of, end_epoch=1, start_epoch=0)
+    config = dpap.PruningConfig.paper(target=0.5, target_of=target_of, end_epoch=1, start_epoch=0)
     if target_of == "macs":
         pruner = dpap.Pruner(model, x, None, config)
         model(x)

@@ -25,7 +25,7 @@ class LayerReport:
         >>> model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2))
         >>> config = dpap.PruningConfig(target=0.5, start_epoch=0, end_epoch=1, synapses=False)
         >>> pruner = dpap.Pruner(model, torch.rand(4, 8), config=config)
-        >>> logits = model(torch.rand(64, 8))  # training, of which activity is observed
+        >>> model(torch.rand(64, 8)).square().sum().backward()  # training, of which gradients are observed
         >>> report = pruner.step()
         >>> layer = report.layers[0]
         >>> f"{layer.name}: {layer.alive} of {layer.units} units, {layer.weights_alive} of {layer.weights} weights"
@@ -64,7 +64,7 @@ class PruneReport:
         >>> model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2))
         >>> config = dpap.PruningConfig(target=0.5, start_epoch=0, end_epoch=1, synapses=False)
         >>> pruner = dpap.Pruner(model, torch.rand(4, 8), config=config)
-        >>> logits = model(torch.rand(64, 8))  # training, of which activity is observed
+        >>> model(torch.rand(64, 8)).square().sum().backward()  # training, of which gradients are observed
         >>> report = pruner.step()
         >>> report.sparsity, report.layers[0].alive
         (0.5, 16)

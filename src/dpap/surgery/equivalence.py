@@ -33,7 +33,7 @@ class CompactionError(RuntimeError):
         >>> model = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2))
         >>> config = dpap.PruningConfig(target=0.5, start_epoch=0, end_epoch=1, synapses=False)
         >>> pruner = dpap.Pruner(model, torch.rand(4, 8), config=config)
-        >>> logits = model(torch.rand(64, 8))  # training, of which activity is observed
+        >>> model(torch.rand(64, 8)).square().sum().backward()  # training, of which gradients are observed
         >>> report = pruner.step()
         >>> _ = nn.init.constant_(model[0].bias, -1e6)  # no neuron fires: nothing to compare by
         >>> try:
