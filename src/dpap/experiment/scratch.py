@@ -240,5 +240,5 @@ def restructured(config: ExperimentConfig, dense: nn.Module) -> dict[str, Tensor
     with torch.no_grad():
         for name, dead in zeros.items():
             alive = (~dead).flatten(1).double().mean(1).clamp(min=1 / dead[0].numel())
-            own[name] /= alive.sqrt().to(own[name]).view(-1, *[1] * (dead.ndim - 1))
+            own[name].div_(alive.sqrt().to(own[name]).view(-1, *[1] * (dead.ndim - 1)))
     return zeros
