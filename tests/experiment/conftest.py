@@ -33,7 +33,14 @@ def tiny(tmp_path: Path) -> Make:
                 **{"layers": "6C3-BN-AvgPool2-20FC-10FC", "timesteps": 2, **(network or {})}
             ),
             pruning=PruningConfig(
-                **{"target": 0.6, "end_epoch": 3, "compact": "auto", "observe_every": 1, **(pruning or {})}
+                **{
+                    "target": 0.6,
+                    "end_epoch": 3,
+                    "compact": "auto",
+                    "observe_every": 1,
+                    "deaths_per_epoch": 2,
+                    **(pruning or {}),
+                }
             ),
             training=TrainingConfig(**{"epochs": 4, "learning_rate": 0.01, "threads": 1, **(training or {})}),
             **{"out": str(tmp_path / "run"), **fields},

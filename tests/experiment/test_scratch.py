@@ -57,12 +57,6 @@ def resnet20(a: int, b: int, c: int) -> Costs:
     }
 
 
-def spiking_resnet20(a: int, b: int, c: int) -> Costs:
-    """The same, T = 2."""
-    costs = resnet20(a, b, c)
-    return {**costs, "macs": 2 * costs["macs"] - 64 * 9 * a}
-
-
 NETWORKS: dict[str, tuple[dict[str, Any], tuple[int, ...], Callable[..., Costs]]] = {
     "spiking": ({}, (6, 20), spiking),
     "wide": ({"width": 2.5}, (6, 20), spiking),
@@ -72,7 +66,6 @@ NETWORKS: dict[str, tuple[dict[str, Any], tuple[int, ...], Callable[..., Costs]]
         ordinary,
     ),
     "resnet20": ({"layers": "resnet20", "neuron": "relu"}, (16, 32, 64), resnet20),
-    "spiking resnet20": ({"layers": "resnet20"}, (16, 32, 64), spiking_resnet20),
 }
 """What is configured, units of its layers that a width scales, and their costs."""
 
@@ -91,7 +84,6 @@ def all_widths(units: tuple[int, ...], largest: float) -> set[tuple[int, ...]]:
 
 @pytest.mark.parametrize(("network", "of"), [
     *product(("spiking", "wide", "ordinary", "resnet20"), ("weights", "parameters", "macs")),
-    ("spiking resnet20", "macs"),
 ])  # fmt: skip
 def test_no_width_comes_nearer_to_the_target(network: str, of: str, tiny: Any) -> None:
     changes, units, costs = NETWORKS[network]

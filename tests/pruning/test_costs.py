@@ -42,7 +42,7 @@ def _start(network: NetworkConfig, **chosen: Any) -> tuple[nn.Module, torch.opti
     torch.manual_seed(0)
     model = build_network(network, (1, 8, 8), 10)
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
-    config = dpap.PruningConfig(**{"end_epoch": 3, "observe_every": 2, **chosen})
+    config = dpap.PruningConfig(**{"end_epoch": 3, "observe_every": 2, "deaths_per_epoch": 2, **chosen})
     return model, optimizer, dpap.Pruner(model, _digits()[0][:8], optimizer, config)
 
 

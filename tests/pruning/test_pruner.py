@@ -2,6 +2,7 @@
 
 import copy
 import io
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -32,6 +33,8 @@ def _start(
     torch.manual_seed(seed)
     model = build_network(network, (1, 8, 8), 10)
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3)
+    # more take long while shapes are checked
+    config = replace(config, deaths_per_epoch=min(config.deaths_per_epoch, 3))
     return model, optimizer, dpap.Pruner(model, _digits()[0][:8], optimizer, config)
 
 
@@ -229,7 +232,7 @@ def test_deaths_come_within_an_epoch_and_are_reported_at_its_end() -> None:
 
 def test_a_run_stopped_within_an_epoch_goes_on_to_the_same_bits() -> None:
     images, labels = _digits()
-    config = dpap.PruningConfig(target=0.8, end_epoch=2, deaths_per_epoch=4, observe_every=1)
+    config = dpap.PruningConfig(target=0.8, end_epoch=2, deaths_per_epoch=3, observe_every=1)
 
     def learn(model: nn.Module, optimizer: torch.optim.Optimizer, batches: range) -> None:
         model.train()
@@ -296,7 +299,7 @@ def test_nothing_is_observed_once_all_is_dead_that_will_be(criterion: str) -> No
 
 
 def test_joined_units_die_together_and_leave() -> None:
-    network = NetworkConfig(layers="resnet20", neuron="relu", width=0.5)
+    network = NetworkConfig(layers="resnet20", neuron="relu", width=0.25)
     _, _, pruner, _ = _live(network, dpap.PruningConfig(target=0.7, target_of="macs", end_epoch=3), 3)
     survival = pruner.survival()
     alive = {name: [value is not None for value in values] for name, values in survival.items()}
@@ -387,7 +390,7 @@ def test_observation_leaves_outputs_and_gradients_alone() -> None:
 
 @pytest.mark.parametrize("use_buffers", [False, True])
 def test_averages_of_the_weights_follow_and_are_resumed(use_buffers: bool) -> None:
-    config = dpap.PruningConfig(target=0.7, end_epoch=3, timestep_target=0.3)
+    config = dpap.PruningConfig(target=0.7, end_epoch=3, timestep_target=0.3, deaths_per_epoch=3)
 
     def start() -> tuple[Any, ...]:
         torch.manual_seed(0)
@@ -427,7 +430,9 @@ def test_averages_of_the_weights_follow_and_are_resumed(use_buffers: bool) -> No
     "wrap", [nn.DataParallel, partial(torch.compile, backend="eager")], ids=["parallel", "compile"]
 )
 def test_wrapped_networks_learn_and_shrink_as_bare_ones(wrap: Any, unchecked: None) -> None:
-    config = dpap.PruningConfig(target=0.7, end_epoch=3, timestep_target=0.3, compact="auto")
+    config = dpap.PruningConfig(
+        target=0.7, end_epoch=3, timestep_target=0.3, compact="auto", deaths_per_epoch=3
+    )
     network = NetworkConfig(layers="6C3-BN-AvgPool2-16FC-10FC", timesteps=3)
     bare, _, bare_pruner, _ = _live(network, config, 3)
     torch.manual_seed(0)
