@@ -6,7 +6,7 @@ anyway when an optimizer steps, after unscaling, accumulation and the reduction 
 recorded.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from dpap.anatomy.axes import map_summed
-from dpap.anatomy.codes import MIXED
+from dpap.anatomy.codes import MIXED, NO_UNIT
 from dpap.anatomy.gather import FeatureSums
 from dpap.anatomy.layers import as_rows, bias_of, is_depthwise, sum_over_features, sum_over_units, weight_of
 from dpap.anatomy.neurons import neuron_kind
@@ -62,7 +62,9 @@ class ContributionRecorder:
         self.receive = receive
         self._units = tuple(units)
         self._synapses = frozenset(synapses)
-        self._routes: dict[str, list[_Route]] | None = None
+        self._routes: dict[str, list[_Route]] = {}
+        self._spike_sums: dict[str, FeatureSums] = {}
+        self._parameters = tuple(self._listed())
         self._found: dict[_Key, Tensor] = {}
         self._single: dict[str, Tensor] = {}
         self._in_closure: list[RemovableHandle] = []
@@ -75,7 +77,7 @@ class ContributionRecorder:
             self._handles.append(optimizer.register_step_pre_hook(self._before_step(number)))
             self._handles.append(optimizer.register_step_post_hook(self._after_step(number)))
         if not self._optimizers:
-            self._handles += self._watch_gradients(self._after_backward)
+            self._handles += self._watch_gradients()
             self._handles.append(model.register_forward_pre_hook(Hook(lambda *forward: self.end_step())))
         self._watch_spikes(model, timesteps)
 
@@ -92,7 +94,9 @@ class ContributionRecorder:
 
     def rewire(self) -> None:
         """Follow the wiring after a removal."""
-        self._routes = None
+        self._routes.clear()
+        self._spike_sums.clear()
+        self._parameters = tuple(self._listed())
         self._found.clear()
         self._single.clear()
         self._spikes.clear()
@@ -118,18 +122,21 @@ class ContributionRecorder:
 
     def _before_step(self, number: int) -> Callable[..., None]:
         def hook(optimizer: Optimizer, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-            if not _closure(args, options):
-                self._take(number, self._of_optimizer(number), getattr(optimizer, "grad_scale", None))
+            if number in self._stepped:
+                self.end_step()
+            if not self._stepped:
+                self._steps += 1
+            if not self._chosen:
                 return
-            # the step computes the gradients itself and then moves the weights: they are taken as they arrive
-            own = {id(parameter) for _, parameter in self._of_optimizer(number)}
-            self._take(number, (), None)
-
-            def arrived(parameter: Tensor) -> None:
-                if id(parameter) in own and self._chosen:
-                    self._after_backward(parameter)
-
-            self._in_closure = self._watch_gradients(arrived)
+            own = self._of_optimizer(number)
+            if _closure(args, options):
+                # the step computes the gradients itself and then moves the weights: they are taken as they arrive
+                self._in_closure = self._watch_gradients({id(one) for _, one in own})
+                return
+            # fused optimizers unscale in the step
+            scale = getattr(optimizer, "grad_scale", None)
+            for key, parameter in own:
+                self._measure(key, parameter, scale)
 
         return hook
 
@@ -144,33 +151,27 @@ class ContributionRecorder:
 
         return hook
 
-    def _take(self, number: int, parameters: Iterable[tuple["_Key", Tensor]], scale: Tensor | None) -> None:
-        """Begin a step of an optimizer, with what its gradients say; fused ones are unscaled by `scale` in the step."""
-        if number in self._stepped:
-            self.end_step()
-        if not self._stepped:
-            self._steps += 1
-        if self._chosen:
-            for key, parameter in parameters:
-                self._measure(key, parameter, scale)
-
     def _of_optimizer(self, number: int) -> list[tuple["_Key", nn.Parameter]]:
         """The parameters that one optimizer steps; the first also has those that none does."""
         owners: dict[int, int] = {}
         for place, optimizer in enumerate(self._optimizers):
             for group in optimizer.param_groups:
                 owners.update((id(parameter), place) for parameter in group["params"])
-        return [(key, one) for key, one in self._parameters() if owners.get(id(one), 0) == number]
+        return [(key, one) for key, one in self._parameters if owners.get(id(one), 0) == number]
 
-    def _watch_gradients(self, hook: Callable[[Tensor], None]) -> list[RemovableHandle]:
-        """Call a hook with every parameter of use when its gradient has arrived."""
-        parameters = {id(one): one for _, one in self._parameters() if one.requires_grad}
-        return [one.register_post_accumulate_grad_hook(hook) for one in parameters.values()]
+    def _watch_gradients(self, chosen: Collection[int] | None = None) -> list[RemovableHandle]:
+        """Take parameters, all or those of the given ids, whenever their gradients have arrived."""
+        watched = {
+            id(one): one
+            for _, one in self._parameters
+            if one.requires_grad and (chosen is None or id(one) in chosen)
+        }
+        return [one.register_post_accumulate_grad_hook(self._after_backward) for one in watched.values()]
 
     def _after_backward(self, parameter: Tensor) -> None:
         if not self.active():
             return
-        for key, one in self._parameters():
+        for key, one in self._parameters:
             if one is parameter:
                 self._measure(key, parameter, None)
 
@@ -178,7 +179,7 @@ class ContributionRecorder:
     def _chosen(self) -> bool:
         return self.active() and (not self._optimizers or (self._steps - 1) % self.every == 0)
 
-    def _parameters(self) -> Iterator[tuple["_Key", nn.Parameter]]:
+    def _listed(self) -> Iterator[tuple["_Key", nn.Parameter]]:
         """Every parameter of which the contribution is of use, with what it says."""
         for name, layer in self.wiring.layers.items():
             weight, bias = weight_of(layer.module), bias_of(layer.module)
@@ -213,8 +214,8 @@ class ContributionRecorder:
             self._single[key.module] = as_rows(each, layer.module)
 
     def _of_units(self, name: str, found: Mapping["_Key", Tensor]) -> Tensor | None:
-        if self._routes is None:
-            self._routes = {each: list(self._routes_of(self.wiring.layers[each])) for each in self._units}
+        if name not in self._routes:
+            self._routes[name] = list(self._routes_of(self.wiring.layers[name]))
         total: Tensor | None = None
         for route in self._routes[name]:
             if route.key not in found:
@@ -228,7 +229,7 @@ class ContributionRecorder:
         readers = [
             reader
             for reader in self.wiring.layers.values()
-            if layer.name in reader.feeds and bool((reader.feeds[layer.name] != -1).any())
+            if layer.name in reader.feeds and bool((reader.feeds[layer.name] != NO_UNIT).any())
         ]
         if readers and all(_readable(reader, layer.name) for reader in readers):
             for reader in readers:
@@ -270,7 +271,9 @@ class ContributionRecorder:
             return
         each = map_summed((spikes * gradient).float(), neuron.axis)
         by_time = each.movedim(neuron.time_axis, 0).flatten(1, -2).sum(1).nan_to_num(0.0, 0.0, 0.0)
-        units = FeatureSums(neuron.feeds[name], self.wiring.layers[name].units)(by_time)
+        if name not in self._spike_sums:
+            self._spike_sums[name] = FeatureSums(neuron.feeds[name], self.wiring.layers[name].units)
+        units = self._spike_sums[name](by_time)
         self._spikes[name] = self._spikes[name] + units if name in self._spikes else units
 
     @property

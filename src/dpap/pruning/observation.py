@@ -41,16 +41,15 @@ class Observation:
     ) -> None:
         self.state = state
         self._samples = 0
-        criterion, masks, every = state.criterion, state.masks, config.observe_every
-        times = config.prunes_timesteps and criterion.observes_timesteps
+        masks, every = state.masks, config.observe_every
         self._recorder: Recorder | None = None
-        if criterion.observes or times or counts_operations:
+        if state.observes_activity or counts_operations:
             self._recorder = Recorder(
                 model, wiring, every, self._observe, optimizers, lambda: counts_operations or active()
             )
         self._counter = OperationCounter(wiring, self._counting) if counts_operations else None
         self._contributions: ContributionRecorder | None = None
-        if criterion.observes_gradients:
+        if state.criterion.observes_gradients:
             self._contributions = ContributionRecorder(
                 model,
                 wiring,

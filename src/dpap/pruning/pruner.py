@@ -160,7 +160,8 @@ class Pruner:
         """End an epoch: survival is updated by what was observed, and what falls below zero dies.
 
         Raises:
-            RuntimeError: where no training forward was observed since the last step.
+            RuntimeError: where what the criterion observes, training forwards or gradients, was not seen since the last
+                step.
         """
         epoch, config = self.epoch, self.config
         self._observation.end()

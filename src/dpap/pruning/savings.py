@@ -46,10 +46,12 @@ def savings(
     by_layer = {name: _read_by(masks, layer, prices[name]) for name, layer in wiring.layers.items()}
     for reader in wiring.layers.values():
         arriving = prices[reader.name] * reading_units(masks, reader, _alive(masks, reader))
-        sources = sum((unit >= 0).double() for unit in reader.feeds.values())
+        sources = torch.zeros_like(arriving)
+        for unit in reader.feeds.values():
+            sources += unit >= 0
+        shared = arriving / sources.clamp(min=1)
         for source, unit in reader.feeds.items():
             if source in by_layer:
-                shared = arriving / torch.as_tensor(sources).clamp(min=1)
                 by_layer[source] += FeatureSums(unit, wiring.layers[source].units)(shared)
     total = torch.zeros(1 + max((int(group.max()) for group in groups.values()), default=0)).double()
     for name, group in groups.items():

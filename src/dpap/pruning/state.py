@@ -111,8 +111,13 @@ class PruningState:
     @property
     def observes(self) -> bool:
         """Whether importance depends on what was observed."""
+        return self.observes_activity or self.criterion.observes_gradients
+
+    @property
+    def observes_activity(self) -> bool:
+        """Whether importance depends on activity."""
         times = self.config.prunes_timesteps and self.criterion.observes_timesteps
-        return self.criterion.observes or self.criterion.observes_gradients or times
+        return self.criterion.observes or times
 
     def update(self, epoch: int, progress: float, ledger: CostLedger) -> dict[str, float]:
         """Update survival once, and mask what falls below zero.
