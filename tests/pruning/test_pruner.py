@@ -219,6 +219,7 @@ def test_deaths_come_within_an_epoch_and_are_reported_at_its_end() -> None:
         _learn(model, optimizer, epoch)
         report = pruner.step()
         alive.append({layer.name: layer.alive for layer in report.layers})
+        assert bool(report.epsilon) == (epoch in (1, 2))
         if epoch:
             died = {layer.name: layer.died for layer in report.layers}
             assert died == {name: alive[-2][name] - alive[-1][name] for name in died}

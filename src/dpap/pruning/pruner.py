@@ -320,7 +320,8 @@ class Pruner:
         if progress > config.start_epoch and not over:
             if counted is not None and not self._reach_checked:
                 self._check_reach()
-            self._epsilon = self._state.update(self.epoch, progress, self._ledger)
+            # within an epoch the last of them may find its share dead already, and use none
+            self._epsilon |= self._state.update(self.epoch, progress, self._ledger)
             self._impose()
         self._state.begin_interval()
 
