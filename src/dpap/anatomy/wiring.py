@@ -1,7 +1,7 @@
 """What is connected to what, what can be pruned, and why the rest cannot."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT
 from dpap.anatomy.dye import Site
-from dpap.anatomy.layers import LayerKind, groups_of, is_depthwise, weight_of
+from dpap.anatomy.layers import LayerKind, groups_of, weight_of
+from dpap.anatomy.ownership import Belonging
 from dpap.anatomy.stain import Feeds
 
 Gates = dict[str, Bool[Tensor, "_"]]
@@ -59,6 +60,8 @@ class WeightLayer(Reader):
         synapses: whether single synapses can die (fully connected layers).
         fixed: whether its weight stays as it is whatever dies around it: computed from other parameters, or shared
             with another module.
+        further: parameters and buffers besides weight and bias, by name, with the axes along which they belong to
+            its units and features.
     """
 
     module: nn.Module
@@ -70,6 +73,7 @@ class WeightLayer(Reader):
     reason: str = ""
     synapses: bool = False
     fixed: bool = False
+    further: dict[str, Belonging] = field(default_factory=dict)
 
     @property
     def weights(self) -> int:
@@ -107,9 +111,11 @@ class Attachment(Reader):
 
     Attributes:
         module: the module.
+        tensors: its parameters and buffers with a value per feature, by name, and the axis that counts them.
     """
 
     module: nn.Module
+    tensors: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -288,16 +294,3 @@ def receiving(
         else:
             fed_alive |= unit != NO_UNIT
     return (fed_alive | ~fed) & ~gated
-
-
-def unit_tensors(module: nn.Module, features: int) -> dict[str, int]:
-    """Names of a module's own parameters and buffers with one value per feature -> the axis that counts them."""
-    if is_depthwise(module):
-        return {name: 0 for name, _ in module.named_parameters(recurse=False)}
-    found = {}
-    own = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
-    for name, tensor in own:
-        axes = [axis for axis, size in enumerate(tensor.shape) if size == features]
-        if axes and features > 1:
-            found[name] = axes[-1]
-    return found
