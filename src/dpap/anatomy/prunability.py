@@ -17,6 +17,7 @@ from dpap.anatomy.ownership import (
     unit_axes,
 )
 from dpap.anatomy.pytrees import Inputs
+from dpap.anatomy.usage import unused_layers
 from dpap.anatomy.stain import Feeds, Stained, stain
 from dpap.anatomy.wiring import Attachment, NeuronSite, Prunability, WeightLayer, Wiring
 
@@ -57,8 +58,11 @@ def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
     attachments = _attachments(model, example_inputs, stained)
     wiring = Wiring(layers, neurons, attachments, stained.training_paths, stepped)
     shared = _shared_parameters(modules)
+    read = {source for layer in layers.values() for source in layer.feeds}
+    unused = unused_layers(model, example_inputs, layers.keys() - read - stained.outputs, stained.training_paths)
     for layer in layers.values():
         layer.neuron = _activity_site(layer, wiring)
+        layer.unused = layer.name in unused
         layer.prunability, layer.reason = _prunability(layer, wiring, stained, shared)
         layer.synapses = layer.kind.name == "fc" and layer.can_die
         layer.fixed = _computed(layer) or layer.name in shared
@@ -256,6 +260,8 @@ def _prunability(
         return "whole", "its weight is computed from other parameters (weight norm or a parametrisation)"
     if name in shared:
         return "whole", f"it shares a parameter with {shared[name]}"
+    if layer.unused:
+        return "whole", "it is unused: nothing that it computes reaches the network's output"
     if not reads:
         return "whole", "its activity reaches no weight layer: is there a neuron that is not registered?"
     if layer.neuron is None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
 from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT
@@ -16,6 +16,9 @@ from dpap.anatomy.stain import Feeds
 
 Gates = dict[str, Bool[Tensor, "_"]]
 """Source layer -> features that are silent whenever its unit is."""
+
+Tie = tuple[tuple[str, Int64[Tensor, " row"]], ...]
+"""Columns of a table: layer, and its unit in each row (`NO_UNIT` where none); those of a row leave together."""
 
 Prunability = Literal["prunable", "silenced", "follows", "whole"]
 
@@ -62,6 +65,7 @@ class WeightLayer(Reader):
             with another module.
         further: parameters and buffers besides weight and bias, by name, with the axes along which they belong to
             its units and features.
+        unused: whether nothing that it computes reaches the network's output.
     """
 
     module: nn.Module
@@ -74,6 +78,7 @@ class WeightLayer(Reader):
     synapses: bool = False
     fixed: bool = False
     further: dict[str, Belonging] = field(default_factory=dict)
+    unused: bool = False
 
     @property
     def weights(self) -> int:
@@ -155,6 +160,8 @@ class Wiring:
         attachments: modules with parameters or buffers per unit of others.
         training_paths: whether it includes paths that only training takes, such as auxiliary heads.
         stepped: whether a forward is one timestep: spiking neurons keep their state from call to call.
+        ties: units that leave together although no feature joins them, as those of one number in parts that are cut
+            from a layer by `chunk`.
 
     Example:
         >>> import torch, dpap
@@ -173,6 +180,7 @@ class Wiring:
     attachments: dict[str, Attachment]
     training_paths: bool = False
     stepped: bool = False
+    ties: list[Tie] = field(default_factory=list)
 
     @property
     def spiking(self) -> bool:
@@ -236,6 +244,19 @@ class Wiring:
             if kept_features is not None:
                 reader.gates = {source: gated[kept_features] for source, gated in reader.gates.items()}
                 reader.features = len(kept_features)
+        self.ties = [self._remaining(tie, renumber) for tie in self.ties]
+
+    @staticmethod
+    def _remaining(tie: Tie, renumber: dict[str, Tensor]) -> Tie:
+        """A tie after a removal: rows of which nothing is left are dropped."""
+        columns = [
+            (name, torch.where(unit >= 0, renumber[name][unit.clamp(min=0)], unit))
+            if name in renumber
+            else (name, unit)
+            for name, unit in tie
+        ]
+        left = torch.stack([unit >= 0 for _, unit in columns]).any(0)
+        return tuple((name, unit[left]) for name, unit in columns)
 
     def __str__(self) -> str:
         rows = [("layer", "kind", "units", "features", "weights", "fed by", "seen at", "prunable")]
