@@ -111,7 +111,7 @@ def test_a_parameter_of_two_layers_is_refused() -> None:
 def test_depthwise_convolutions_follow_their_channels(multiplier: int) -> None:
     layer = nn.Conv2d(3, 3 * multiplier, 3, groups=3)
     whole = copy.deepcopy(layer)
-    attachment = Attachment("0", 3 * multiplier, {}, {}, layer)
+    attachment = Attachment("0", 3 * multiplier, {}, {}, layer, {"weight": 0, "bias": 0})
     left = torch.arange(3 * multiplier).view(3, multiplier)[[0, 2]].flatten()
     undo = keep_only(nn.Sequential(layer), Wiring({}, {}, {"0": attachment}), Kept({}, {"0": left}), [])
     assert (layer.in_channels, layer.out_channels, layer.groups) == (2, 2 * multiplier, 2)

@@ -21,7 +21,7 @@ from dpap.anatomy.gather import FeatureSums
 from dpap.anatomy.layers import as_rows, bias_of, is_depthwise, sum_over_features, sum_over_units, weight_of
 from dpap.anatomy.neurons import neuron_kind
 from dpap.anatomy.recording import Hook
-from dpap.anatomy.wiring import Attachment, WeightLayer, Wiring, unit_tensors
+from dpap.anatomy.wiring import Attachment, WeightLayer, Wiring
 from dpap.plasticity import Contribution
 
 
@@ -341,10 +341,9 @@ def _affine(attachment: Attachment) -> tuple[str, ...]:
     module = attachment.module
     if is_depthwise(module) or neuron_kind(module) is not None:
         return ()
-    found = unit_tensors(module, attachment.features)
     parts = ("weight", "bias")
     own = all(isinstance(module._parameters.get(part), nn.Parameter) for part in parts)
-    return parts if own and all(part in found for part in parts) else ()
+    return parts if own and all(part in attachment.tensors for part in parts) else ()
 
 
 def _closure(args: tuple[Any, ...], options: dict[str, Any]) -> bool:

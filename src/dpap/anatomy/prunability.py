@@ -7,9 +7,19 @@ from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT
 from dpap.anatomy.dye import Site
 from dpap.anatomy.layers import is_depthwise, known_kind, layer_kind, size_of
 from dpap.anatomy.neurons import neuron_kind
+from dpap.anatomy.ownership import (
+    Further,
+    Replay,
+    further_tensors,
+    replayed,
+    study_further,
+    tensors_of,
+    unit_axes,
+)
 from dpap.anatomy.pytrees import Inputs
+from dpap.anatomy.usage import unused_layers
 from dpap.anatomy.stain import Feeds, Stained, stain
-from dpap.anatomy.wiring import Attachment, NeuronSite, Prunability, WeightLayer, Wiring, unit_tensors
+from dpap.anatomy.wiring import Attachment, NeuronSite, Prunability, WeightLayer, Wiring
 
 
 def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
@@ -45,16 +55,52 @@ def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
         neuron.spikes and neuron.time_axis is None and stained.calls[site.module] == 1
         for site, neuron in neurons.items()
     )
-    attachments = _attachments(modules, stained)
+    attachments = _attachments(model, example_inputs, stained)
     wiring = Wiring(layers, neurons, attachments, stained.training_paths, stepped)
     shared = _shared_parameters(modules)
+    read = {source for layer in layers.values() for source in layer.feeds}
+    unused = unused_layers(model, example_inputs, layers.keys() - read - stained.outputs, stained.training_paths)
     for layer in layers.values():
         layer.neuron = _activity_site(layer, wiring)
+        layer.unused = layer.name in unused
         layer.prunability, layer.reason = _prunability(layer, wiring, stained, shared)
         layer.synapses = layer.kind.name == "fc" and layer.can_die
         layer.fixed = _computed(layer) or layer.name in shared
+    _study_further(model, example_inputs, wiring)
     propagate_unremovable(wiring)
     return wiring
+
+
+def _study_further(model: nn.Module, example_inputs: Inputs, wiring: Wiring) -> None:
+    """Find what parameters and buffers besides weight and bias do in weight layers that have such."""
+    axes = {
+        name: layer.kind.activity_axis
+        for name, layer in wiring.layers.items()
+        if not _computed(layer) and further_tensors(layer.module)
+    }
+    studied: dict[str, Further | Exception] = {}
+
+    def use(name: str, replay: Replay) -> None:
+        try:
+            studied[name] = study_further(replay)
+        except Exception as error:
+            studied[name] = error
+
+    replayed(model, example_inputs, axes, use, wiring.training_paths)
+    for name in axes:
+        layer, found = wiring.layers[name], studied.get(name)
+        names = ", ".join(further_tensors(layer.module))
+        if isinstance(found, Further):
+            layer.further = found.belonging
+            layer.synapses &= not found.connecting
+            if found.silenced or not layer.can_die:
+                continue
+            reason = f"a silent unit would still emit something that {names} add to weight and bias"
+        else:
+            why = "its forward is called by no hook" if found is None else f"{type(found).__name__}: {found}"
+            reason = f"it does not run by itself on noise, so what its {names} do to its units is not known ({why})"
+        if layer.can_die:
+            layer.prunability, layer.reason, layer.synapses = "whole", reason, False
 
 
 def _weight_layers(modules: dict[str, nn.Module], stained: Stained) -> dict[str, WeightLayer]:
@@ -101,25 +147,56 @@ def _neurons(modules: dict[str, nn.Module], stained: Stained) -> dict[Site, Neur
     return neurons
 
 
-def _attachments(modules: dict[str, nn.Module], stained: Stained) -> dict[str, Attachment]:
+def _attachments(model: nn.Module, example_inputs: Inputs, stained: Stained) -> dict[str, Attachment]:
     """Modules with a value per feature; one that is called several times belongs to the units of every call."""
-    attachments: dict[str, Attachment] = {}
+    modules = dict(model.named_modules())
+    widths: dict[str, int] = {}
     for site, feeds in stained.feeds.items():
         module = modules[site.module]
         if site.module in stained.mixing or (layer_kind(module) is not None and not is_depthwise(module)):
             continue
-        features = len(next(iter(feeds.values())))
-        if not unit_tensors(module, features):
+        widths.setdefault(site.module, len(next(iter(feeds.values()))))
+    tensors = _unit_tensors(model, example_inputs, widths, stained)
+    attachments: dict[str, Attachment] = {}
+    for site, feeds in stained.feeds.items():
+        name = site.module
+        if not tensors.get(name):
             continue
+        features = len(next(iter(feeds.values())))
         gates = stained.gates.get(site, {})
-        known = attachments.get(site.module)
+        known = attachments.get(name)
         if known is None:
-            attachments[site.module] = Attachment(site.module, features, dict(feeds), dict(gates), module)
+            attachments[name] = Attachment(
+                name, features, dict(feeds), dict(gates), modules[name], tensors[name]
+            )
         elif known.features == features:
             known.gates = {}
             for source, fed in feeds.items():
                 known.feeds[source] = _joined(known.feeds[source], fed) if source in known.feeds else fed
     return attachments
+
+
+def _unit_tensors(
+    model: nn.Module, example_inputs: Inputs, widths: dict[str, int], stained: Stained
+) -> dict[str, dict[str, int]]:
+    """Module -> its parameters and buffers with a value per feature -> the axis that counts them."""
+    modules = dict(model.named_modules())
+    axes, candidates = {}, {}
+    for name, width in widths.items():
+        module = modules[name]
+        sized = [key for key, tensor in tensors_of(module).items() if width in tensor.shape]
+        kind = layer_kind(module)
+        axis = stained.axis.get(Site(name)) if kind is None else kind.activity_axis
+        if sized and axis is not None:
+            axes[name], candidates[name] = axis, sized
+    found: dict[str, dict[str, int]] = {}
+
+    def use(name: str, replay: Replay) -> None:
+        axis = None if layer_kind(modules[name]) is None else axes[name]
+        found[name] = unit_axes(replay, candidates[name], widths[name], axis)
+
+    replayed(model, example_inputs, axes, use, stained.training_paths)
+    return found
 
 
 def _joined(one: Tensor, other: Tensor) -> Tensor:
@@ -183,6 +260,8 @@ def _prunability(
         return "whole", "its weight is computed from other parameters (weight norm or a parametrisation)"
     if name in shared:
         return "whole", f"it shares a parameter with {shared[name]}"
+    if layer.unused:
+        return "whole", "it is unused: nothing that it computes reaches the network's output"
     if not reads:
         return "whole", "its activity reaches no weight layer: is there a neuron that is not registered?"
     if layer.neuron is None:

@@ -1,20 +1,24 @@
 """What is connected to what, what can be pruned, and why the rest cannot."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
 from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT
 from dpap.anatomy.dye import Site
-from dpap.anatomy.layers import LayerKind, groups_of, is_depthwise, weight_of
+from dpap.anatomy.layers import LayerKind, groups_of, weight_of
+from dpap.anatomy.ownership import Belonging
 from dpap.anatomy.stain import Feeds
 
 Gates = dict[str, Bool[Tensor, "_"]]
 """Source layer -> features that are silent whenever its unit is."""
+
+Tie = tuple[tuple[str, Int64[Tensor, " row"]], ...]
+"""Columns of a table: layer, and its unit in each row (`NO_UNIT` where none); those of a row leave together."""
 
 Prunability = Literal["prunable", "silenced", "follows", "whole"]
 
@@ -59,6 +63,9 @@ class WeightLayer(Reader):
         synapses: whether single synapses can die (fully connected layers).
         fixed: whether its weight stays as it is whatever dies around it: computed from other parameters, or shared
             with another module.
+        further: parameters and buffers besides weight and bias, by name, with the axes along which they belong to
+            its units and features.
+        unused: whether nothing that it computes reaches the network's output.
     """
 
     module: nn.Module
@@ -70,6 +77,8 @@ class WeightLayer(Reader):
     reason: str = ""
     synapses: bool = False
     fixed: bool = False
+    further: dict[str, Belonging] = field(default_factory=dict)
+    unused: bool = False
 
     @property
     def weights(self) -> int:
@@ -107,9 +116,11 @@ class Attachment(Reader):
 
     Attributes:
         module: the module.
+        tensors: its parameters and buffers with a value per feature, by name, and the axis that counts them.
     """
 
     module: nn.Module
+    tensors: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -149,6 +160,8 @@ class Wiring:
         attachments: modules with parameters or buffers per unit of others.
         training_paths: whether it includes paths that only training takes, such as auxiliary heads.
         stepped: whether a forward is one timestep: spiking neurons keep their state from call to call.
+        ties: units that leave together although no feature joins them, as those of one number in parts that are cut
+            from a layer by `chunk`.
 
     Example:
         >>> import torch, dpap
@@ -167,6 +180,7 @@ class Wiring:
     attachments: dict[str, Attachment]
     training_paths: bool = False
     stepped: bool = False
+    ties: list[Tie] = field(default_factory=list)
 
     @property
     def spiking(self) -> bool:
@@ -230,6 +244,19 @@ class Wiring:
             if kept_features is not None:
                 reader.gates = {source: gated[kept_features] for source, gated in reader.gates.items()}
                 reader.features = len(kept_features)
+        self.ties = [self._remaining(tie, renumber) for tie in self.ties]
+
+    @staticmethod
+    def _remaining(tie: Tie, renumber: dict[str, Tensor]) -> Tie:
+        """A tie after a removal: rows of which nothing is left are dropped."""
+        columns = [
+            (name, torch.where(unit >= 0, renumber[name][unit.clamp(min=0)], unit))
+            if name in renumber
+            else (name, unit)
+            for name, unit in tie
+        ]
+        left = torch.stack([unit >= 0 for _, unit in columns]).any(0)
+        return tuple((name, unit[left]) for name, unit in columns)
 
     def __str__(self) -> str:
         rows = [("layer", "kind", "units", "features", "weights", "fed by", "seen at", "prunable")]
@@ -288,16 +315,3 @@ def receiving(
         else:
             fed_alive |= unit != NO_UNIT
     return (fed_alive | ~fed) & ~gated
-
-
-def unit_tensors(module: nn.Module, features: int) -> dict[str, int]:
-    """Names of a module's own parameters and buffers with one value per feature -> the axis that counts them."""
-    if is_depthwise(module):
-        return {name: 0 for name, _ in module.named_parameters(recurse=False)}
-    found = {}
-    own = (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False))
-    for name, tensor in own:
-        axes = [axis for axis, size in enumerate(tensor.shape) if size == features]
-        if axes and features > 1:
-            found[name] = axes[-1]
-    return found

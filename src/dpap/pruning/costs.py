@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from dpap.anatomy import WeightLayer, Wiring
 from dpap.anatomy.layers import bias_of
 from dpap.anatomy.operations import OperationCounts
+from dpap.anatomy.ownership import tensor_of
 from dpap.pruning.budget import dead_weights
 from dpap.surgery import Masks
 from dpap.surgery.compact import what_remains
@@ -252,12 +253,28 @@ def _removed_parameters(wiring: Wiring, kept: Kept) -> int:
             leaving += layer.weights - layer.weights_between(units, features)
             bias = bias_of(layer.module)
             leaving += 0 if bias is None else layer.units - units
+            leaving += _further_parameters(layer, units, features)
     for name, attachment in wiring.attachments.items():
         if name in kept.features:
             gone = attachment.features - len(kept.features[name])
             for tensor, _ in unit_parts(attachment):
                 if isinstance(tensor, nn.Parameter):
                     leaving += tensor.numel() // attachment.features * gone
+    return leaving
+
+
+def _further_parameters(layer: WeightLayer, units: int, features: int) -> int:
+    """Parameters besides weight and bias that leave when so many units and features stay."""
+    leaving = 0
+    for name, belonging in layer.further.items():
+        tensor = tensor_of(layer.module, name)
+        if isinstance(tensor, nn.Parameter):
+            left = tensor.numel()
+            if belonging.unit is not None:
+                left = left // layer.units * units
+            if belonging.feature is not None:
+                left = left // layer.features * features
+            leaving += tensor.numel() - left
     return leaving
 
 

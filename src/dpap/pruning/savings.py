@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dpap.anatomy import WeightLayer, Wiring
 from dpap.anatomy.gather import FeatureSums
+from dpap.anatomy.joined import unit_labels
 from dpap.pruning.costs import CostLedger, reading_units
 from dpap.surgery import Masks
 
@@ -67,34 +68,8 @@ def unit_groups(wiring: Wiring) -> dict[str, Int64[Tensor, " unit"]]:
     """Layer whose units may die -> number of the group that each unit is in: units that feed a feature together, or
     are connected by such features, leave together or not at all.
     """
-    offsets, count = {}, 0
-    for name, layer in wiring.layers.items():
-        offsets[name] = count
-        count += layer.units
-    # one more, the largest, for sources that do not feed a feature
-    label = torch.arange(count + 1)
-    joined = []
-    for reader in wiring.readers():
-        known = [
-            torch.where(unit >= 0, offsets[source] + unit, count)
-            for source, unit in reader.feeds.items()
-            if source in offsets
-        ]
-        if len(known) > 1:
-            joined.append(torch.stack(known))
-    changed = bool(joined)
-    while changed:
-        before = label.clone()
-        for members in joined:
-            least = label[members].amin(0).expand(members.shape)
-            label.scatter_reduce_(0, members.flatten(), least.flatten(), "amin")
-            label[count] = count
-        changed = not torch.equal(before, label)
-    return {
-        name: label[offsets[name] : offsets[name] + layer.units]
-        for name, layer in wiring.layers.items()
-        if layer.can_die
-    }
+    labels = unit_labels(wiring)
+    return {name: labels[name] for name, layer in wiring.layers.items() if layer.can_die}
 
 
 def _alive(masks: Masks, layer: WeightLayer) -> Bool[Tensor, " unit"]:

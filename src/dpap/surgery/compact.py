@@ -6,17 +6,21 @@ hold, everything is put back.
 """
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring
 from dpap.anatomy.dye import Site
+from dpap.anatomy.joined import components
 from dpap.anatomy.pytrees import Inputs
-from dpap.surgery.equivalence import CompactionError, EquivalenceCheck, largest_difference
+from dpap.surgery.culprits import find_culprits, only_silence
+from dpap.surgery.equivalence import CompactionError, EquivalenceCheck, NothingFires, largest_difference
 from dpap.surgery.masks import Masks, feature_stays
 from dpap.surgery.slicing import Kept, keep_only
 
@@ -30,6 +34,7 @@ class CompactReport:
         parameters_after: and after it.
         largest_difference: between silent and compact output on the check's input, relative to the largest.
         seconds: how long it took.
+        staying: layers of which dead units could not leave and stay as zeros, and why.
 
     Example:
         >>> import torch, dpap
@@ -48,12 +53,14 @@ class CompactReport:
     parameters_after: int
     largest_difference: float
     seconds: float
+    staying: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return (
+        text = (
             f"compacted {self.parameters_before:,} -> {self.parameters_after:,} parameters in "
             f"{self.seconds:.2f} s, largest difference {self.largest_difference:.1e}"
         )
+        return "".join([text, *(f"\ndead units of {name} stay: {why}" for name, why in self.staying.items())])
 
 
 def what_remains(wiring: Wiring, leaving: dict[str, Bool[Tensor, "_"]]) -> Kept:
@@ -77,19 +84,66 @@ def remove_dead(
 ) -> tuple[Kept, CompactReport]:
     """Remove the dead units that can leave, and check that the network computes what it computed.
 
-    Wiring and masks stay unchanged: the caller renumbers them, and its own state, by the result.
+    Layers of which the dead cannot leave keep them as zeros, which `wiring` then says, while the dead of all others
+    leave. Masks stay unchanged, as do the numbers of `wiring`: the caller renumbers them, and its own state, by the
+    result.
 
     Raises:
-        CompactionError: where the compact network fails or computes something else; nothing is changed.
+        CompactionError: where the compact network fails or computes something else whatever stays; nothing is changed.
     """
     start = time.perf_counter()
     before = sum(parameter.numel() for parameter in model.parameters())
-    kept = what_remains(wiring, masks.removable(wiring, round_to))
-    if kept.everything:
-        return kept, CompactReport(before, before, 0.0, time.perf_counter() - start)
-    _, difference = removed(model, wiring, kept, optimizers, example_inputs)
+    staying: dict[str, str] = {}
+    while True:
+        kept = what_remains(wiring, masks.removable(wiring, round_to))
+        if kept.everything:
+            return kept, CompactReport(before, before, 0.0, time.perf_counter() - start, staying)
+        try:
+            _, difference = removed(model, wiring, kept, optimizers, example_inputs)
+            break
+        except NothingFires:
+            raise
+        except CompactionError:
+            culprits = _culprits(model, wiring, masks, optimizers, example_inputs, round_to)
+            if culprits is None:
+                raise
+            for names, why in culprits:
+                now = [name for name in names if wiring.layers[name].removable]
+                only_silence(wiring, now, f"its dead units cannot leave: {why}")
+                staying |= {name: why for name in now}
     after = sum(parameter.numel() for parameter in model.parameters())
-    return kept, CompactReport(before, after, difference, time.perf_counter() - start)
+    if staying:
+        warnings.warn(
+            f"dead units of {', '.join(staying)} stay in the network as zeros, all others left it: "
+            f"{next(iter(staying.values()))}",
+            stacklevel=3,
+        )
+    return kept, CompactReport(before, after, difference, time.perf_counter() - start, staying)
+
+
+def _culprits(
+    model: nn.Module,
+    wiring: Wiring,
+    masks: Masks,
+    optimizers: Sequence[Optimizer],
+    example_inputs: Inputs,
+    round_to: int,
+) -> list[tuple[list[str], str]] | None:
+    """Layers without which the removal works, and why; None where nothing would leave then."""
+    leaving = masks.removable(wiring, round_to)
+
+    def problem(names: list[str]) -> str | None:
+        part = {name: gone if name in names else torch.zeros_like(gone) for name, gone in leaving.items()}
+        try:
+            undo, _ = removed(model, wiring, what_remains(wiring, part), optimizers, example_inputs)
+        except CompactionError as error:
+            return str(error.__cause__ or error)
+        undo()
+        return None
+
+    sets = [names for names in components(wiring) if any(bool(leaving[name].any()) for name in names)]
+    culprits = find_culprits(sets, problem)
+    return culprits if 0 < len(culprits) < len(sets) else None
 
 
 def removed(

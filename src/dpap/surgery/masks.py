@@ -82,6 +82,9 @@ class Masks:
             mask = self.units.get(name)
             alive = torch.ones(layer.units, dtype=torch.bool) if mask is None else mask.cpu()
             useful[name] = alive & received[name] if layer.removable else alive
+        for name, layer in wiring.layers.items():
+            if layer.unused and layer.removable:
+                useful[name] = _tied_to(name, useful, wiring)
         return useful
 
     def _read(self, reader: WeightLayer) -> Bool[Tensor, "_"]:
@@ -133,10 +136,29 @@ class Masks:
             for name, layer in wiring.layers.items()
         }
         while any(
-            [_keep_joined(wiring, leaving), _keep_groups(wiring, leaving), _keep_widths(leaving, round_to)]
+            [
+                _keep_joined(wiring, leaving),
+                _keep_tied(wiring, leaving),
+                _keep_groups(wiring, leaving),
+                _keep_widths(leaving, round_to),
+            ]
         ):
             pass
         return leaving
+
+
+def _tied_to(name: str, useful: dict[str, Bool[Tensor, "_"]], wiring: Wiring) -> Bool[Tensor, "_"]:
+    """Which units of an unused layer are tied to useful ones of others."""
+    tied = torch.zeros_like(useful[name])
+    for tie in wiring.ties:
+        others = [
+            (unit >= 0) & useful[other][unit.clamp(min=0)]
+            for other, unit in tie
+            if not wiring.layers[other].unused
+        ]
+        for own in (unit for other, unit in tie if other == name and others):
+            tied[own[torch.stack(others).any(0) & (own >= 0)]] = True
+    return tied
 
 
 def _keep_joined(wiring: Wiring, leaving: dict[str, Bool[Tensor, "_"]]) -> bool:
@@ -152,6 +174,19 @@ def _keep_joined(wiring: Wiring, leaving: dict[str, Bool[Tensor, "_"]]) -> bool:
             held = unit[stays & (unit >= 0)]
             if bool(leaving[source][held].any()):
                 leaving[source][held] = False
+                changed = True
+    return changed
+
+
+def _keep_tied(wiring: Wiring, leaving: dict[str, Bool[Tensor, "_"]]) -> bool:
+    """Keep units that are tied to one which stays; returns whether there were any."""
+    changed = False
+    for tie in wiring.ties:
+        stays = torch.stack([(unit >= 0) & ~leaving[name][unit.clamp(min=0)] for name, unit in tie]).any(0)
+        for name, unit in tie:
+            held = unit[stays & (unit >= 0)]
+            if bool(leaving[name][held].any()):
+                leaving[name][held] = False
                 changed = True
     return changed
 

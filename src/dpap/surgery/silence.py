@@ -11,10 +11,11 @@ from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring, neuron_kind
 from dpap.anatomy.layers import as_weight, between, bias_of, weight_of
-from dpap.anatomy.wiring import Attachment, unit_tensors
+from dpap.anatomy.ownership import tensor_of
+from dpap.anatomy.wiring import Attachment
 from dpap.surgery.masks import Masks
 from dpap.surgery.optimizer import reset_curvature, silence_moments
-from dpap.surgery.timesteps import AXES, BUFFER, silence_timesteps
+from dpap.surgery.timesteps import silence_timesteps
 
 
 def dead_tensors(wiring: Wiring, masks: Masks) -> list[tuple[Tensor, Bool[Tensor, "..."]]]:
@@ -38,6 +39,10 @@ def dead_tensors(wiring: Wiring, masks: Masks) -> list[tuple[Tensor, Bool[Tensor
         bias = bias_of(layer.module)
         if bias is not None and not units.all():
             found.append((bias, ~units.to(bias.device)))
+        for further, belonging in layer.further.items():
+            if belonging.unit is not None and not units.all():
+                tensor = tensor_of(layer.module, further)
+                found.append((tensor, _along(~units, belonging.unit, tensor)))
     for attachment in wiring.attachments.values():
         if neuron_kind(attachment.module) is not None:
             # silent because it has no input; a threshold of zero would let it fire
@@ -45,17 +50,21 @@ def dead_tensors(wiring: Wiring, masks: Masks) -> list[tuple[Tensor, Bool[Tensor
         dead = ~received.features(attachment)
         if dead.any():
             for tensor, axis in unit_parts(attachment):
-                along = [1] * tensor.ndim
-                along[axis] = -1
-                found.append((tensor, dead.to(tensor.device).view(along).expand(tensor.shape).contiguous()))
+                found.append((tensor, _along(dead, axis, tensor)))
     return found
+
+
+def _along(dead: Bool[Tensor, "_"], axis: int, tensor: Tensor) -> Bool[Tensor, "..."]:
+    """Which entries of a tensor are dead, where those along an axis are."""
+    shape = [1] * tensor.ndim
+    shape[axis] = -1
+    return dead.to(tensor.device).view(shape).expand(tensor.shape).contiguous()
 
 
 def unit_parts(attachment: Attachment) -> Iterator[tuple[Tensor, int]]:
     """Parameters and buffers of an attachment with one value per feature, and the axis that counts them."""
-    for name, axis in unit_tensors(attachment.module, attachment.features).items():
-        if name not in (BUFFER, AXES):
-            yield getattr(attachment.module, name), axis
+    for name, axis in attachment.tensors.items():
+        yield tensor_of(attachment.module, name), axis
 
 
 Dead = Sequence[tuple[Tensor, Bool[Tensor, "..."]]]

@@ -13,6 +13,7 @@ from dpap.anatomy import Wiring
 from dpap.anatomy.dye import Site
 from dpap.anatomy.hidden_state import slice_state
 from dpap.anatomy.layers import bias_of, is_depthwise, select, size_of
+from dpap.anatomy.ownership import tensor_of
 from dpap.anatomy.wiring import Attachment, WeightLayer
 from dpap.surgery.equivalence import CompactionError
 from dpap.surgery.optimizer import change_state, check_state
@@ -93,6 +94,15 @@ class _Slicer:
             self._set_number(module, layer.kind.unit_counts, len(units))
         if features is not None:
             self._set_number(module, layer.kind.feature_counts, len(features))
+        for name, belonging in layer.further.items():
+            for axis, index in ((belonging.unit, units), (belonging.feature, features)):
+                if axis is not None and index is not None:
+                    self._slice_further(layer.name, tensor_of(module, name), axis, index)
+
+    def _slice_further(self, name: str, tensor: Tensor, axis: int, index: Tensor) -> None:
+        # one tensor may be sliced along two axes in turn
+        self._sliced.pop(tensor, None)
+        self._change(name, tensor, partial(_along, axis=axis, size=tensor.shape[axis], index=index))
 
     def slice_attachment(self, attachment: Attachment, kept: Kept) -> None:
         module, features = attachment.module, kept.features.get(attachment.name)

@@ -1,68 +1,127 @@
-"""Try a removal before anything has died: so it is known from the start what would fail, and why."""
+"""Try deaths and removals before anything has died: so it is known from the start what would fail, and why.
+
+Units of every layer are silenced, and it is looked at whether they are silent whatever values other parameters take.
+Then several random sets of them are removed and put back. Where that fails, it is tried whether units leave
+together, the k-th of every part that `chunk`, `split` or a view cuts from a layer.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
-from jaxtyping import Bool
-from torch import Tensor, nn
+from torch import nn
 
-from dpap.anatomy import WeightLayer, Wiring
+from dpap.anatomy import Wiring
+from dpap.anatomy.joined import components, unit_labels
+from dpap.anatomy.layers import bias_of, weight_of
 from dpap.anatomy.prunability import propagate_unremovable
 from dpap.anatomy.pytrees import Inputs
+from dpap.surgery.claims import not_silent
 from dpap.surgery.compact import removed, what_remains
+from dpap.surgery.culprits import find_culprits, only_silence
 from dpap.surgery.equivalence import CompactionError, NothingFires
 from dpap.surgery.masks import Masks
-from dpap.surgery.silence import dead_tensors
+from dpap.surgery.silence import dead_tensors, unit_parts
 from dpap.surgery.slicing import Kept
+from dpap.surgery.ties import proposals
+
+Set = tuple[str, float]
+"""How units are chosen, at "random" or from the "front" of each layer, and which share of them."""
+
+SETS: tuple[Set, ...] = (("random", 0.5), ("front", 0.25), ("random", 0.1))
+"""What is removed on trial. Parts of a layer that must stay equally large are always found by the units of its front;
+at random, what depends on which units leave.
+"""
 
 
 def try_removal(model: nn.Module, wiring: Wiring, example_inputs: Inputs) -> None:
-    """Remove a unit of every weight layer on trial, and put everything back; what cannot be removed is only silenced.
+    """Silence and remove units of every weight layer on trial, and put everything back.
 
-    Code that fixes a number of channels, parameters that belong to no single layer, and all else that staining does
-    not find, is found here. The prunability of layers of `wiring` is changed where needed, the network never is.
+    Layers of which silenced units are not silent are left whole; what cannot be removed is only silenced, or leaves
+    together. Code that fixes a number of channels, parameters that belong to no single layer, and all else that
+    staining does not find, is found here. The prunability of layers of `wiring` is changed where needed, and its
+    ties; the network and the random state never are.
 
     Args:
         model: the network.
         wiring: its wiring.
         example_inputs: what its forward takes.
     """
-    while True:
-        candidates = [layer for layer in wiring.layers.values() if layer.removable]
-        if not candidates or _trial(model, wiring, candidates, example_inputs) is None:
-            return
-        found = False
-        for layer in candidates:
-            problem = _trial(model, wiring, [layer], example_inputs) if layer.removable else None
-            if problem is not None:
-                layer.prunability = "silenced" if layer.can_die else "whole"
-                layer.reason = f"a trial removal failed: {problem}"
-                found = True
-                propagate_unremovable(wiring)
-        if not found:
-            # each alone works, all together do not
-            for layer in candidates:
-                layer.prunability, layer.reason = (
-                    "silenced",
-                    "a trial removal of several layers' units failed",
-                )
-            return
+    _try_silence(model, wiring, example_inputs)
+    while not all(_try_set(model, wiring, example_inputs, chosen) for chosen in SETS):
+        pass
 
 
-def _trial(model: nn.Module, wiring: Wiring, layers: list[WeightLayer], example_inputs: Inputs) -> str | None:
-    """What goes wrong when a unit of each of some layers is removed, or None; the network is as before afterwards."""
-    masks = _without_one_each(wiring, layers)
-    kept = what_remains(wiring, masks.removable(wiring))
+def _try_silence(model: nn.Module, wiring: Wiring, example_inputs: Inputs) -> None:
+    """Silence half of the units on trial; layers of which they are not silent are left whole."""
+    for training in (False, True):
+        while True:
+            masks = _deaths(wiring, wiring.layers, ("random", 0.5))
+            with _other_values(model, wiring), _silenced(wiring, masks):
+                problems = not_silent(model, wiring, masks, example_inputs, training)
+            problems = {name: what for name, what in problems.items() if wiring.layers[name].can_die}
+            if not problems:
+                break
+            for name, what in problems.items():
+                leave_whole(wiring, name, what, training)
+            propagate_unremovable(wiring)
+
+
+def leave_whole(wiring: Wiring, name: str, what: str, training: bool = False) -> None:
+    """Let the units of a layer never die, because silenced ones `what`."""
+    layer = wiring.layers[name]
+    layer.prunability, layer.synapses = "whole", False
+    when = " in training" if training else ""
+    layer.reason = (
+        f"its silenced units would still {what}{when}: something is added to weight and bias or after them"
+    )
+
+
+def _try_set(model: nn.Module, wiring: Wiring, example_inputs: Inputs, chosen: Set) -> bool:
+    """Try one set of deaths in all layers; False where something was found that others have to be tried for again."""
+
+    def problem(names: Sequence[str]) -> str | None:
+        return _trial(model, wiring, names, example_inputs, chosen)
+
+    sets = [names for names in components(wiring) if any(wiring.layers[name].removable for name in names)]
+    culprits = find_culprits(sets, problem)
+    for names, why in culprits:
+        if not _tied(model, wiring, example_inputs, names):
+            only_silence(wiring, names, f"a trial removal failed: {why}")
+    return not culprits
+
+
+def _tied(model: nn.Module, wiring: Wiring, example_inputs: Inputs, names: list[str]) -> bool:
+    """Whether units of some layers, which cannot leave one by one, can leave in groups; they are tied then."""
+    if any(name in names for tie in wiring.ties for name, _ in tie):
+        return False
+    before = {name: (layer.prunability, layer.reason) for name, layer in wiring.layers.items()}
+    ties = list(wiring.ties)
+    for proposal in proposals(wiring, names):
+        proposal.apply(wiring)
+        together = next((each for each in components(wiring) if names[0] in each), names)
+        if all(_trial(model, wiring, together, example_inputs, chosen) is None for chosen in SETS):
+            return True
+        wiring.ties = list(ties)
+        for name, (prunability, reason) in before.items():
+            wiring.layers[name].prunability, wiring.layers[name].reason = prunability, reason
+    return False
+
+
+def _trial(
+    model: nn.Module, wiring: Wiring, names: Sequence[str], example_inputs: Inputs, chosen: Set
+) -> str | None:
+    """What goes wrong when units of some layers are removed, or None; the network is as before afterwards."""
+    masks = _deaths(wiring, names, chosen)
+    leaving = masks.removable(wiring)
+    for name, gone in leaving.items():
+        if name not in names:
+            gone.fill_(False)
+    kept = what_remains(wiring, leaving)
     if kept.everything:
         return None
-    with torch.no_grad():
-        dead = dead_tensors(wiring, masks)
-        before = [tensor.data.clone() for tensor, _ in dead]
-        for tensor, mask in dead:
-            tensor.data.masked_fill_(mask, 0)
-        try:
-            return _problem(model, wiring, kept, example_inputs)
-        finally:
-            for (tensor, _), data in zip(dead, before, strict=True):
-                tensor.data.copy_(data)
+    with _silenced(wiring, masks):
+        return _problem(model, wiring, kept, example_inputs)
 
 
 def _problem(model: nn.Module, wiring: Wiring, kept: Kept, example_inputs: Inputs) -> str | None:
@@ -83,51 +142,63 @@ def _problem(model: nn.Module, wiring: Wiring, kept: Kept, example_inputs: Input
     return problem
 
 
-def _without_one_each(wiring: Wiring, layers: list[WeightLayer]) -> Masks:
-    """Masks in which the last unit of each layer is dead, and with it all that can only leave together."""
+def _deaths(wiring: Wiring, names: Iterable[str], chosen: Set) -> Masks:
+    """Masks in which a share of the units of some layers is dead, with all that can only leave together."""
+    how, share = chosen
     masks = Masks.all_alive(wiring, synapses=False, timesteps=False)
-    for layer in layers:
-        if not layer.can_die:
-            continue
-        before = masks.copy()
-        units = masks.units[layer.name]
-        units.view(layer.groups, -1)[:, -1] = False
-        while _mask_companions(wiring, masks.units):
-            pass
-        if any(not alive.any() for alive in masks.units.values()):
-            masks = before
+    labels = unit_labels(wiring)
+    count = 1 + max((int(label.max()) for label in labels.values()), default=0)
+    dying = torch.zeros(count, dtype=torch.bool)
+    generator = torch.Generator().manual_seed(count)
+    for name in names:
+        layer = wiring.layers[name]
+        if name in masks.units and layer.units > 1:
+            number = min(max(round(share * layer.units), 1), layer.units - 1)
+            order = (
+                torch.arange(layer.units)
+                if how == "front"
+                else torch.randperm(layer.units, generator=generator)
+            )
+            already = int(dying[labels[name]].sum())
+            dying[labels[name][order[: max(number - already, 0)]]] = True
+    for name in masks.units:
+        # no layer dies whole
+        if bool(dying[labels[name]].all()):
+            dying[labels[name][-1]] = False
+    for name, alive in masks.units.items():
+        alive &= ~dying[labels[name]].to(alive.device)
     return masks
 
 
-def _mask_companions(wiring: Wiring, alive: dict[str, Bool[Tensor, "_"]]) -> bool:
-    """Mask what shares a feature with the dead, or must leave its group as they do; returns whether there was any."""
-    changed = False
+@contextmanager
+def _silenced(wiring: Wiring, masks: Masks) -> Iterator[None]:
+    """The dead of `masks` are zero, and afterwards everything is as it was."""
+    dead = dead_tensors(wiring, masks)
+    before = [tensor.data for tensor, _ in dead]
+    try:
+        for tensor, mask in dead:
+            tensor.data = tensor.data.masked_fill(mask, 0)
+        yield
+    finally:
+        for (tensor, _), data in zip(reversed(dead), reversed(before), strict=True):
+            tensor.data = data
 
-    def mask(feeds: dict[str, Tensor], features: Tensor) -> None:
-        nonlocal changed
-        for source, unit in feeds.items():
-            if source in alive and wiring.layers[source].removable:
-                companions = unit[features & (unit >= 0)].to(alive[source].device)
-                if bool(alive[source][companions].any()):
-                    alive[source][companions] = False
-                    changed = True
 
-    for reader in wiring.readers():
-        dead = torch.zeros(reader.features, dtype=torch.bool)
-        for source, unit in reader.feeds.items():
-            if source in alive and wiring.layers[source].removable:
-                dead |= (unit >= 0) & ~alive[source].cpu()[unit.clamp(min=0)]
-        if not dead.any():
-            continue
-        if isinstance(reader, WeightLayer) and reader.groups > 1:
-            dead = dead.view(reader.groups, -1).any(0).repeat(reader.groups)
-        if len(reader.feeds) > 1 or (isinstance(reader, WeightLayer) and reader.groups > 1):
-            mask(reader.feeds, dead)
+@contextmanager
+def _other_values(model: nn.Module, wiring: Wiring) -> Iterator[None]:
+    """Other values in all parameters of which no entries are dead, such as a shift that starts at zero."""
+    known = {id(tensor) for attachment in wiring.attachments.values() for tensor, _ in unit_parts(attachment)}
     for layer in wiring.layers.values():
-        if layer.groups > 1 and layer.removable:
-            units = alive[layer.name].view(layer.groups, -1)
-            level = units.all(0).expand_as(units)
-            if bool((units != level).any()):
-                units.copy_(level)
-                changed = True
-    return changed
+        known |= {id(weight_of(layer.module)), id(bias_of(layer.module))}
+    generator = torch.Generator().manual_seed(0)
+    others = [parameter for parameter in model.parameters() if id(parameter) not in known]
+    before = [parameter.data for parameter in others]
+    try:
+        for parameter, data in zip(others, before, strict=True):
+            if data.is_floating_point():
+                by = torch.empty(data.shape).uniform_(0.02, 0.1, generator=generator).to(data)
+                parameter.data = data + by * (data.abs() + 1)
+        yield
+    finally:
+        for parameter, data in zip(others, before, strict=True):
+            parameter.data = data

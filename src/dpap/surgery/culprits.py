@@ -1,0 +1,42 @@
+"""Which layers keep a removal from working, so that all others can lose their units."""
+
+from collections.abc import Callable, Sequence
+
+from dpap.anatomy import Wiring
+from dpap.anatomy.prunability import propagate_unremovable
+
+
+def find_culprits(
+    sets: Sequence[list[str]], problem: Callable[[list[str]], str | None]
+) -> list[tuple[list[str], str]]:
+    """Sets of layers without which a removal works, and what each of them made go wrong.
+
+    Args:
+        sets: of layers, within which what leaves one depends on what leaves another.
+        problem: what goes wrong when units leave these layers only, or None.
+    """
+    left, found = list(sets), []
+
+    def wrong(count: int) -> str | None:
+        return problem([name for names in left[:count] for name in names])
+
+    while left and (why := wrong(len(left))) is not None:
+        works, fails = 0, len(left)
+        while fails - works > 1:
+            middle = (works + fails) // 2
+            now = wrong(middle)
+            if now is None:
+                works = middle
+            else:
+                fails, why = middle, now
+        found.append((left.pop(fails - 1), why))
+    return found
+
+
+def only_silence(wiring: Wiring, names: Sequence[str], reason: str) -> None:
+    """Let no unit of some layers leave any more."""
+    for name in names:
+        layer = wiring.layers[name]
+        if layer.removable:
+            layer.prunability, layer.reason = "silenced" if layer.can_die else "whole", reason
+    propagate_unremovable(wiring)
