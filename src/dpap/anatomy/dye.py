@@ -235,7 +235,7 @@ class Dyer:
             self.order.setdefault(site)
             self.shapes[site] = tuple(input.shape)
             if self._records(site):
-                self._record(site, axis, _profile(input, axis, self._pass()))
+                self._record(site, axis, _profile_of_all(input, (rest, options), axis, self._pass()))
             shape = input.shape if transposed else form[0]
             positions = self._pass().positions
             positions[name] = positions.get(name, 0) + shape.numel() // max(shape[axis], 1)
@@ -341,6 +341,14 @@ def _profile(activity: Tensor, axis: int, now: Pass) -> Bool[Tensor, "_"]:
     # a sum with NaN is NaN: the activity is read once, without a mask of its size
     profile = torch.isnan(activity.sum(others) if others else activity).cpu()
     _cache(activity, axis, profile)
+    return profile
+
+
+def _profile_of_all(activity: Tensor, further: Any, axis: int, now: Pass) -> Bool[Tensor, "_"]:
+    """The profile of a layer's first input; dye in a further one may reach whatever the first does."""
+    profile = _profile(activity, axis, now)
+    if now.detect == "dye" and any(bool(torch.isnan(one).any()) for one in float_tensors(further)):
+        return torch.ones_like(profile)
     return profile
 
 

@@ -9,7 +9,16 @@ from dpap.anatomy.layers import is_depthwise, known_kind, layer_kind, size_of
 from dpap.anatomy.neurons import neuron_kind
 from dpap.anatomy.pytrees import Inputs
 from dpap.anatomy.stain import Feeds, Stained, stain
-from dpap.anatomy.wiring import Attachment, NeuronSite, Prunability, WeightLayer, Wiring, unit_tensors
+from dpap.anatomy.wiring import (
+    Attachment,
+    NeuronSite,
+    Prunability,
+    WeightLayer,
+    Wiring,
+    named_with_class,
+    unit_tensors,
+    weights_in,
+)
 
 
 def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
@@ -38,7 +47,8 @@ def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
     if not layers:
         raise ValueError(
             "no weight layer (Linear, convolution, or registered) ran on the example inputs; give the inputs that "
-            "training gives, and a network of torch.nn modules"
+            "training gives, and a network of torch.nn modules, or make the classes of its weight layers known by "
+            f"dpap.register_layer; its weights are in: {named_with_class(_others(modules, {}, {})) or 'no module'}"
         )
     neurons = _neurons(modules, stained)
     stepped = any(
@@ -46,12 +56,14 @@ def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
         for site, neuron in neurons.items()
     )
     attachments = _attachments(modules, stained)
-    wiring = Wiring(layers, neurons, attachments, stained.training_paths, stepped)
+    others = _others(modules, layers, attachments)
+    wiring = Wiring(layers, neurons, attachments, stained.training_paths, stepped, others)
     shared = _shared_parameters(modules)
     for layer in layers.values():
         layer.neuron = _activity_site(layer, wiring)
         layer.prunability, layer.reason = _prunability(layer, wiring, stained, shared)
-        layer.synapses = layer.kind.name == "fc" and layer.can_die
+        # where several weights lie between a unit and a feature, as in Bilinear, none is a synapse of its own
+        layer.synapses = layer.kind.name == "fc" and layer.taps == 1 and layer.can_die
         layer.fixed = _computed(layer) or layer.name in shared
     propagate_unremovable(wiring)
     return wiring
@@ -120,6 +132,19 @@ def _attachments(modules: dict[str, nn.Module], stained: Stained) -> dict[str, A
             for source, fed in feeds.items():
                 known.feeds[source] = _joined(known.feeds[source], fed) if source in known.feeds else fed
     return attachments
+
+
+def _others(
+    modules: dict[str, nn.Module], layers: dict[str, WeightLayer], attachments: dict[str, Attachment]
+) -> dict[str, nn.Module]:
+    """Modules with weights of their own that are neither those of weight layers that ran nor belong to units."""
+    pruned = {id(tensor) for layer in layers.values() for tensor in layer.tensors()}
+    computed = tuple(f"{layer.name}." for layer in layers.values() if _computed(layer))
+    return {
+        name: module
+        for name, module in modules.items()
+        if name not in attachments and not name.startswith(computed) and weights_in(module, pruned)
+    }
 
 
 def _joined(one: Tensor, other: Tensor) -> Tensor:

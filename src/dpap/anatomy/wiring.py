@@ -1,7 +1,7 @@
 """What is connected to what, what can be pruned, and why the rest cannot."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT
 from dpap.anatomy.dye import Site
-from dpap.anatomy.layers import LayerKind, groups_of, is_depthwise, weight_of
+from dpap.anatomy.layers import LayerKind, groups_of, is_depthwise, matrices_of, weight_of
 from dpap.anatomy.stain import Feeds
 
 Gates = dict[str, Bool[Tensor, "_"]]
@@ -71,10 +71,15 @@ class WeightLayer(Reader):
     synapses: bool = False
     fixed: bool = False
 
+    def tensors(self) -> Iterator[Tensor]:
+        """Its weight, or each of its weights."""
+        for matrix, _ in matrices_of(self.module):
+            yield weight_of(matrix)
+
     @property
     def weights(self) -> int:
         """Number of weights."""
-        return weight_of(self.module).numel()
+        return sum(tensor.numel() for tensor in self.tensors())
 
     @property
     def groups(self) -> int:
@@ -84,7 +89,7 @@ class WeightLayer(Reader):
     @property
     def taps(self) -> int:
         """Weights between one unit and one feature that it reads: the kernel's size, 1 in fc layers."""
-        return weight_of(self.module).numel() * self.groups // max(self.units * self.features, 1)
+        return self.weights * self.groups // max(self.units * self.features, 1)
 
     def weights_between(self, units: int, features: int) -> int:
         """Number of weights that so many units and features would have, equally many in each group."""
@@ -149,6 +154,8 @@ class Wiring:
         attachments: modules with parameters or buffers per unit of others.
         training_paths: whether it includes paths that only training takes, such as auxiliary heads.
         stepped: whether a forward is one timestep: spiking neurons keep their state from call to call.
+        others: further modules that hold weights, of which none can be pruned: of classes that are no weight layers,
+            and weight layers that did not run.
 
     Example:
         >>> import torch, dpap
@@ -167,6 +174,7 @@ class Wiring:
     attachments: dict[str, Attachment]
     training_paths: bool = False
     stepped: bool = False
+    others: dict[str, nn.Module] = field(default_factory=dict)
 
     @property
     def spiking(self) -> bool:
@@ -258,7 +266,42 @@ class Wiring:
             "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
         ]
         lines.insert(1, "  ".join("-" * width for width in widths))
+        lines += self._about_others()
         return "\n".join(line.rstrip() for line in lines)
+
+    def _about_others(self) -> Iterator[str]:
+        """What holds weights besides those in the table, with its share of all weights."""
+        if not self.others:
+            return
+        listed = {id(tensor): tensor for layer in self.layers.values() for tensor in layer.tensors()}
+        of_units = weights_in_all(attachment.module for attachment in self.attachments.values())
+        rest = weights_in_all(self.others.values(), listed)
+        share = rest / (rest + of_units + sum(tensor.numel() for tensor in listed.values()))
+        yield (
+            f"{share:.0%} of all weights lie elsewhere and cannot be pruned: {named_with_class(self.others)}; "
+            "dpap.register_layer makes a class of weight layers known"
+        )
+
+
+def named_with_class(modules: dict[str, nn.Module]) -> str:
+    """Modules by name and class, in one line."""
+    return ", ".join(f"{name or 'the network'} ({type(module).__name__})" for name, module in modules.items())
+
+
+def weights_in(module: nn.Module, besides: Container[int] = ()) -> int:
+    """Number of weights that a module holds itself: of parameters with two axes or more.
+
+    Args:
+        module: its children are not counted.
+        besides: ids of parameters that do not count.
+    """
+    return weights_in_all((module,), besides)
+
+
+def weights_in_all(modules: Iterable[nn.Module], besides: Container[int] = ()) -> int:
+    """The same of several modules; what they share counts once."""
+    own = {id(one): one for module in modules for one in module.parameters(recurse=False)}
+    return sum(one.numel() for one in own.values() if one.ndim > 1 and id(one) not in besides)
 
 
 def receiving(
