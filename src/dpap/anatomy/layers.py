@@ -158,11 +158,17 @@ class MatrixView(nn.Module):
 
 
 class JointView(nn.Module):
-    """Several matrices with the same units, in the place of one weight layer that reads the features of all."""
+    """Several matrices with the same units, in the place of one weight layer that reads the features of all.
 
-    def __init__(self, *matrices: MatrixView) -> None:
+    Args:
+        matrices: of one module.
+        outer: whether the first reads what that module is given.
+    """
+
+    def __init__(self, *matrices: MatrixView, outer: bool) -> None:
         super().__init__()
         self.matrices = matrices
+        self.outer = outer
 
     @property
     def owner(self) -> nn.Module:
@@ -243,6 +249,11 @@ def weight_of(module: nn.Module) -> Tensor:
             f"expected a tensor as {name} of {type(module).__name__}; got {type(weight).__name__}"
         )
     return weight
+
+
+def owner_of(module: nn.Module) -> nn.Module:
+    """The module that holds a weight layer's parameters: itself, or the one of which it is a part."""
+    return module.owner if isinstance(module, MatrixView | JointView) else module
 
 
 def bias_of(module: nn.Module) -> nn.Parameter | None:

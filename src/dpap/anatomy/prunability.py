@@ -5,9 +5,18 @@ from torch import Tensor, nn
 
 from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT
 from dpap.anatomy.dye import Site
-from dpap.anatomy.layers import is_depthwise, known_kind, layer_kind, size_of
+from dpap.anatomy.layers import (
+    JointView,
+    MatrixView,
+    is_depthwise,
+    layer_kind,
+    matrices_of,
+    owner_of,
+    size_of,
+)
 from dpap.anatomy.neurons import neuron_kind
 from dpap.anatomy.pytrees import Inputs
+from dpap.anatomy.recurrent import reads_state, with_parts
 from dpap.anatomy.stain import Feeds, Stained, stain
 from dpap.anatomy.wiring import (
     Attachment,
@@ -42,7 +51,7 @@ def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
         "its units are the network's output"
     """
     stained = stain(model, example_inputs)
-    modules = dict(model.named_modules())
+    modules = with_parts(model)
     layers = _weight_layers(modules, stained)
     if not layers:
         raise ValueError(
@@ -160,7 +169,13 @@ def _shared_parameters(modules: dict[str, nn.Module]) -> dict[str, str]:
         for parameter in module.parameters(recurse=False):
             owners.setdefault(id(parameter), []).append(name)
     together = [names for names in owners.values() if len(names) > 1]
-    return {name: names[0] if name != names[0] else names[1] for names in together for name in names}
+    shared = {name: names[0] if name != names[0] else names[1] for names in together for name in names}
+    for name, module in modules.items():
+        if isinstance(module, JointView | MatrixView):
+            owner = next(own for own, other in modules.items() if other is module.owner)
+            if owner in shared:
+                shared[name] = shared[owner]
+    return shared
 
 
 def _activity_site(layer: WeightLayer, wiring: Wiring) -> Site | None:
@@ -171,14 +186,18 @@ def _activity_site(layer: WeightLayer, wiring: Wiring) -> Site | None:
         if not neuron.incoming and _carries(neuron.feeds, layer):
             return site
     for reader in wiring.layers.values():
-        if _carries(reader.feeds, layer):
+        if reader.entry is None:
+            continue
+        _, entering = next(matrices_of(reader.module))
+        feeds = {source: unit[entering] for source, unit in reader.feeds.items()}
+        if _carries(feeds, layer):
             site = Site(reader.name)
             if site not in wiring.neurons:
                 wiring.neurons[site] = NeuronSite(
                     reader.name,
-                    reader.features,
-                    reader.feeds,
-                    reader.gates,
+                    entering.stop,
+                    feeds,
+                    {source: gated[entering] for source, gated in reader.gates.items()},
                     site,
                     reader.kind.activity_axis,
                     spikes=False,
@@ -201,6 +220,7 @@ def _prunability(
     """Whether a layer's units may die, whether they can be removed, and why not."""
     name = layer.name
     readers = [other for other in wiring.layers.values() if name in other.feeds]
+    onward = [other for other in readers if not _reads_back(layer, other)]
     reads = [other.feeds[name] for other in readers]
     if name in stained.outputs:
         return "whole", "its units are the network's output"
@@ -208,9 +228,9 @@ def _prunability(
         return "whole", "its weight is computed from other parameters (weight norm or a parametrisation)"
     if name in shared:
         return "whole", f"it shares a parameter with {shared[name]}"
-    if not reads:
+    if not onward:
         return "whole", "its activity reaches no weight layer: is there a neuron that is not registered?"
-    if layer.neuron is None:
+    if layer.neuron is None and layer.kind.name != "recurrent":
         return (
             "whole",
             "its units are mixed, or no neuron carries them all, before their activity can be seen",
@@ -224,7 +244,12 @@ def _prunability(
         return modulated
     for other in readers:
         nonzero = stained.nonzero.get(other.name)
-        if nonzero is not None and bool((nonzero & (other.feeds[name] != NO_UNIT)).any()):
+        if nonzero is None:
+            continue
+        active = nonzero & (other.feeds[name] != NO_UNIT)
+        if bool(active[reads_state(other.module)].any()):
+            return "whole", f"the state that {other.name} is given is not zero, so a silent unit would not be"
+        if bool(active.any()):
             return (
                 "whole",
                 f"a silent unit would still send activity to {other.name} (activation with f(0) != 0?)",
@@ -249,8 +274,21 @@ def _prunability(
     return "prunable", ""
 
 
+def _reads_back(layer: WeightLayer, reader: WeightLayer) -> bool:
+    """Whether a reader is the same recurrent layer, which passes nothing on by itself."""
+    if reader is layer:
+        return True
+    module, loop = layer.module, reader.module
+    return (
+        isinstance(module, MatrixView)
+        and isinstance(loop, JointView)
+        and layer.name.startswith(f"{reader.name}.")
+    )
+
+
 def _computed(layer: WeightLayer) -> bool:
-    return known_kind(layer.module).weight not in layer.module._parameters
+    own = {id(parameter) for parameter in owner_of(layer.module).parameters(recurse=False)}
+    return not all(id(tensor) in own for tensor in layer.tensors())
 
 
 def _modulated(layer: WeightLayer, wiring: Wiring) -> tuple[Prunability, str] | None:
@@ -290,6 +328,18 @@ def propagate_unremovable(wiring: Wiring) -> None:
                     layer.prunability = "silenced" if layer.can_die else "whole"
                     layer.reason = f"its units are joined with those of {source}, which stay"
                     changed = True
+                    continue
+                equal = _unremovable_equal(layer, wiring)
+                if equal is not None:
+                    layer.prunability = "silenced" if layer.can_die else "whole"
+                    layer.reason = f"it has as many units as {equal}, of which none leave"
+                    changed = True
+
+
+def _unremovable_equal(layer: WeightLayer, wiring: Wiring) -> str | None:
+    """A layer that is never removed and has to keep as many units as a layer."""
+    together = next((names for names in wiring.levels() if layer.name in names), [])
+    return next((name for name in together if not wiring.layers[name].removable), None)
 
 
 def _unremovable_source(layer: WeightLayer, wiring: Wiring) -> str | None:

@@ -10,7 +10,15 @@ from torch import Tensor, nn
 
 from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT
 from dpap.anatomy.dye import Site
-from dpap.anatomy.layers import LayerKind, groups_of, is_depthwise, matrices_of, weight_of
+from dpap.anatomy.layers import (
+    JointView,
+    LayerKind,
+    MatrixView,
+    groups_of,
+    is_depthwise,
+    matrices_of,
+    weight_of,
+)
 from dpap.anatomy.stain import Feeds
 
 Gates = dict[str, Bool[Tensor, "_"]]
@@ -90,6 +98,13 @@ class WeightLayer(Reader):
     def taps(self) -> int:
         """Weights between one unit and one feature that it reads: the kernel's size, 1 in fc layers."""
         return self.weights * self.groups // max(self.units * self.features, 1)
+
+    @property
+    def entry(self) -> nn.Module | None:
+        """The module that is given the features that it reads; None where they stay inside a recurrent module."""
+        if isinstance(self.module, JointView):
+            return self.module.owner if self.module.outer else None
+        return None if isinstance(self.module, MatrixView) else self.module
 
     def weights_between(self, units: int, features: int) -> int:
         """Number of weights that so many units and features would have, equally many in each group."""
@@ -185,6 +200,22 @@ class Wiring:
         """The neurons at which the activity of a layer's units is seen."""
         return None if layer.neuron is None else self.neurons[layer.neuron]
 
+    def levels(self) -> list[list[str]]:
+        """Layers that keep equally many units: of one recurrent module, all layers and directions; all projections."""
+        found: dict[tuple[int, type], list[str]] = {}
+        for name, layer in self.layers.items():
+            if isinstance(layer.module, MatrixView | JointView):
+                found.setdefault((id(layer.module.owner), type(layer.module)), []).append(name)
+        return [names for names in found.values() if len(names) > 1]
+
+    def projections(self) -> dict[str, str]:
+        """Projection of an LSTM -> the layer whose units it reads."""
+        return {
+            name: next(source for source in self.layers if name == f"{source}.projection")
+            for name, layer in self.layers.items()
+            if isinstance(layer.module, MatrixView)
+        }
+
     def readers(self) -> Iterator[Reader]:
         """Every part at which activity arrives."""
         yield from self.layers.values()
@@ -241,11 +272,13 @@ class Wiring:
 
     def __str__(self) -> str:
         rows = [("layer", "kind", "units", "features", "weights", "fed by", "seen at", "prunable")]
+        level = {name: f", as many in each of {len(names)}" for names in self.levels() for name in names}
         for layer in self.layers.values():
             fed = [name if name != INPUT else "input" for name in layer.feeds] or ["?"]
             if layer.prunability == "prunable":
                 prunable = "units and synapses" if layer.synapses else "units"
                 prunable += ", as many in each group" if layer.groups > 1 else ""
+                prunable += level.get(layer.name, "")
             else:
                 prefix = {"silenced": "units, silenced only: ", "follows": "no, but ", "whole": "no: "}
                 prunable = prefix[layer.prunability] + layer.reason

@@ -10,7 +10,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring, neuron_kind
-from dpap.anatomy.layers import as_weight, between, bias_of, weight_of
+from dpap.anatomy.layers import as_weight, between, bias_of, gates_of, matrices_of, weight_of
 from dpap.anatomy.wiring import Attachment, unit_tensors
 from dpap.surgery.masks import Masks
 from dpap.surgery.optimizer import reset_curvature, silence_moments
@@ -29,15 +29,16 @@ def dead_tensors(wiring: Wiring, masks: Masks) -> list[tuple[Tensor, Bool[Tensor
     for name, layer in wiring.layers.items():
         if layer.fixed:
             continue
-        weight, units = weight_of(layer.module), useful[name]
-        dead = ~between(layer.module, units, received.features(layer)).to(weight.device)
-        if name in masks.synapses:
-            dead = dead | ~as_weight(masks.synapses[name], layer.module).to(weight.device)
-        if dead.any():
-            found.append((weight, dead))
-        bias = bias_of(layer.module)
-        if bias is not None and not units.all():
-            found.append((bias, ~units.to(bias.device)))
+        units, features = useful[name], received.features(layer)
+        for matrix, read in matrices_of(layer.module):
+            weight, bias = weight_of(matrix), bias_of(matrix)
+            dead = ~between(matrix, units, features[read]).to(weight.device)
+            if name in masks.synapses:
+                dead = dead | ~as_weight(masks.synapses[name], matrix).to(weight.device)
+            if dead.any():
+                found.append((weight, dead))
+            if bias is not None and not units.all():
+                found.append((bias, ~units.repeat(gates_of(matrix)).to(bias.device)))
     for attachment in wiring.attachments.values():
         if neuron_kind(attachment.module) is not None:
             # silent because it has no input; a threshold of zero would let it fire

@@ -123,6 +123,13 @@ def _mask_companions(wiring: Wiring, alive: dict[str, Bool[Tensor, "_"]]) -> boo
             dead = dead.view(reader.groups, -1).any(0).repeat(reader.groups)
         if len(reader.feeds) > 1 or (isinstance(reader, WeightLayer) and reader.groups > 1):
             mask(reader.feeds, dead)
+    for names in wiring.levels():
+        dead = max(int((~alive[name]).sum()) for name in names if name in alive)
+        for name in names:
+            level = alive.get(name)
+            if level is not None and wiring.layers[name].removable and int((~level).sum()) < dead:
+                level[level.nonzero().flatten()[-(dead - int((~level).sum())) :]] = False
+                changed = True
     for layer in wiring.layers.values():
         if layer.groups > 1 and layer.removable:
             units = alive[layer.name].view(layer.groups, -1)
