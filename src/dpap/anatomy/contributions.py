@@ -7,7 +7,7 @@ recorded.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,16 @@ from torch.utils.hooks import RemovableHandle
 from dpap.anatomy.axes import map_summed
 from dpap.anatomy.codes import MIXED, NO_UNIT
 from dpap.anatomy.gather import FeatureSums
-from dpap.anatomy.layers import as_rows, bias_of, is_depthwise, sum_over_features, sum_over_units, weight_of
+from dpap.anatomy.layers import (
+    as_rows,
+    bias_of,
+    gates_of,
+    is_depthwise,
+    matrices_of,
+    sum_over_features,
+    sum_over_units,
+    weight_of,
+)
 from dpap.anatomy.neurons import neuron_kind
 from dpap.anatomy.recording import Hook
 from dpap.anatomy.wiring import Attachment, WeightLayer, Wiring
@@ -182,11 +191,12 @@ class ContributionRecorder:
     def _listed(self) -> Iterator[tuple["_Key", nn.Parameter]]:
         """Every parameter of which the contribution is of use, with what it says."""
         for name, layer in self.wiring.layers.items():
-            weight, bias = weight_of(layer.module), bias_of(layer.module)
-            if isinstance(weight, nn.Parameter):
-                yield _Key(name, WEIGHT), weight
-            if isinstance(bias, nn.Parameter):
-                yield _Key(name, BIAS), bias
+            for number, (matrix, _) in enumerate(matrices_of(layer.module)):
+                weight, bias = weight_of(matrix), bias_of(matrix)
+                if isinstance(weight, nn.Parameter):
+                    yield _Key(name, WEIGHT, number), weight
+                if isinstance(bias, nn.Parameter):
+                    yield _Key(name, BIAS, number), bias
         for name, attachment in self.wiring.attachments.items():
             for part in _affine(attachment):
                 yield _Key(name, part), getattr(attachment.module, part)
@@ -204,14 +214,17 @@ class ContributionRecorder:
             each /= scale
         # a step that a gradient scaler skips has infinite gradients
         each.nan_to_num_(0.0, 0.0, 0.0)
-        if key.part != WEIGHT:
+        if key.part not in (WEIGHT, BIAS):
             self._found[key] = each
             return
-        layer = self.wiring.layers[key.module]
-        self._found[_Key(key.module, READ)] = sum_over_units(each, layer.module)
-        self._found[key] = sum_over_features(each, layer.module)
+        matrix = list(matrices_of(self.wiring.layers[key.module].module))[key.matrix][0]
+        if key.part == BIAS:
+            self._found[key] = each.view(gates_of(matrix), -1).sum(0)
+            return
+        self._found[replace(key, part=READ)] = sum_over_units(each, matrix)
+        self._found[key] = sum_over_features(each, matrix)
         if key.module in self._synapses:
-            self._single[key.module] = as_rows(each, layer.module)
+            self._single[key.module] = as_rows(each, matrix)
 
     def _of_units(self, name: str, found: Mapping["_Key", Tensor]) -> Tensor | None:
         if name not in self._routes:
@@ -233,7 +246,10 @@ class ContributionRecorder:
         ]
         if readers and all(_readable(reader, layer.name) for reader in readers):
             for reader in readers:
-                yield _Route(_Key(reader.name, READ), FeatureSums(reader.feeds[layer.name], layer.units))
+                for number, (_, features) in enumerate(matrices_of(reader.module)):
+                    fed = reader.feeds[layer.name][features]
+                    if bool((fed >= 0).any()):
+                        yield _Route(_Key(reader.name, READ, number), FeatureSums(fed, layer.units))
             return
         norms = [
             attachment
@@ -242,16 +258,17 @@ class ContributionRecorder:
             and layer.name in attachment.feeds
             and bool((attachment.feeds[layer.name] >= 0).any())
         ]
-        places: list[tuple[str, tuple[str, ...], Tensor]] = [
-            (norm.name, _affine(norm), norm.feeds[layer.name]) for norm in norms
-        ]
-        if not places:
-            own = (WEIGHT,) if bias_of(layer.module) is None else (WEIGHT, BIAS)
-            places = [(layer.name, own, torch.arange(layer.units))]
-        for module, parts, fed in places:
-            sums = FeatureSums(fed, layer.units)
-            for part in parts:
-                yield _Route(_Key(module, part), sums)
+        for norm in norms:
+            sums = FeatureSums(norm.feeds[layer.name], layer.units)
+            for part in _affine(norm):
+                yield _Route(_Key(norm.name, part), sums)
+        if norms:
+            return
+        sums = FeatureSums(torch.arange(layer.units), layer.units)
+        for number, (matrix, _) in enumerate(matrices_of(layer.module)):
+            yield _Route(_Key(layer.name, WEIGHT, number), sums)
+            if bias_of(matrix) is not None:
+                yield _Route(_Key(layer.name, BIAS, number), sums)
 
     def _watch_spikes(self, model: nn.Module, timesteps: Collection[str]) -> None:
         by_module: dict[str, list[tuple[str, int]]] = {}
@@ -311,10 +328,11 @@ class _SpikeWatcher:
 
 @dataclass(frozen=True)
 class _Key:
-    """A module, and a parameter of it or what is summed from one."""
+    """A module, and a parameter of it or what is summed from one; of several matrices, which."""
 
     module: str
     part: str
+    matrix: int = 0
 
 
 WEIGHT, BIAS, READ = "weight of each unit", "bias of each unit", "weight by feature"
@@ -331,9 +349,9 @@ class _Route:
 
 def _readable(reader: WeightLayer, source: str) -> bool:
     """Whether the weights of a reader have gradients of their own, feature by feature of the source."""
-    weight = weight_of(reader.module)
+    own = all(isinstance(weight, nn.Parameter) and weight.requires_grad for weight in reader.tensors())
     mixed = bool((reader.feeds[source] == MIXED).any())
-    return isinstance(weight, nn.Parameter) and weight.requires_grad and not (reader.fixed or mixed)
+    return own and not (reader.fixed or mixed)
 
 
 def _affine(attachment: Attachment) -> tuple[str, ...]:

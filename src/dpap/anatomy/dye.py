@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from dpap.anatomy.frozen import frozen
 from dpap.anatomy.hidden_state import reset_state
-from dpap.anatomy.layers import is_depthwise, layer_kind, size_of
+from dpap.anatomy.layers import JointView, MatrixView, is_depthwise, layer_kind, size_of
 from dpap.anatomy.neurons import neuron_kind
 from dpap.anatomy.pytrees import Inputs, float_tensors, map_floats, run
+from dpap.anatomy.recurrent import emission, is_recurrent, layers_of, parts_of
 
 Reach = dict[int, Bool[Tensor, "_"]]
 """Axis of an activity, from the end -> which slices along it hold what is detected."""
@@ -128,6 +129,7 @@ class Dyer:
         self.example_inputs = example_inputs
         self.layers: dict[str, nn.Module] = {}
         self._depthwise: dict[str, nn.Module] = {}
+        self._recurrent: dict[str, nn.Module] = {}
         self._intermediate: dict[str, nn.Module] = {}
         self.axes: dict[Site, tuple[int, ...]] = {}
         self.order: dict[Site, None] = {}
@@ -137,11 +139,14 @@ class Dyer:
         self.mixing: set[str] = set()
         self.passing: set[str] = set()
         self._outputs: dict[tuple[str, tuple[int, ...]], Form] = {}
-        self._returned: dict[str, Any] = {}
+        self._returned: dict[Any, Any] = {}
         self._now: Pass | None = None
         for name, module in model.named_modules():
             if is_depthwise(module):
                 self._depthwise[name] = module
+            elif is_recurrent(module):
+                self._recurrent[name] = module
+                self.layers |= layers_of(name, module)
             elif layer_kind(module) is not None:
                 self.layers[name] = module
             elif neuron_kind(module) is not None or holds_state(module):
@@ -152,7 +157,12 @@ class Dyer:
         """Freeze the network, and let its modules emit and record."""
         changed: list[nn.Module] = []
         forwards = {
-            **{name: (module, self._weight_layer) for name, module in self.layers.items()},
+            **{
+                name: (module, self._weight_layer)
+                for name, module in self.layers.items()
+                if not isinstance(module, MatrixView | JointView)
+            },
+            **{name: (module, self._recurrent_module) for name, module in self._recurrent.items()},
             **{name: (module, self._channelwise) for name, module in self._depthwise.items()},
             **{name: (module, self._intermediate_layer) for name, module in self._intermediate.items()},
         }
@@ -235,11 +245,43 @@ class Dyer:
             self.order.setdefault(site)
             self.shapes[site] = tuple(input.shape)
             if self._records(site):
-                self._record(site, axis, _profile(input, axis, self._pass()))
+                self._record(site, axis, _profile_of_all(input, (rest, options), axis, self._pass()))
             shape = input.shape if transposed else form[0]
             positions = self._pass().positions
             positions[name] = positions.get(name, 0) + shape.numel() // max(shape[axis], 1)
             return self._pass().output(name, axis, form, input.device)
+
+        return forward
+
+    def _recurrent_module(
+        self, name: str, module: nn.Module, original: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        parts = parts_of(name, module)
+
+        def forward(input: Any, hx: Any = None) -> Any:
+            now = self._pass()
+            # of a packed sequence the data come first
+            given, *states = float_tensors((input, hx))
+            key = (name, *(one.shape for one in (given, *states)))
+            if key not in self._returned:
+                self._returned[key] = original(*map_floats((input, hx), torch.nan_to_num))
+            returned = list(float_tensors(self._returned[key]))
+
+            def emit(layer: str, shape: torch.Size, like: Tensor) -> Tensor:
+                return now.output(layer, -1, (shape, returned[0].dtype), like.device)
+
+            mark = torch.nan if now.detect == "dye" else 1.0
+            made, read = emission(parts, given, states, returned, emit, lambda x: _profile(x, -1, now), mark)
+            rows = given.numel() // max(given.shape[-1], 1)
+            for layer, profile in read.items():
+                site = Site(layer)
+                self.order.setdefault(site)
+                self.shapes[site] = (rows, len(profile))
+                if self._records(site):
+                    self._record(site, -1, profile)
+                now.positions[layer] = now.positions.get(layer, 0) + rows
+            emitted = iter(made)
+            return map_floats(self._returned[key], lambda _: next(emitted))
 
         return forward
 
@@ -341,6 +383,14 @@ def _profile(activity: Tensor, axis: int, now: Pass) -> Bool[Tensor, "_"]:
     # a sum with NaN is NaN: the activity is read once, without a mask of its size
     profile = torch.isnan(activity.sum(others) if others else activity).cpu()
     _cache(activity, axis, profile)
+    return profile
+
+
+def _profile_of_all(activity: Tensor, further: Any, axis: int, now: Pass) -> Bool[Tensor, "_"]:
+    """The profile of a layer's first input; dye in a further one may reach whatever the first does."""
+    profile = _profile(activity, axis, now)
+    if now.detect == "dye" and any(bool(torch.isnan(one).any()) for one in float_tensors(further)):
+        return torch.ones_like(profile)
     return profile
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dpap.anatomy.layers import layer_kind
 from dpap.anatomy.neurons import neuron_kind, reset_module
+from dpap.anatomy.recurrent import SIZES, is_recurrent
 
 _OF_ANY_MODULE = frozenset(vars(nn.Module()))
 _SIZES = frozenset(
@@ -25,6 +26,8 @@ _SIZES = frozenset(
 
 def _sizes_of(module: nn.Module) -> frozenset[str]:
     """Names of a module's attributes that surgery sets."""
+    if is_recurrent(module):
+        return frozenset(SIZES)
     kind = layer_kind(module)
     return _SIZES if kind is None else _SIZES.union(kind.unit_counts, kind.feature_counts)
 

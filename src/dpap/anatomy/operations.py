@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
-from dpap.anatomy.layers import groups_of
+from dpap.anatomy.layers import groups_of, owner_of
 from dpap.anatomy.levels import common_step, joint_step
 from dpap.anatomy.pytrees import float_tensors
 from dpap.anatomy.recording import Hook
@@ -41,13 +41,14 @@ def check_countable(wiring: Wiring) -> None:
 
     Raises:
         ValueError: where a registered layer has activity with axes behind its features, as a convolution has, for only
-            torch's convolutions tell how many weights read each place.
+            torch's convolutions tell how many weights read each place; of recurrent layers, whose activity is inside.
     """
     for name, layer in wiring.layers.items():
-        if layer.kind.activity_axis != -1 and not isinstance(layer.module, nn.modules.conv._ConvNd):
+        behind = layer.kind.activity_axis != -1 and not isinstance(layer.module, nn.modules.conv._ConvNd)
+        if behind or layer.kind.name == "recurrent":
             raise ValueError(
                 f"operations are counted of fully connected layers and torch's convolutions; {name} is a "
-                f"{type(layer.module).__name__}: set target_of to weights, parameters or macs"
+                f"{type(owner_of(layer.module)).__name__}: set target_of to weights, parameters or macs"
             )
 
 

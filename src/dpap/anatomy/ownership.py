@@ -299,7 +299,9 @@ def _moves_only(before: list[Tensor], after: list[Tensor], axis: int, where: Ten
             continue
         if moved.ndim < -axis or moved.shape[axis] != len(where):
             return False
-        profile = moved.any(dim=[at for at in range(-moved.ndim, 0) if at != axis]) if moved.ndim > 1 else moved
+        profile = (
+            moved.any(dim=[at for at in range(-moved.ndim, 0) if at != axis]) if moved.ndim > 1 else moved
+        )
         if bool((profile.cpu() & ~where).any()):
             return False
         moves = True

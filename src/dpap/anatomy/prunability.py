@@ -5,7 +5,15 @@ from torch import Tensor, nn
 
 from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT
 from dpap.anatomy.dye import Site
-from dpap.anatomy.layers import is_depthwise, known_kind, layer_kind, size_of
+from dpap.anatomy.layers import (
+    JointView,
+    MatrixView,
+    is_depthwise,
+    layer_kind,
+    matrices_of,
+    owner_of,
+    size_of,
+)
 from dpap.anatomy.neurons import neuron_kind
 from dpap.anatomy.ownership import (
     Further,
@@ -17,9 +25,18 @@ from dpap.anatomy.ownership import (
     unit_axes,
 )
 from dpap.anatomy.pytrees import Inputs
-from dpap.anatomy.usage import unused_layers
+from dpap.anatomy.recurrent import reads_state, with_parts
 from dpap.anatomy.stain import Feeds, Stained, stain
-from dpap.anatomy.wiring import Attachment, NeuronSite, Prunability, WeightLayer, Wiring
+from dpap.anatomy.usage import unused_layers
+from dpap.anatomy.wiring import (
+    Attachment,
+    NeuronSite,
+    Prunability,
+    WeightLayer,
+    Wiring,
+    named_with_class,
+    weights_in,
+)
 
 
 def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
@@ -43,12 +60,13 @@ def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
         "its units are the network's output"
     """
     stained = stain(model, example_inputs)
-    modules = dict(model.named_modules())
+    modules = with_parts(model)
     layers = _weight_layers(modules, stained)
     if not layers:
         raise ValueError(
             "no weight layer (Linear, convolution, or registered) ran on the example inputs; give the inputs that "
-            "training gives, and a network of torch.nn modules"
+            "training gives, and a network of torch.nn modules, or make the classes of its weight layers known by "
+            f"dpap.register_layer; its weights are in: {named_with_class(_others(modules, {}, {})) or 'no module'}"
         )
     neurons = _neurons(modules, stained)
     stepped = any(
@@ -56,15 +74,18 @@ def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
         for site, neuron in neurons.items()
     )
     attachments = _attachments(model, example_inputs, stained)
-    wiring = Wiring(layers, neurons, attachments, stained.training_paths, stepped)
+    others = _others(modules, layers, attachments)
+    wiring = Wiring(layers, neurons, attachments, stained.training_paths, stepped, others=others)
     shared = _shared_parameters(modules)
     read = {source for layer in layers.values() for source in layer.feeds}
-    unused = unused_layers(model, example_inputs, layers.keys() - read - stained.outputs, stained.training_paths)
+    called = {name for name, layer in layers.items() if owner_of(layer.module) is layer.module}
+    unused = unused_layers(model, example_inputs, called - read - stained.outputs, stained.training_paths)
     for layer in layers.values():
         layer.neuron = _activity_site(layer, wiring)
         layer.unused = layer.name in unused
         layer.prunability, layer.reason = _prunability(layer, wiring, stained, shared)
-        layer.synapses = layer.kind.name == "fc" and layer.can_die
+        # where several weights lie between a unit and a feature, as in Bilinear, none is a synapse of its own
+        layer.synapses = layer.kind.name == "fc" and layer.taps == 1 and layer.can_die
         layer.fixed = _computed(layer) or layer.name in shared
     _study_further(model, example_inputs, wiring)
     propagate_unremovable(wiring)
@@ -76,7 +97,7 @@ def _study_further(model: nn.Module, example_inputs: Inputs, wiring: Wiring) -> 
     axes = {
         name: layer.kind.activity_axis
         for name, layer in wiring.layers.items()
-        if not _computed(layer) and further_tensors(layer.module)
+        if owner_of(layer.module) is layer.module and not _computed(layer) and further_tensors(layer.module)
     }
     studied: dict[str, Further | Exception] = {}
 
@@ -199,6 +220,19 @@ def _unit_tensors(
     return found
 
 
+def _others(
+    modules: dict[str, nn.Module], layers: dict[str, WeightLayer], attachments: dict[str, Attachment]
+) -> dict[str, nn.Module]:
+    """Modules with weights of their own that are neither those of weight layers that ran nor belong to units."""
+    pruned = {id(tensor) for layer in layers.values() for tensor in layer.tensors()}
+    computed = tuple(f"{layer.name}." for layer in layers.values() if _computed(layer))
+    return {
+        name: module
+        for name, module in modules.items()
+        if name not in attachments and not name.startswith(computed) and weights_in(module, pruned)
+    }
+
+
 def _joined(one: Tensor, other: Tensor) -> Tensor:
     """Units that feed the features in either of two calls."""
     both = torch.where(one == other, one, MIXED)
@@ -212,7 +246,13 @@ def _shared_parameters(modules: dict[str, nn.Module]) -> dict[str, str]:
         for parameter in module.parameters(recurse=False):
             owners.setdefault(id(parameter), []).append(name)
     together = [names for names in owners.values() if len(names) > 1]
-    return {name: names[0] if name != names[0] else names[1] for names in together for name in names}
+    shared = {name: names[0] if name != names[0] else names[1] for names in together for name in names}
+    for name, module in modules.items():
+        if isinstance(module, JointView | MatrixView):
+            owner = next(own for own, other in modules.items() if other is module.owner)
+            if owner in shared:
+                shared[name] = shared[owner]
+    return shared
 
 
 def _activity_site(layer: WeightLayer, wiring: Wiring) -> Site | None:
@@ -223,14 +263,18 @@ def _activity_site(layer: WeightLayer, wiring: Wiring) -> Site | None:
         if not neuron.incoming and _carries(neuron.feeds, layer):
             return site
     for reader in wiring.layers.values():
-        if _carries(reader.feeds, layer):
+        if reader.entry is None:
+            continue
+        _, entering = next(matrices_of(reader.module))
+        feeds = {source: unit[entering] for source, unit in reader.feeds.items()}
+        if _carries(feeds, layer):
             site = Site(reader.name)
             if site not in wiring.neurons:
                 wiring.neurons[site] = NeuronSite(
                     reader.name,
-                    reader.features,
-                    reader.feeds,
-                    reader.gates,
+                    entering.stop,
+                    feeds,
+                    {source: gated[entering] for source, gated in reader.gates.items()},
                     site,
                     reader.kind.activity_axis,
                     spikes=False,
@@ -253,6 +297,7 @@ def _prunability(
     """Whether a layer's units may die, whether they can be removed, and why not."""
     name = layer.name
     readers = [other for other in wiring.layers.values() if name in other.feeds]
+    onward = [other for other in readers if not _reads_back(layer, other)]
     reads = [other.feeds[name] for other in readers]
     if name in stained.outputs:
         return "whole", "its units are the network's output"
@@ -262,9 +307,9 @@ def _prunability(
         return "whole", f"it shares a parameter with {shared[name]}"
     if layer.unused:
         return "whole", "it is unused: nothing that it computes reaches the network's output"
-    if not reads:
+    if not onward:
         return "whole", "its activity reaches no weight layer: is there a neuron that is not registered?"
-    if layer.neuron is None:
+    if layer.neuron is None and layer.kind.name != "recurrent":
         return (
             "whole",
             "its units are mixed, or no neuron carries them all, before their activity can be seen",
@@ -278,7 +323,12 @@ def _prunability(
         return modulated
     for other in readers:
         nonzero = stained.nonzero.get(other.name)
-        if nonzero is not None and bool((nonzero & (other.feeds[name] != NO_UNIT)).any()):
+        if nonzero is None:
+            continue
+        active = nonzero & (other.feeds[name] != NO_UNIT)
+        if bool(active[reads_state(other.module)].any()):
+            return "whole", f"the state that {other.name} is given is not zero, so a silent unit would not be"
+        if bool(active.any()):
             return (
                 "whole",
                 f"a silent unit would still send activity to {other.name} (activation with f(0) != 0?)",
@@ -303,8 +353,21 @@ def _prunability(
     return "prunable", ""
 
 
+def _reads_back(layer: WeightLayer, reader: WeightLayer) -> bool:
+    """Whether a reader is the same recurrent layer, which passes nothing on by itself."""
+    if reader is layer:
+        return True
+    module, loop = layer.module, reader.module
+    return (
+        isinstance(module, MatrixView)
+        and isinstance(loop, JointView)
+        and layer.name.startswith(f"{reader.name}.")
+    )
+
+
 def _computed(layer: WeightLayer) -> bool:
-    return known_kind(layer.module).weight not in layer.module._parameters
+    own = {id(parameter) for parameter in owner_of(layer.module).parameters(recurse=False)}
+    return not all(id(tensor) in own for tensor in layer.tensors())
 
 
 def _modulated(layer: WeightLayer, wiring: Wiring) -> tuple[Prunability, str] | None:
@@ -344,6 +407,18 @@ def propagate_unremovable(wiring: Wiring) -> None:
                     layer.prunability = "silenced" if layer.can_die else "whole"
                     layer.reason = f"its units are joined with those of {source}, which stay"
                     changed = True
+                    continue
+                equal = _unremovable_equal(layer, wiring)
+                if equal is not None:
+                    layer.prunability = "silenced" if layer.can_die else "whole"
+                    layer.reason = f"it has as many units as {equal}, of which none leave"
+                    changed = True
+
+
+def _unremovable_equal(layer: WeightLayer, wiring: Wiring) -> str | None:
+    """A layer that is never removed and has to keep as many units as a layer."""
+    together = next((names for names in wiring.levels() if layer.name in names), [])
+    return next((name for name in together if not wiring.layers[name].removable), None)
 
 
 def _unremovable_source(layer: WeightLayer, wiring: Wiring) -> str | None:

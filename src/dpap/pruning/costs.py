@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float64
 from torch import Tensor, nn
 
 from dpap.anatomy import WeightLayer, Wiring
-from dpap.anatomy.layers import bias_of
+from dpap.anatomy.layers import bias_of, matrices_of
 from dpap.anatomy.operations import OperationCounts
 from dpap.anatomy.ownership import tensor_of
 from dpap.pruning.budget import dead_weights
@@ -251,8 +251,9 @@ def _removed_parameters(wiring: Wiring, kept: Kept) -> int:
         )
         if (units, features) != (layer.units, layer.features):
             leaving += layer.weights - layer.weights_between(units, features)
-            bias = bias_of(layer.module)
-            leaving += 0 if bias is None else layer.units - units
+            biases = [bias_of(matrix) for matrix, _ in matrices_of(layer.module)]
+            each = sum(len(bias) // layer.units for bias in biases if bias is not None)
+            leaving += each * (layer.units - units)
             leaving += _further_parameters(layer, units, features)
     for name, attachment in wiring.attachments.items():
         if name in kept.features:

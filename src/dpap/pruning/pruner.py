@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from dpap.anatomy import Wiring, find_wiring
 from dpap.anatomy.operations import check_countable
 from dpap.anatomy.pytrees import Inputs
-from dpap.anatomy.recording import Hook
+from dpap.anatomy.recording import Hook, check_recordable
 from dpap.pruning.arguments import as_copies, as_inputs, as_optimizers, unwrapped
 from dpap.pruning.budget import TOLERANCE, dead_timesteps
 from dpap.pruning.config import PruningConfig
@@ -99,6 +99,8 @@ class Pruner:
         counts_operations = self.config.target is not None and self.config.target_of in OBSERVED
         if counts_operations:
             check_countable(self.wiring)
+        if self._state.observes_activity:
+            check_recordable(self.wiring)
         self._ledger = CostLedger.of_dense(self.model, self.wiring, self._state.masks, self.config.round_to)
         if self.config.target_of not in (*OBSERVED, "weights"):
             self._check_reach()

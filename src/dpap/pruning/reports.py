@@ -11,7 +11,7 @@ class LayerReport:
 
     Attributes:
         name: of the layer.
-        kind: "conv" or "fc".
+        kind: "conv", "fc" or "recurrent".
         units: units of the dense network.
         alive: units alive.
         died: units that died in this step.

@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring
+from dpap.anatomy.recurrent import with_parts
 from dpap.surgery.masks import Masks
 from dpap.surgery.silence import impose
 from dpap.surgery.slicing import Kept, keep_only
@@ -42,7 +43,7 @@ class Copies:
             keep_only(model, self._wiring_of(model), kept, self.optimizers)
 
     def _wiring_of(self, model: nn.Module) -> Wiring:
-        parts = dict(model.named_modules())
+        parts = with_parts(model)
         layers, attachments = self.wiring.layers, self.wiring.attachments
         return replace(
             self.wiring,

@@ -141,8 +141,8 @@ class EquivalenceCheck:
             return lambda module, args, output: note(name, output)
 
         handles = [
-            modules[site.module].register_forward_pre_hook(entering(site.module))
-            if neuron.incoming
+            entry.register_forward_pre_hook(entering(site.module))
+            if neuron.incoming and (entry := self.wiring.layers[site.module].entry) is not None
             else modules[site.module].register_forward_hook(emitted(site.module))
             for site, neuron in self.wiring.neurons.items()
             if site.call == 0

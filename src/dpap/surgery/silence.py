@@ -10,7 +10,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring, neuron_kind
-from dpap.anatomy.layers import as_weight, between, bias_of, weight_of
+from dpap.anatomy.layers import as_weight, between, bias_of, gates_of, matrices_of, weight_of
 from dpap.anatomy.ownership import tensor_of
 from dpap.anatomy.wiring import Attachment
 from dpap.surgery.masks import Masks
@@ -30,15 +30,16 @@ def dead_tensors(wiring: Wiring, masks: Masks) -> list[tuple[Tensor, Bool[Tensor
     for name, layer in wiring.layers.items():
         if layer.fixed:
             continue
-        weight, units = weight_of(layer.module), useful[name]
-        dead = ~between(layer.module, units, received.features(layer)).to(weight.device)
-        if name in masks.synapses:
-            dead = dead | ~as_weight(masks.synapses[name], layer.module).to(weight.device)
-        if dead.any():
-            found.append((weight, dead))
-        bias = bias_of(layer.module)
-        if bias is not None and not units.all():
-            found.append((bias, ~units.to(bias.device)))
+        units, features = useful[name], received.features(layer)
+        for matrix, read in matrices_of(layer.module):
+            weight, bias = weight_of(matrix), bias_of(matrix)
+            dead = ~between(matrix, units, features[read]).to(weight.device)
+            if name in masks.synapses:
+                dead = dead | ~as_weight(masks.synapses[name], matrix).to(weight.device)
+            if dead.any():
+                found.append((weight, dead))
+            if bias is not None and not units.all():
+                found.append((bias, ~units.repeat(gates_of(matrix)).to(bias.device)))
         for further, belonging in layer.further.items():
             if belonging.unit is not None and not units.all():
                 tensor = tensor_of(layer.module, further)
