@@ -71,8 +71,13 @@ class Snapshot:
 
     def take(self, tensor: Tensor) -> None:
         """From now on a tensor is kept as it is now."""
-        if not is_lazy(tensor):
-            self._held[id(tensor)] = _Held.of(tensor)
+        if is_lazy(tensor):
+            return
+        before, now = self._held.get(id(tensor)), _Held.of(tensor)
+        if before is not None:
+            # only values are written by a removal
+            now.learns = before.learns
+        self._held[id(tensor)] = now
 
     def restore(self) -> None:
         """Put back what was changed."""
