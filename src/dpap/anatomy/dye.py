@@ -13,12 +13,13 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from dpap.anatomy.frozen import frozen
 from dpap.anatomy.hidden_state import reset_state
 from dpap.anatomy.layers import JointView, MatrixView, is_depthwise, layer_kind, size_of
 from dpap.anatomy.neurons import neuron_kind
-from dpap.anatomy.pytrees import Inputs, float_tensors, map_floats, run
+from dpap.anatomy.pytrees import Inputs, float_tensors, is_float, map_floats, nan_like, run
 from dpap.anatomy.recurrent import emission, is_recurrent, layers_of, parts_of
 
 Reach = dict[int, Bool[Tensor, "_"]]
@@ -82,9 +83,7 @@ class Pass:
             return torch.randn(shape, generator=self._generator).to(device, dtype)
         output = torch.ones(shape, dtype=dtype, device=device)
         dye = self.dye.get(name)
-        return (
-            output if dye is None else output.masked_fill_(along(dye, axis, len(shape)).to(device), torch.nan)
-        )
+        return output if dye is None else _dyed(output, along(dye, axis, len(shape)).to(device))
 
 
 Form = tuple[torch.Size, torch.dtype]
@@ -184,7 +183,8 @@ class Dyer:
     def run(self, now: Pass, inputs: Inputs | None = None) -> Pass:
         """One forward pass."""
         self._now = now
-        reset_state(self.model)
+        # weight layers do not run, they emit
+        reset_state(self.model, weights=False)
         output = run(self.model, self.example_inputs if inputs is None else inputs)
         self.positions = now.positions
         now.at_output = any(bool(_found(tensor, now).any()) for tensor in float_tensors(output))
@@ -300,7 +300,7 @@ class Dyer:
             here = along(profile.to(input.device), axis, output.ndim)
             if now.detect == "activity":
                 return output * here
-            output.masked_fill_(here, torch.nan)
+            output = _dyed(output, here)
             _cache(output, axis, profile)
             return output
 
@@ -316,7 +316,7 @@ class Dyer:
             now = self._pass()
             given = (*inputs, *options.values())
             activity = next((value for value in given if isinstance(value, Tensor)), None)
-            if activity is None or not activity.is_floating_point():
+            if activity is None or not is_float(activity):
                 return original(*inputs, **options)
             call = now.calls.get(name, 0)
             now.calls[name] = call + 1
@@ -378,7 +378,7 @@ def _profile(activity: Tensor, axis: int, now: Pass) -> Bool[Tensor, "_"]:
         strongest = activity.abs().amax(others) if others else activity
         return (strongest != 0).cpu()
     version, cached = _cached(activity)
-    if version == activity._version and axis in cached:
+    if version is not None and version == _version(activity) and axis in cached:
         return cached[axis]
     # a sum with NaN is NaN: the activity is read once, without a mask of its size
     profile = torch.isnan(activity.sum(others) if others else activity).cpu()
@@ -394,20 +394,30 @@ def _profile_of_all(activity: Tensor, further: Any, axis: int, now: Pass) -> Boo
     return profile
 
 
-_CACHE = "_dpap_dye"
+_CACHE: Any = WeakTensorKeyDictionary()
 
 
 def _cached(activity: Tensor) -> tuple[int | None, dict[int, Bool[Tensor, "_"]]]:
-    """What was cached on a tensor, and for which version of it."""
-    cached: tuple[int | None, dict[int, Tensor]] = getattr(activity, _CACHE, (None, {}))
+    """What was cached of a tensor, and for which version of it."""
+    cached: tuple[int | None, dict[int, Tensor]] = _CACHE.get(activity, (None, {}))
     return cached
 
 
 def _cache(activity: Tensor, axis: int, profile: Tensor) -> None:
-    """Cache on a tensor which of its slices are dyed, until it is changed in place."""
+    """Cache which slices of a tensor are dyed, until it is changed in place."""
     version, cached = _cached(activity)
-    cached = cached if version == activity._version else {}
-    setattr(activity, _CACHE, (activity._version, {**cached, axis: profile}))
+    now = _version(activity)
+    if now is not None:
+        _CACHE[activity] = (now, {**(cached if version == now else {}), axis: profile})
+
+
+def _version(activity: Tensor) -> int | None:
+    return None if activity.is_inference() else activity._version
+
+
+def _dyed(activity: Tensor, where: Bool[Tensor, "..."]) -> Tensor:
+    """An activity with dye in some places."""
+    return torch.where(where, nan_like(activity), activity)
 
 
 def _same_dye(given: Tensor, output: Any) -> bool:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT, codewords, decode
 from dpap.anatomy.dye import Dyer, Pass, Reach, Site
 from dpap.anatomy.layers import layer_kind, size_of
-from dpap.anatomy.pytrees import Inputs, map_floats
+from dpap.anatomy.pytrees import Inputs, map_floats, nan_like
 
 Feeds = dict[str, Int64[Tensor, "_"]]
 """Source layer -> its unit that feeds each feature (`NO_UNIT` where none does)."""
@@ -178,7 +178,7 @@ def _reach(dyer: Dyer, units: dict[str, int]) -> tuple[dict[str, dict[Site, Reac
         reach[source] = {site: found for site, found in now.found.items() if _any(found)}
         if now.at_output:
             outputs.add(source)
-    dyed = map_floats(dyer.example_inputs, lambda tensor: torch.full_like(tensor, torch.nan))
+    dyed = map_floats(dyer.example_inputs, nan_like)
     now = dyer.run(Pass(), inputs=dyed)
     reach[INPUT] = {site: found for site, found in now.found.items() if _any(found)}
     if now.at_output:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dpap.anatomy import Wiring, neuron_kind
 from dpap.anatomy.frozen import frozen
 from dpap.anatomy.hidden_state import reset_state
-from dpap.anatomy.pytrees import Inputs, float_tensors, map_floats, run
+from dpap.anatomy.pytrees import Inputs, doubled, float_tensors, is_float, map_floats, run
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-1, torch.float16: 1e-2}
 """Largest accepted difference between silent and compact output, relative to the largest output."""
@@ -117,12 +117,13 @@ class EquivalenceCheck:
         if not self.double:
             return self._presentation(self.inputs)
         with in_double(self.model):
-            return self._presentation(map_floats(self.inputs, Tensor.double))
+            return self._presentation(map_floats(self.inputs, doubled))
 
     def _presentation(self, inputs: Inputs) -> list[Tensor]:
         reset_state(self.model)
         steps = STEPS if self.wiring.stepped else 1
-        return [tensor for _ in range(steps) for tensor in float_tensors(run(self.model, inputs))]
+        # a network may return its own state, which the next presentation changes
+        return [tensor.clone() for _ in range(steps) for tensor in float_tensors(run(self.model, inputs))]
 
     @contextmanager
     def _firing(self) -> Iterator[set[str]]:
@@ -160,12 +161,12 @@ def in_double(model: nn.Module) -> Iterator[None]:
 
     Spikes are exact in any precision; snnTorch emits them in single precision whatever comes in.
     """
-    floating = [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()]
+    floating = [tensor for tensor in (*model.parameters(), *model.buffers()) if is_float(tensor)]
     old = [tensor.data for tensor in floating]
     gradients = [tensor.grad for tensor in floating]
     for tensor in floating:
         tensor.grad = None
-        tensor.data = tensor.data.double()
+        tensor.data = doubled(tensor.data)
     spiking = [module for module in model.modules() if (kind := neuron_kind(module)) and kind.spikes]
     handles = [module.register_forward_hook(_doubled) for module in spiking]
     try:
@@ -179,7 +180,7 @@ def in_double(model: nn.Module) -> Iterator[None]:
 
 
 def _doubled(module: nn.Module, args: Any, output: Any) -> Any:
-    return map_floats(output, Tensor.double)
+    return map_floats(output, doubled)
 
 
 def largest_difference(before: list[Tensor], after: list[Tensor]) -> float:

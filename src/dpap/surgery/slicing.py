@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring
 from dpap.anatomy.dye import Site
-from dpap.anatomy.hidden_state import slice_state
+from dpap.anatomy.hidden_state import accept, slice_state
 from dpap.anatomy.layers import bias_of, is_depthwise, matrices_of, owner_of, rows_of, select, size_of
 from dpap.anatomy.ownership import tensor_of
 from dpap.anatomy.recurrent import counts_of, flatten, is_recurrent
@@ -165,6 +165,7 @@ def _replace(tensor: Tensor, data: Tensor, gradient: Tensor | None) -> None:
     tensor.data = data.new_empty(0, dtype=torch.float16 if data.dtype != torch.float16 else torch.float32)
     tensor.data = data
     tensor.grad = gradient
+    accept(tensor)
 
 
 def _laid_out_alike(tensor: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:

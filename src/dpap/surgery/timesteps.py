@@ -8,6 +8,7 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from dpap.anatomy.hidden_state import accept
 from dpap.surgery.compiled import recompile
 
 BUFFER = "timestep_alive"
@@ -60,8 +61,10 @@ def keep_timesteps(module: nn.Module, features: Tensor) -> Callable[[], None]:
         return lambda: None
     alive = mask.data
     mask.data = alive[:, features.to(alive.device)]
+    accept(mask)
 
     def undo() -> None:
         mask.data = alive
+        accept(mask)
 
     return undo
