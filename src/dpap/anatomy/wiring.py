@@ -1,5 +1,6 @@
 """What is connected to what, what can be pruned, and why the rest cannot."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -12,6 +13,7 @@ from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT
 from dpap.anatomy.dye import Site
 from dpap.anatomy.layers import LayerKind, groups_of, is_depthwise, weight_of
 from dpap.anatomy.stain import Feeds
+from dpap.anatomy.table import Row, as_html, as_text
 
 Gates = dict[str, Bool[Tensor, "_"]]
 """Source layer -> features that are silent whenever its unit is."""
@@ -155,11 +157,12 @@ class Wiring:
         >>> from torch import nn
         >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 10))
         >>> wiring = dpap.find_wiring(model, (torch.rand(2, 1, 8, 8),))
-        >>> print(wiring)
+        >>> print(wiring.table(width=100))  # print(wiring): as wide as the terminal
         layer  kind  units  features  weights  fed by  seen at  prunable
         -----  ----  -----  --------  -------  ------  -------  --------------------------------------
         0      conv  4      1         36       input   1        units
         3      fc    10     144       1,440    0       -        no: its units are the network's output
+        total: 2 layers (1 prunable, 1 whole), 1,476 weights, of which 100.0% can die
     """
 
     layers: dict[str, WeightLayer]
@@ -231,34 +234,66 @@ class Wiring:
                 reader.gates = {source: gated[kept_features] for source, gated in reader.gates.items()}
                 reader.features = len(kept_features)
 
+    def table(self, width: int | None = None) -> str:
+        """The wiring as a table: where there are many layers, those of one shape share a row.
+
+        Args:
+            width: characters a line; what is too wide is shortened in the middle, and reasons follow as notes below.
+                The terminal's width if None.
+        """
+        return as_text(self._rows(), self._total(), width)
+
     def __str__(self) -> str:
-        rows = [("layer", "kind", "units", "features", "weights", "fed by", "seen at", "prunable")]
+        return self.table()
+
+    def _repr_html_(self) -> str:
+        return as_html(self._rows(), self._total())
+
+    def _rows(self) -> list[Row]:
+        rows = []
         for layer in self.layers.values():
-            fed = [name if name != INPUT else "input" for name in layer.feeds] or ["?"]
             if layer.prunability == "prunable":
-                prunable = "units and synapses" if layer.synapses else "units"
-                prunable += ", as many in each group" if layer.groups > 1 else ""
+                verdict = "units and synapses" if layer.synapses else "units"
+                verdict += ", as many in each group" if layer.groups > 1 else ""
             else:
-                prefix = {"silenced": "units, silenced only: ", "follows": "no, but ", "whole": "no: "}
-                prunable = prefix[layer.prunability] + layer.reason
+                verdict = {"silenced": "units, silenced only", "follows": "no", "whole": "no"}[
+                    layer.prunability
+                ]
             rows.append(
-                (
+                Row(
                     layer.name,
                     layer.kind.name,
-                    f"{layer.units:,}",
-                    f"{layer.features:,}",
-                    f"{layer.weights:,}",
-                    ", ".join(fed),
+                    (layer.units, layer.features),
+                    layer.weights,
+                    tuple(name if name != INPUT else "input" for name in layer.feeds) or ("?",),
                     layer.neuron.module if layer.neuron else "-",
-                    prunable,
+                    verdict,
+                    layer.reason,
                 )
             )
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
-        ]
-        lines.insert(1, "  ".join("-" * width for width in widths))
-        return "\n".join(line.rstrip() for line in lines)
+        return rows
+
+    def _total(self) -> str:
+        """How much can die, and in how many layers units can leave."""
+        weights = sum(layer.weights for layer in self.layers.values())
+        may_die = sum(layer.weights for layer in self.layers.values() if self._may_lose_weights(layer))
+        counts = Counter(layer.prunability for layer in self.layers.values())
+        verdicts = {
+            "prunable": "prunable",
+            "silenced": "silenced only",
+            "follows": "following others",
+            "whole": "whole",
+        }
+        found = ", ".join(f"{counts[key]} {words}" for key, words in verdicts.items() if counts[key])
+        return (
+            f"total: {len(self.layers)} layers ({found}), {weights:,} weights, of which "
+            f"{may_die / max(weights, 1):.1%} can die"
+        )
+
+    def _may_lose_weights(self, layer: WeightLayer) -> bool:
+        """Whether units of a layer, or of one that feeds it, can die."""
+        dying = (self.layers[source].can_die for source in layer.feeds if source in self.layers)
+        return not layer.fixed and (layer.can_die or layer.prunability == "follows" or any(dying))
 
 
 def receiving(
