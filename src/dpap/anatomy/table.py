@@ -14,7 +14,7 @@ LAYER, SOURCES, SEEN = 0, 5, 6
 """Columns of names."""
 SHORT, SHORTEST = 16, 8
 """Characters that are left of names in one column while those of another can be shortened, and at last."""
-NARROWEST = 60
+NARROWEST = 80
 """Characters a line below which nothing is shortened further."""
 LINES = 20
 """Rows above which layers of one shape share one."""
@@ -33,7 +33,7 @@ class Row:
         sources: what feeds it, one or more.
         seen: where the activity of its units is seen.
         verdict: whether it is prunable, in few words.
-        reason: why it is not, or "".
+        reason: why it is not, or on what condition, or "".
     """
 
     name: str

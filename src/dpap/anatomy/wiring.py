@@ -252,13 +252,11 @@ class Wiring:
     def _rows(self) -> list[Row]:
         rows = []
         for layer in self.layers.values():
-            if layer.prunability == "prunable":
+            verdict = {"silenced": "silenced only", "follows": "no", "whole": "no"}.get(layer.prunability)
+            reason = layer.reason
+            if verdict is None:
                 verdict = "units and synapses" if layer.synapses else "units"
-                verdict += ", as many in each group" if layer.groups > 1 else ""
-            else:
-                verdict = {"silenced": "units, silenced only", "follows": "no", "whole": "no"}[
-                    layer.prunability
-                ]
+                reason = "as many in each group" if layer.groups > 1 else ""
             rows.append(
                 Row(
                     layer.name,
@@ -268,7 +266,7 @@ class Wiring:
                     tuple(name if name != INPUT else "input" for name in layer.feeds) or ("?",),
                     layer.neuron.module if layer.neuron else "-",
                     verdict,
-                    layer.reason,
+                    reason,
                 )
             )
         return rows
