@@ -74,6 +74,9 @@ def halve(model: nn.Module, inputs: Inputs, wiring: Wiring) -> Row:
             reasons[layer.reason] += layer.weights
         return row | {"verdict": "refused", "reason": f"nothing can die: {reasons.most_common(1)[0][0]}"}
     mask_half(wiring, masks)
+    for layer in layers:
+        if layer.prunability == "silenced":
+            masks.units[layer.name][torch.randperm(layer.units)[: layer.units // 2]] = False
     Silence(model, wiring, []).impose(masks)
     leak = leaking(model, inputs, wiring, masks)
     silent = copy.deepcopy(model)

@@ -20,7 +20,10 @@ from dpap.experiment.machine import describe_machine
 from zoo.measure import Maker, Row, measure
 from zoo.table import write_table
 
-LIBRARIES = ("plain", "torchvision_models", "timm_models")  # fmt: skip
+LIBRARIES = (
+    "plain", "recurrent", "generative", "spikingjelly_models", "snntorch_models", "norse_models", "sinabs_models",
+    "transformers_models", "geometric", "segmentation", "torchvision_models", "timm_models",
+)  # fmt: skip
 RESULTS = Path(__file__).parent / "results.jsonl"
 
 
