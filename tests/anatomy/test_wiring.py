@@ -29,7 +29,7 @@ def test_the_table_lists_layers_units_and_prunability() -> None:
     cells = [line.split() for line in lines[2:]]
     assert cells[0][:6] == ["conv1", "conv", "15", "1", "135", "input"]
     assert cells[2][:6] == ["fc1", "fc", "300", "160", "48,000", "conv2"]
-    assert "network's output" in lines[-1]
+    assert "network's output" in lines[-2]
     assert wiring.spiking
     assert wiring.layers["fc1"].synapses and not wiring.layers["conv2"].synapses
 

@@ -1,5 +1,6 @@
 """What is connected to what, what can be pruned, and why the rest cannot."""
 
+from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
@@ -20,6 +21,7 @@ from dpap.anatomy.layers import (
 )
 from dpap.anatomy.ownership import Belonging
 from dpap.anatomy.stain import Feeds
+from dpap.anatomy.table import Row, as_html, as_text
 
 Gates = dict[str, Bool[Tensor, "_"]]
 """Source layer -> features that are silent whenever its unit is."""
@@ -189,11 +191,12 @@ class Wiring:
         >>> from torch import nn
         >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 10))
         >>> wiring = dpap.find_wiring(model, (torch.rand(2, 1, 8, 8),))
-        >>> print(wiring)
+        >>> print(wiring.table(width=100))  # print(wiring): as wide as the terminal
         layer  kind  units  features  weights  fed by  seen at  prunable
         -----  ----  -----  --------  -------  ------  -------  --------------------------------------
         0      conv  4      1         36       input   1        units
         3      fc    10     144       1,440    0       -        no: its units are the network's output
+        total: 2 layers (1 prunable, 1 whole), 1,476 weights, of which 100.0% can die
     """
 
     layers: dict[str, WeightLayer]
@@ -296,37 +299,66 @@ class Wiring:
         left = torch.stack([unit >= 0 for _, unit in columns]).any(0)
         return tuple((name, unit[left]) for name, unit in columns)
 
+    def table(self, width: int | None = None) -> str:
+        """The wiring as a table: where there are many layers, those of one shape share a row.
+
+        Args:
+            width: characters a line; what is too wide is shortened in the middle, and reasons follow as notes below.
+                The terminal's width if None.
+        """
+        return as_text(self._rows(), self._total(), width)
+
     def __str__(self) -> str:
-        rows = [("layer", "kind", "units", "features", "weights", "fed by", "seen at", "prunable")]
-        level = {name: f", as many in each of {len(names)}" for names in self.levels() for name in names}
+        return self.table()
+
+    def _repr_html_(self) -> str:
+        return as_html(self._rows(), self._total())
+
+    def _rows(self) -> list[Row]:
+        rows = []
+        level = {name: f"as many in each of {len(names)}" for names in self.levels() for name in names}
         for layer in self.layers.values():
-            fed = [name if name != INPUT else "input" for name in layer.feeds] or ["?"]
-            if layer.prunability == "prunable":
-                prunable = "units and synapses" if layer.synapses else "units"
-                prunable += ", as many in each group" if layer.groups > 1 else ""
-                prunable += level.get(layer.name, "")
-            else:
-                prefix = {"silenced": "units, silenced only: ", "follows": "no, but ", "whole": "no: "}
-                prunable = prefix[layer.prunability] + layer.reason
+            verdict = {"silenced": "silenced only", "follows": "no", "whole": "no"}.get(layer.prunability)
+            reason = layer.reason
+            if verdict is None:
+                verdict = "units and synapses" if layer.synapses else "units"
+                reason = "as many in each group" if layer.groups > 1 else level.get(layer.name, "")
             rows.append(
-                (
+                Row(
                     layer.name,
                     layer.kind.name,
-                    f"{layer.units:,}",
-                    f"{layer.features:,}",
-                    f"{layer.weights:,}",
-                    ", ".join(fed),
+                    (layer.units, layer.features),
+                    layer.weights,
+                    tuple(name if name != INPUT else "input" for name in layer.feeds) or ("?",),
                     layer.neuron.module if layer.neuron else "-",
-                    prunable,
+                    verdict,
+                    reason,
                 )
             )
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
-        ]
-        lines.insert(1, "  ".join("-" * width for width in widths))
-        lines += self._about_others()
-        return "\n".join(line.rstrip() for line in lines)
+        return rows
+
+    def _total(self) -> str:
+        """How much can die, and in how many layers units can leave."""
+        weights = sum(layer.weights for layer in self.layers.values())
+        may_die = sum(layer.weights for layer in self.layers.values() if self._may_lose_weights(layer))
+        counts = Counter(layer.prunability for layer in self.layers.values())
+        verdicts = {
+            "prunable": "prunable",
+            "silenced": "silenced only",
+            "follows": "following others",
+            "whole": "whole",
+        }
+        found = ", ".join(f"{counts[key]} {words}" for key, words in verdicts.items() if counts[key])
+        total = (
+            f"total: {len(self.layers)} layers ({found}), {weights:,} weights, of which "
+            f"{may_die / max(weights, 1):.1%} can die"
+        )
+        return "; ".join((total, *self._about_others()))
+
+    def _may_lose_weights(self, layer: WeightLayer) -> bool:
+        """Whether units of a layer, or of one that feeds it, can die."""
+        dying = (self.layers[source].can_die for source in layer.feeds if source in self.layers)
+        return not layer.fixed and (layer.can_die or layer.prunability == "follows" or any(dying))
 
     def _about_others(self) -> Iterator[str]:
         """What holds weights besides those in the table, with its share of all weights."""

@@ -262,7 +262,7 @@ def _facts(run: _Run, command: str) -> Record:
         "command": command,
         "protocol": config.protocol,
         "started": now(),
-        "wiring": str(wiring),
+        "wiring": wiring.table(width=200),
     }
 
 
