@@ -1,7 +1,7 @@
 """What the callbacks have in common: a pruner through a training run that is saved, resumed, and ended."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -28,13 +28,23 @@ def innermost(optimizer: Any) -> Any:
     return optimizer
 
 
+def of_network(network: nn.Module, optimizers: Iterable[Any]) -> list[Optimizer]:
+    """The optimizers, out of their wrappers, that have any parameter of a network."""
+    own = {id(parameter) for parameter in network.parameters()}
+    return [
+        one
+        for one in map(innermost, optimizers)
+        if any(id(parameter) in own for group in one.param_groups for parameter in group["params"])
+    ]
+
+
 class PrunedTraining:
     """A pruner during one run of a framework.
 
     Args:
         network: that is pruned.
         example_inputs: that its forward takes.
-        optimizers: of its parameters, or in wrappers.
+        optimizers: of its parameters.
         config: of the pruner.
         gate: holds back weights of another structure.
         options: further arguments of `dpap.Pruner`.
@@ -44,14 +54,14 @@ class PrunedTraining:
         self,
         network: nn.Module,
         example_inputs: Tensor | Inputs,
-        optimizers: Sequence[Any],
+        optimizers: Sequence[Optimizer],
         config: PruningConfig | None,
         gate: Gate,
         options: dict[str, Any],
     ) -> None:
         self.network = network
         self.gate = gate
-        self._optimizers = [innermost(one) for one in optimizers]
+        self._optimizers = list(optimizers)
         self._arguments: dict[str, Any] = {
             "example_inputs": example_inputs,
             "optimizer": self._optimizers or None,
@@ -63,11 +73,12 @@ class PrunedTraining:
         self._stepped = 0
         gate.take_news()
 
-    def step(self, at: int) -> PruneReport | None:
+    def step(self, at: int | None = None) -> PruneReport | None:
         """End an epoch of pruning, unless one was ended `at` the same number of training steps."""
-        if at <= self._stepped:
-            return None
-        self._stepped = at
+        if at is not None:
+            if at <= self._stepped:
+                return None
+            self._stepped = at
         return self.pruner.step()
 
     def metrics(self) -> dict[str, float]:
@@ -115,7 +126,7 @@ class PrunedTraining:
     def again(
         cls,
         earlier: "PrunedTraining",
-        optimizers: Sequence[Any],
+        optimizers: Sequence[Optimizer],
         gate: Gate,
         state: dict[str, Any] | None = None,
     ) -> "PrunedTraining":

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from dpap.anatomy.pytrees import Inputs
 from dpap.integrations._examples import inputs_of
 from dpap.integrations._gate import Gate
-from dpap.integrations._training import PrunedTraining, innermost, missing
+from dpap.integrations._training import PrunedTraining, missing, of_network
 from dpap.pruning import Pruner, PruningConfig
 
 try:
@@ -187,19 +187,14 @@ class PrunerCallback(Callback):
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule, example: Any) -> None:
         network = self._network(pl_module)
-        own = {id(parameter) for parameter in network.parameters()}
-        steps = [
-            one
-            for one in map(innermost, trainer.optimizers)
-            if any(id(parameter) in own for group in one.param_groups for parameter in group["params"])
-        ]
+        optimizers = of_network(network, trainer.optimizers)
         gate = self._gate or Gate(pl_module)
         if self._training is None:
-            self._training = PrunedTraining(network, example, steps, self.config, gate, self.options)
+            self._training = PrunedTraining(network, example, optimizers, self.config, gate, self.options)
             if self._state is not None:
                 self._training.load_state_dict(self._state, strict=pl_module.strict_loading)
         else:
-            self._training = PrunedTraining.again(self._training, steps, gate, self._state)
+            self._training = PrunedTraining.again(self._training, optimizers, gate, self._state)
         self._gate, self._state, self._running = gate, None, True
 
     def _check_gate(self) -> None:
