@@ -14,6 +14,8 @@ from dpap.anatomy.pytrees import Inputs
 
 SAMPLES = 8
 """So many samples make an example."""
+LABELS = ("labels", "label", "label_ids")
+"""Names of a batch's parts that a network is not run on, though it may take them, to compute its loss."""
 
 
 def first_samples(loader: Any) -> Any:
@@ -32,7 +34,7 @@ def first_samples(loader: Any) -> Any:
         return loader.collate_fn([data[index] for index in range(min(SAMPLES, len(data)))])
 
 
-def inputs_of(batch: Any, network: nn.Module, labels: Collection[str] = ("labels", "label")) -> Inputs:
+def inputs_of(batch: Any, network: nn.Module, labels: Collection[str] = LABELS) -> Inputs:
     """What a network's forward takes of a batch: the first part of a sequence, of a mapping what it has names for.
 
     Raises:
