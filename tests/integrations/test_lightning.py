@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 pytest.importorskip("lightning")
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+
+from dpap.integrations.lightning import PrunerCallback
+from support.hooks import hooks, same
 from support.killed import run_until_killed
 from support.lightning_run import BATCH, CONFIG, END, EPOCHS, Digits, every_epoch, loaders, trainer
 from support.small_digits import digits
-
-from dpap.integrations.lightning import PrunerCallback
 
 pytestmark = [
     # of the framework: few workers, its own calls into torch, checkpoints in a folder that is there
@@ -26,19 +27,6 @@ STEPS = 384 // BATCH
 
 def example() -> Tensor:
     return digits(16, 1)[0]
-
-
-def same(one: nn.Module, other: nn.Module) -> bool:
-    own, others = one.state_dict(), other.state_dict()
-    return own.keys() == others.keys() and all(torch.equal(own[name], others[name]) for name in own)
-
-
-def hooks(model: nn.Module) -> int:
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_load_state_dict_pre_hooks")
-    of_modules = sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
-    return of_modules + sum(
-        len(parameter._post_accumulate_grad_hooks or ()) for parameter in model.parameters()
-    )
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
@@ -131,7 +119,9 @@ def test_the_best_of_a_network_that_became_smaller_since_is_the_larger_one(tmp_p
     best = ModelCheckpoint(tmp_path, filename="best", monitor="epoch_twice", mode="max")
     model = Favourite(1)
     callback = PrunerCallback(replace(CONFIG, compact="auto"), example(), load_best=True, compact=True)
-    with pytest.warns(UserWarning, match="these weights are of epoch 1, and the target is met at end_epoch = 3"):
+    with pytest.warns(
+        UserWarning, match="these weights are of epoch 1, and the target is met at end_epoch = 3"
+    ):
         trainer(tmp_path, callback, best).fit(model, *loaders())
     saved = torch.load(best.best_model_path, weights_only=True)["state_dict"]
     assert model.net[0].out_channels == len(saved["net.0.weight"])
@@ -186,8 +176,12 @@ def test_a_second_fit_goes_on_where_the_first_ended(tmp_path: Path) -> None:
     assert model.net[0].out_channels <= channels
 
 
-@pytest.mark.parametrize("options", [{"precision": "bf16-mixed"}, {"accumulate_grad_batches": 5, "gradient_clip_val": 0.5}])
-def test_precision_accumulation_and_clipping_leave_the_target_met(options: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "options", [{"precision": "bf16-mixed"}, {"accumulate_grad_batches": 5, "gradient_clip_val": 0.5}]
+)
+def test_precision_accumulation_and_clipping_leave_the_target_met(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
     model, callback = Digits(), PrunerCallback(CONFIG, example(), network="net", compact=True)
     fit = trainer(tmp_path, callback, **options)
     fit.fit(model, *loaders())

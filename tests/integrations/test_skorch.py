@@ -11,27 +11,15 @@ from torch import nn
 
 pytest.importorskip("skorch")
 from skorch.callbacks import EarlyStopping, LoadInitState, TrainEndCheckpoint
+
+from dpap.integrations.skorch import PrunerCallback
+from support.hooks import hooks, same
 from support.killed import run_until_killed
 from support.skorch_run import BATCH, CONFIG, END, EPOCHS, checkpoint, net
 from support.small_digits import digits
 
-from dpap.integrations.skorch import PrunerCallback
-
 X, Y, VALIDATION_X, VALIDATION_Y = digits()
 STEPS = len(X) // BATCH
-
-
-def same(one: nn.Module, other: nn.Module) -> bool:
-    own, others = one.state_dict(), other.state_dict()
-    return own.keys() == others.keys() and all(torch.equal(own[name], others[name]) for name in own)
-
-
-def hooks(model: nn.Module) -> int:
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_load_state_dict_pre_hooks")
-    of_modules = sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
-    return of_modules + sum(
-        len(parameter._post_accumulate_grad_hooks or ()) for parameter in model.parameters()
-    )
 
 
 def fitted(*callbacks: Any, **options: Any) -> Any:
@@ -52,7 +40,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     assert hooks(resumed.module_) == 0
 
 
-@pytest.mark.parametrize("options", [{}, {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9, "lr": 0.05}])
+@pytest.mark.parametrize(
+    "options", [{}, {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9, "lr": 0.05}]
+)
 def test_a_run_without_removal_or_validation_goes_on_to_the_same_bits(
     options: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -133,7 +123,7 @@ def test_what_cannot_work_is_refused_with_what_to_change(tmp_path: Path) -> None
         fitted(checkpoint(tmp_path), PrunerCallback(CONFIG))
     unsaved = checkpoint(tmp_path)
     del unsaved.f_pruner
-    with pytest.raises(ValueError, match="f_pruner='pruner.pt'"):
+    with pytest.raises(ValueError, match=r"f_pruner='pruner\.pt'"):
         fitted(PrunerCallback(CONFIG), unsaved)
 
 

@@ -12,12 +12,13 @@ from torch import nn
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 from safetensors.torch import load_file
-from support.killed import run_until_killed
-from support.small_digits import digits
-from support.transformers_run import BATCH, CONFIG, END, EPOCHS, Classifier, trainer
 from transformers import EarlyStoppingCallback, TrainerCallback, ViTConfig, ViTForImageClassification
 
 from dpap.integrations.transformers import FILE, PrunerCallback
+from support.hooks import hooks, same
+from support.killed import run_until_killed
+from support.small_digits import digits
+from support.transformers_run import BATCH, CONFIG, END, EPOCHS, Classifier, trainer
 
 pytestmark = [
     # of the framework
@@ -25,19 +26,6 @@ pytestmark = [
     pytest.mark.filterwarnings("error:.*(dead|silent|these weights are of)"),
 ]
 STEPS = 384 // BATCH
-
-
-def same(one: nn.Module, other: nn.Module) -> bool:
-    own, others = one.state_dict(), other.state_dict()
-    return own.keys() == others.keys() and all(torch.equal(own[name], others[name]) for name in own)
-
-
-def hooks(model: nn.Module) -> int:
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_load_state_dict_pre_hooks")
-    of_modules = sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
-    return of_modules + sum(
-        len(parameter._post_accumulate_grad_hooks or ()) for parameter in model.parameters()
-    )
 
 
 def trained(folder: Path, *callbacks: TrainerCallback, **options: Any) -> Any:
@@ -63,7 +51,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     assert hooks(resumed.model) == 0
 
 
-@pytest.mark.parametrize("options", [{}, {"optim": "sgd", "optim_args": "momentum=0.9", "learning_rate": 0.05}])
+@pytest.mark.parametrize(
+    "options", [{}, {"optim": "sgd", "optim_args": "momentum=0.9", "learning_rate": 0.05}]
+)
 def test_saved_by_steps_at_the_end_of_an_epoch_it_goes_on_to_the_same_bits(
     options: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -164,7 +154,10 @@ def test_a_vision_transformer_of_theirs_is_pruned_in_half_precision(tmp_path: Pa
     trained(tmp_path, callback, model=model, bf16=True, learning_rate=3e-3, gradient_accumulation_steps=2)
     assert callback.pruner is not None
     assert callback.pruner.sparsity == pytest.approx(0.4, abs=0.005)
-    assert sum(one.out_features for one in model.modules() if isinstance(one, nn.Linear)) < 2 * (32 * 5 + 64) + 10
+    assert (
+        sum(one.out_features for one in model.modules() if isinstance(one, nn.Linear))
+        < 2 * (32 * 5 + 64) + 10
+    )
 
 
 def test_a_second_training_goes_on_where_the_first_ended(tmp_path: Path) -> None:

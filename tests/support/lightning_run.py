@@ -11,12 +11,12 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from support.small_digits import digits, small_network
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import dpap
 from dpap.integrations.lightning import PrunerCallback
+from support.small_digits import digits, small_network
 
 EPOCHS, BATCH, END = 4, 48, 3
 CONFIG = dpap.PruningConfig(target=0.6, end_epoch=END, deaths_per_epoch=2, observe_every=2)

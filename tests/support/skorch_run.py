@@ -12,11 +12,11 @@ import torch
 from skorch import NeuralNetClassifier
 from skorch.callbacks import Callback, Checkpoint, LoadInitState
 from skorch.helper import predefined_split
-from support.small_digits import digits, small_network
 from torch import nn
 
 import dpap
 from dpap.integrations.skorch import PrunerCallback
+from support.small_digits import digits, small_network
 
 EPOCHS, BATCH, END = 4, 48, 3
 CONFIG = dpap.PruningConfig(target=0.6, end_epoch=END, deaths_per_epoch=2, observe_every=2)
@@ -27,7 +27,9 @@ def checkpoint(folder: Path, **options: Any) -> Checkpoint:
     return Checkpoint(**{"monitor": None, "dirname": str(folder), "f_pruner": "pruner.pt", **options})
 
 
-def net(*callbacks: Callback, epochs: int = EPOCHS, validation: bool = True, **options: Any) -> NeuralNetClassifier:
+def net(
+    *callbacks: Callback, epochs: int = EPOCHS, validation: bool = True, **options: Any
+) -> NeuralNetClassifier:
     _, _, x, y = digits()
     split = predefined_split(torch.utils.data.TensorDataset(x, y)) if validation else None
     return NeuralNetClassifier(

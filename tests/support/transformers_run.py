@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from support.small_digits import digits, small_network
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 import dpap
 from dpap.integrations.transformers import PrunerCallback
+from support.small_digits import digits, small_network
 
 EPOCHS, BATCH, END = 4, 48, 3
 CONFIG = dpap.PruningConfig(target=0.6, end_epoch=END, deaths_per_epoch=2, observe_every=2)
@@ -55,7 +55,9 @@ class Kill(TrainerCallback):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def trainer(folder: Path, *callbacks: TrainerCallback, model: nn.Module | None = None, **options: Any) -> Trainer:
+def trainer(
+    folder: Path, *callbacks: TrainerCallback, model: nn.Module | None = None, **options: Any
+) -> Trainer:
     x, y, validation_x, validation_y = digits()
     torch.manual_seed(0)
     arguments = TrainingArguments(

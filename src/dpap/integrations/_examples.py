@@ -63,7 +63,7 @@ def inputs_of(batch: Any, network: nn.Module, labels: Collection[str] = LABELS) 
 
 @contextmanager
 def _random_states_kept() -> Iterator[None]:
-    python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002: the one that others draw from
+    python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng(devices=[]):
         try:
             yield

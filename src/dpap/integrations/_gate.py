@@ -24,6 +24,13 @@ class Gate:
         self._open = False
         self._handle = root.register_load_state_dict_pre_hook(self._look)
 
+    @classmethod
+    def shut(cls, root: nn.Module) -> "Gate":
+        """One that holds nothing back, without a hook."""
+        gate = cls(root)
+        gate.detach()
+        return gate
+
     def release(self, *, strict: bool = True) -> None:
         """Load what was held back, if anything was."""
         held, self.held = self.held, {}

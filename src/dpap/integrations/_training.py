@@ -95,7 +95,7 @@ class PrunedTraining:
         """The pruner's state, to be saved with the weights."""
         return {"pruner": self.pruner.state_dict(), "stepped": self._stepped}
 
-    def load_state_dict(self, state: dict[str, Any], *, strict: bool = True) -> None:
+    def load_state_dict(self, state: dict[str, Any], *, strict: bool = True, rebuild: bool = True) -> None:
         """Go on from a saved state, and let in the weights that were held back for it.
 
         The optimizers may hold the state that was saved with it already, or any other: what does not fit the network
@@ -104,12 +104,16 @@ class PrunedTraining:
         Args:
             state: what `state_dict` returned.
             strict: whether weights that were held back must be all of them.
+            rebuild: whether a network that has become smaller than the saved one grows again, with another pruner.
+
+        Raises:
+            ValueError: where it has, and must not.
         """
         own = [dict(one.state) for one in self._optimizers]
         for one in self._optimizers:
             one.state.clear()
         before = Sizes.of(self.network)
-        if self._lacks_units_of(state["pruner"]):
+        if rebuild and self._lacks_units_of(state["pruner"]):
             self.pruner.detach()
             self._dense.restore(self.network)
             self.pruner = Pruner(self.network, **self._arguments)
@@ -187,7 +191,9 @@ class PrunedTraining:
 
     def _lacks_units_of(self, state: dict[str, Any]) -> bool:
         """Whether units of a saved state have left the network since."""
-        here = {name: set(index.tolist()) for name, index in self.pruner.state_dict()["original_index"].items()}
+        here = {
+            name: set(index.tolist()) for name, index in self.pruner.state_dict()["original_index"].items()
+        }
         there = state.get("original_index", {})
         return any(not set(index.tolist()) <= here.get(name, set()) for name, index in there.items())
 

@@ -207,7 +207,9 @@ class PrunerCallback(Callback):
     def _load_best(self, trainer: Trainer, pl_module: LightningModule, training: PrunedTraining) -> None:
         path = getattr(trainer.checkpoint_callback, "best_model_path", "")
         if not path:
-            raise ValueError("load_best expects a ModelCheckpoint in the trainer that has saved a checkpoint; got none")
+            raise ValueError(
+                "load_best expects a ModelCheckpoint in the trainer that has saved a checkpoint; got none"
+            )
         checkpoint = trainer.strategy.load_checkpoint(path)
         state = checkpoint.get("callbacks", {}).get(self.state_key)
         if not state:

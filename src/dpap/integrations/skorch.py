@@ -113,12 +113,21 @@ class PrunerCallback(Callback):
                     f"{type(one).__name__} stands before PrunerCallback, and would save, load or stop without the last "
                     "deaths: put PrunerCallback first in callbacks"
                 )
-            if isinstance(one, Checkpoint | TrainEndCheckpoint) and one.f_params and not hasattr(one, "f_pruner"):
+            if (
+                isinstance(one, Checkpoint | TrainEndCheckpoint)
+                and one.f_params
+                and not hasattr(one, "f_pruner")
+            ):
                 raise ValueError(
                     f"{type(one).__name__} saves the weights without the state of the pruner: give it a file for that, "
                     f"{type(one).__name__}(..., f_pruner='pruner.pt')"
                 )
-            if isinstance(one, EarlyStopping) and one.load_best and self.config and self.config.compact == "auto":
+            if (
+                isinstance(one, EarlyStopping)
+                and one.load_best
+                and self.config
+                and self.config.compact == "auto"
+            ):
                 raise ValueError(
                     "EarlyStopping(load_best=True) keeps weights alone, and their sizes change with compact='auto': "
                     "use Checkpoint(load_best=True, f_pruner='pruner.pt') instead"
@@ -156,7 +165,9 @@ class SavedPruner:
 
     def _there(self) -> PrunedTraining:
         if self.training is None:
-            raise ValueError("this net is a copy, which has no pruner: fit it with PrunerCallback in its callbacks")
+            raise ValueError(
+                "this net is a copy, which has no pruner: fit it with PrunerCallback in its callbacks"
+            )
         return self.training
 
 

@@ -152,9 +152,9 @@ class PrunerCallback(TrainerCallback):
                 return saved
         raise ValueError(
             f"training goes on after step {state.global_step}, and the pruner's state of then is not in "
-            f"{', '.join(map(str, tried))}: give PrunerCallback(checkpoint=...) the folder that is resumed from; to prune "
-            "a model that was trained without this callback, load its weights and train without "
-            "resume_from_checkpoint; a folder whose saving was interrupted lacks the file: take an earlier one"
+            f"{', '.join(map(str, tried))}: give PrunerCallback(checkpoint=...) the folder that is resumed from, or an "
+            "earlier one where saving was interrupted; to prune a model that was trained without this callback, load its "
+            "weights and train without resume_from_checkpoint"
         )
 
 
