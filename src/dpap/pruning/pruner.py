@@ -27,11 +27,14 @@ from dpap.surgery.compiled import recompile
 from dpap.surgery.copies import Copies
 from dpap.surgery.known_optimizers import KnownOptimizers
 from dpap.surgery.optimizer import loaded_before
+from dpap.surgery.pruned import check_unpruned, mark, remove_idle_hooks, unmark
 from dpap.surgery.slicing import Kept, keep_only
 from dpap.surgery.trial import try_removal
 
 STEP = 3
 """Multiplications of a training step, in forwards: one forwards, twice as many backwards."""
+_CONNECTION = frozenset(("_silence", "_observation", "_handles", "_mark"))
+"""Attributes that hold hooks, or stand for them."""
 REMOVAL = 4
 """Cost of a removal, in forwards: it is checked by two of the example inputs in double precision."""
 
@@ -88,6 +91,11 @@ class Pruner:
         copies: nn.Module | Sequence[nn.Module] = (),
     ) -> None:
         self.model = unwrapped(model)
+        check_unpruned(
+            self.model,
+            "go on with that one, or call its detach() before another is made; several pruners would undo each "
+            "other's removals",
+        )
         self.config = config or PruningConfig()
         self.epoch = 0
         self._example = as_inputs(example_inputs, self.model)
@@ -110,6 +118,33 @@ class Pruner:
         self._epsilon: dict[str, float] = {}
         self._connect()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the hooks, which copies of the network and of its optimizers come without."""
+        state = {name: value for name, value in vars(self).items() if name not in _CONNECTION}
+        return {**state, "_counted": self._observation.state_dict(), "_attached": self._mark is not None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        # of a network that holds its pruner nothing is there yet; the hooks follow when they are asked for
+        if "_modules" in vars(self.model):
+            self._connect_copy()
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _CONNECTION and "_counted" in vars(self):
+            self._connect_copy()
+            return vars(self)[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _connect_copy(self) -> None:
+        counted, attached = vars(self).pop("_counted"), vars(self).pop("_attached")
+        for network in (self.model, *self._copies.models):
+            remove_idle_hooks(network)
+        self._connect()
+        self._observation.load_state_dict(counted)
+        self._silence.impose(self._state.masks)
+        if not attached:
+            self.detach()
+
     def _connect(self) -> None:
         """Put the hooks into the network and its optimizers."""
         self._silence = Silence(self.model, self.wiring, self._optimizers)
@@ -128,6 +163,7 @@ class Pruner:
         for network in (self.model, *self._copies.models):
             self._handles.append(network.register_load_state_dict_pre_hook(Hook(self._before_loading)))
             self._handles.append(network.register_load_state_dict_post_hook(Hook(self._after_loading)))
+        self._mark: object | None = mark(self.model)
         recompile()
 
     @property
@@ -234,6 +270,8 @@ class Pruner:
         for handle in self._handles:
             handle.remove()
         self._silence.remove()
+        unmark(self._mark)
+        self._mark = None
         recompile()
 
     def state_dict(self) -> dict[str, Any]:

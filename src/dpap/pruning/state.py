@@ -58,7 +58,6 @@ class PruningState:
     def __init__(self, wiring: Wiring, config: PruningConfig) -> None:
         self.wiring = wiring
         self.config = config
-        self.criterion = CRITERIA[config.criterion]
         self.masks = Masks.all_alive(
             wiring, synapses=config.prunes_synapses, timesteps=config.prunes_timesteps
         )
@@ -71,6 +70,11 @@ class PruningState:
         self.anything_observed = False
         self.floors = {name: config.floor(len(alive)) for name, alive in self.masks.units.items()}
         self._groups: dict[str, Tensor] | None = None
+
+    @property
+    def criterion(self) -> Criterion:
+        """How importance is judged; looked up, for a state may have come from another process."""
+        return CRITERIA[self.config.criterion]
 
     def observe(self, recording: Recording) -> None:
         """Add the activity of one presentation to the statistics."""
