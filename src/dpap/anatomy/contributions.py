@@ -79,7 +79,7 @@ class ContributionRecorder:
         self._in_closure: list[RemovableHandle] = []
         self._spikes: dict[str, Tensor] = {}
         self._stepped: set[int] = set()
-        self._steps = 0
+        self.steps = 0
         self._optimizers = tuple(optimizers)
         self._handles: list[RemovableHandle] = []
         for number, optimizer in enumerate(self._optimizers):
@@ -99,7 +99,7 @@ class ContributionRecorder:
     def begin_epoch(self) -> None:
         """Count from anew, so that every epoch takes its first step."""
         self.end_step()
-        self._steps = 0
+        self.steps = 0
 
     def rewire(self) -> None:
         """Follow the wiring after a removal."""
@@ -134,7 +134,7 @@ class ContributionRecorder:
             if number in self._stepped:
                 self.end_step()
             if not self._stepped:
-                self._steps += 1
+                self.steps += 1
             if not self._chosen:
                 return
             own = self._of_optimizer(number)
@@ -186,7 +186,7 @@ class ContributionRecorder:
 
     @property
     def _chosen(self) -> bool:
-        return self.active() and (not self._optimizers or (self._steps - 1) % self.every == 0)
+        return self.active() and (not self._optimizers or (self.steps - 1) % self.every == 0)
 
     def _listed(self) -> Iterator[tuple["_Key", nn.Parameter]]:
         """Every parameter of which the contribution is of use, with what it says."""
@@ -296,7 +296,7 @@ class ContributionRecorder:
     @property
     def takes_next(self) -> bool:
         """Whether the step that is being prepared is one of those that are taken."""
-        return self.active() and (not self._optimizers or self._steps % self.every == 0)
+        return self.active() and (not self._optimizers or self.steps % self.every == 0)
 
 
 class _SpikeWatcher:

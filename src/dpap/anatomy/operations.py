@@ -73,6 +73,22 @@ class OperationCounter:
         counts, self._counts = self._counts, {}
         return counts
 
+    def state_dict(self) -> dict[str, dict[str, Tensor | float]]:
+        """Copies of what arrived since it was last taken, as plain tensors and numbers."""
+        return {
+            name: {
+                key: value.clone() if isinstance(value, Tensor) else value for key, value in vars(own).items()
+            }
+            for name, own in self._counts.items()
+        }
+
+    def load_state_dict(self, state: dict[str, dict[str, Any]]) -> None:
+        """Take over what `state_dict` gave."""
+        self._counts = {
+            name: OperationCounts(**{**own, **{key: own[key].clone() for key in ("operations", "magnitude")}})
+            for name, own in state.items()
+        }
+
     def remove(self) -> None:
         """Remove the hooks from the network."""
         for handle in self._handles:

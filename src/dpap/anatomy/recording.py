@@ -79,6 +79,11 @@ class Hook:
     def __reduce__(self) -> tuple[type["Hook"], tuple[()]]:
         return Hook, ()
 
+    @property
+    def idle(self) -> bool:
+        """Whether it came along with a copy, and does nothing."""
+        return self._call is None
+
 
 class Recorder:
     """Hooks that record every n-th presentation in training and pass it on when it ends.

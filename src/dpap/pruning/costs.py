@@ -168,6 +168,15 @@ class CostLedger:
             if name in kept.features:
                 activity.keep(kept.features[name])
 
+    def dense(self) -> dict[str, int]:
+        """What the dense network had, besides units."""
+        return {"weights": self.weights, "parameters": self.parameters, "macs": self.macs}
+
+    def take_dense(self, dense: Mapping[str, int], units: Mapping[str, int]) -> None:
+        """Count shares of another dense network, of which this one is what was left."""
+        self.weights, self.parameters, self.macs = (dense[cost] for cost in ("weights", "parameters", "macs"))
+        self.units = dict(units)
+
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """Copies of the operations, as plain tensors and numbers."""
         return {
@@ -182,7 +191,9 @@ class CostLedger:
         """Take over what `state_dict` gave, for a network of the same structure."""
         self.activity = {}
         for name, values in state.items():
-            tensors = {key: value.cpu() for key, value in values.items() if isinstance(value, Tensor)}
+            tensors = {
+                key: value.to("cpu", copy=True) for key, value in values.items() if isinstance(value, Tensor)
+            }
             self.activity[name] = ActivityCounts(**{**values, **tensors})
 
 
