@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-Plain = bool | int | float | str | list | dict | None  # type: ignore[type-arg]
+Plain = bool | int | float | str | list | dict | None
 """A value of an argument as YAML has it. Of `Any`, the parser of the command would import and call any class that a
 file names as `class_path`."""
 

@@ -18,7 +18,7 @@ from dpap.anatomy.wiring import Attachment
 from dpap.surgery.known_optimizers import KnownOptimizers, Watch
 from dpap.surgery.masks import Masks
 from dpap.surgery.optimizer import reset_curvature, silence_moments
-from dpap.surgery.timesteps import silence_timesteps
+from dpap.surgery.timesteps import BUFFER, silence_timesteps
 
 
 def dead_tensors(wiring: Wiring, masks: Masks) -> list[tuple[Tensor, Bool[Tensor, "..."]]]:

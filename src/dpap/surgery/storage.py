@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from dpap.anatomy.hidden_state import preserved_state
 from dpap.surgery.fitting import fit, tensors_of, tied_names
 from dpap.surgery.structure import structure_of
 
@@ -42,7 +43,7 @@ def save(model: nn.Module, path: str | Path) -> Path:
         'small.safetensors'
     """
     path = Path(path)
-    with preservedtensors_of(model):
+    with preserved_state(model):
         own, extra = tensors_of(model)
         tied = tied_names(own)
         tensors = {
