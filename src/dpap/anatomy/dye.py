@@ -14,11 +14,12 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from dpap.anatomy.emissions import Emissions
 from dpap.anatomy.frozen import frozen
 from dpap.anatomy.hidden_state import reset_state
 from dpap.anatomy.layers import is_depthwise, layer_kind, size_of
 from dpap.anatomy.neurons import neuron_kind
-from dpap.anatomy.pytrees import Inputs, float_tensors, map_floats, run
+from dpap.anatomy.pytrees import Inputs, examples_of, float_tensors, map_floats, run
 
 Reach = dict[int, Bool[Tensor, "_"]]
 """Axis of an activity, from the end -> which slices along it hold what is detected."""
@@ -42,7 +43,8 @@ class Pass:
 
     Attributes:
         dye: weight layer -> which of its units emit dye instead of `emit`.
-        emit: what weight layers emit: "ones", "zeros", or "noise" of random sign.
+        emit: what weight layers emit: "own" for what they emit on the example, "ones", "zeros", or "noise" of
+            random sign; "run" runs the network as it is, and records nothing but what weight layers emit.
         silent: weight layers that emit zeros whatever the others do.
         detect: "dye" for NaN, "activity" for anything that is not zero.
         stateful: output of modules with a value per feature (normalisation): what they compute ("run"), zeros
@@ -51,13 +53,15 @@ class Pass:
         seed: of the noise.
         sites: where to record; everywhere if None.
         found: site -> where it was found.
-        calls: module -> how often it was called.
-        positions: weight layer -> how often its weights were used.
+        calls: module -> how often it was called on this example.
+        example: number of the example.
+        positions: weight layer -> how often its weights were used, on all examples: positions of the map that it
+            makes (transposed: reads), times batch, times calls.
         at_output: whether it arrived in an output.
     """
 
     dye: dict[str, Bool[Tensor, "_"]] = field(default_factory=dict)
-    emit: Literal["ones", "zeros", "noise"] = "ones"
+    emit: Literal["run", "own", "ones", "zeros", "noise"] = "own"
     silent: frozenset[str] = frozenset()
     detect: Literal["dye", "activity"] = "dye"
     stateful: Literal["run", "zero", "identity"] = "run"
@@ -66,20 +70,27 @@ class Pass:
     sites: frozenset[Site] | None = None
     found: dict[Site, Reach] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
+    example: int = 0
     positions: dict[str, int] = field(default_factory=dict)
     at_output: bool = False
 
     def __post_init__(self) -> None:
         self._generator = torch.Generator().manual_seed(self.seed)
 
-    def output(self, name: str, axis: int, form: "Form", device: torch.device) -> Tensor:
-        """What a weight layer emits in this pass."""
+    def call(self, name: str) -> int:
+        """Count a call of a module; returns its number within the forward."""
+        call = self.calls.get(name, 0)
+        self.calls[name] = call + 1
+        return call
+
+    def output(self, name: str, axis: int, form: "Form", device: torch.device, own: Tensor | None) -> Tensor:
+        """What a weight layer emits in this pass; `own` is what it emits on the example, a tensor that may change."""
         shape, dtype = form
         if self.emit == "zeros" or name in self.silent:
             return torch.zeros(shape, dtype=dtype, device=device)
         if self.emit == "noise":
             return torch.randn(shape, generator=self._generator).to(device, dtype)
-        output = torch.ones(shape, dtype=dtype, device=device)
+        output = torch.ones(shape, dtype=dtype, device=device) if own is None else own
         dye = self.dye.get(name)
         return (
             output if dye is None else output.masked_fill_(along(dye, axis, len(shape)).to(device), torch.nan)
@@ -109,23 +120,21 @@ class Dyer:
 
     Args:
         model: any network that runs forward.
-        example_inputs: what its forward takes.
+        example_inputs: what its forward takes; every pass runs all of several examples.
 
     Attributes:
         layers: weight layers by name.
         axes: site -> axes of its activity that may count features, from the end, if some were ruled out.
-        order: sites in the order of their calls.
-        shapes: site -> shape of its activity.
+        order: sites in the order of their calls when the network runs as it is; nothing else is recorded.
+        shapes: site -> shape of its activity, on the first example that reaches it.
         calls: module -> how often it was called in one forward pass.
-        positions: weight layer -> how often its weights are used in one forward pass: positions of the map that it
-            makes (transposed: reads), times batch, times calls.
         mixing: modules with values of their own that emit the dye elsewhere than where they receive it.
         passing: those that emit it exactly there.
     """
 
     def __init__(self, model: nn.Module, example_inputs: Inputs) -> None:
         self.model = model
-        self.example_inputs = example_inputs
+        self.examples = examples_of(example_inputs)
         self.layers: dict[str, nn.Module] = {}
         self._depthwise: dict[str, nn.Module] = {}
         self._intermediate: dict[str, nn.Module] = {}
@@ -133,11 +142,11 @@ class Dyer:
         self.order: dict[Site, None] = {}
         self.shapes: dict[Site, tuple[int, ...]] = {}
         self.calls: dict[str, int] = {}
-        self.positions: dict[str, int] = {}
         self.mixing: set[str] = set()
         self.passing: set[str] = set()
         self._outputs: dict[tuple[str, tuple[int, ...]], Form] = {}
-        self._returned: dict[str, Any] = {}
+        self._returned: dict[tuple[str, tuple[int, ...]], Any] = {}
+        self._emissions = Emissions()
         self._now: Pass | None = None
         for name, module in model.named_modules():
             if is_depthwise(module):
@@ -171,15 +180,27 @@ class Dyer:
                 for module in changed:
                     del module.__dict__["forward"]
 
+    def observe(self) -> None:
+        """Run the network as it is: which sites it reaches, and what its weight layers emit."""
+        self.order.clear()
+        self._emissions.clear()
+        self.run(Pass(emit="run"))
+
+    def emit_ones(self) -> None:
+        """Let weight layers emit ones instead of what they emit on the examples."""
+        self._emissions.clear()
+
     def run(self, now: Pass, inputs: Inputs | None = None) -> Pass:
-        """One forward pass."""
+        """One forward pass of every example, or of other inputs that are like them."""
         self._now = now
-        reset_state(self.model)
-        output = run(self.model, self.example_inputs if inputs is None else inputs)
-        self.positions = now.positions
-        now.at_output = any(bool(_found(tensor, now).any()) for tensor in float_tensors(output))
-        for name, calls in now.calls.items():
-            self.calls[name] = max(calls, self.calls.get(name, 0))
+        for number, example in enumerate(self.examples if inputs is None else examples_of(inputs)):
+            now.example = number
+            now.calls.clear()
+            reset_state(self.model)
+            output = run(self.model, example)
+            now.at_output |= any(bool(_found(tensor, now).any()) for tensor in float_tensors(output))
+            for name, calls in now.calls.items():
+                self.calls[name] = max(calls, self.calls.get(name, 0))
         return now
 
     def _pass(self) -> Pass:
@@ -204,14 +225,16 @@ class Dyer:
 
     def _records(self, site: Site) -> bool:
         sites = self._pass().sites
-        return sites is None or site in sites
+        return site in self.order and (sites is None or site in sites)
 
     def _record(self, site: Site, axis: int, profile: Tensor) -> None:
         found = self._pass().found.setdefault(site, {})
         before = found.get(axis)
-        if before is not None and before.shape == profile.shape:
-            profile = profile | before
-        found[axis] = profile
+        if before is not None and before.shape != profile.shape:
+            # an axis of several lengths counts no features
+            self.axes[site] = tuple(other for other in self.axes.get(site, found) if other != axis)
+            return
+        found[axis] = profile if before is None else profile | before
 
     def _narrow(self, site: Site, dyed: Tensor) -> None:
         """Rule out axes along which the dyed slices are not all alike, or are all there are."""
@@ -231,15 +254,17 @@ class Dyer:
         transposed = getattr(module, "transposed", False)
 
         def forward(input: Tensor, *rest: Any, **options: Any) -> Tensor:
+            now = self._pass()
+            call = now.call(name)
+            if now.emit == "run":
+                return self._own(site, call, axis, original(input, *rest, **options), input)
             form = self._shape(name, input, original, rest, options)
-            self.order.setdefault(site)
-            self.shapes[site] = tuple(input.shape)
-            if self._records(site):
-                self._record(site, axis, _profile(input, axis, self._pass()))
+            if self._records(site) and input.numel():
+                self._record(site, axis, _profile(input, axis, now))
             shape = input.shape if transposed else form[0]
-            positions = self._pass().positions
-            positions[name] = positions.get(name, 0) + shape.numel() // max(shape[axis], 1)
-            return self._pass().output(name, axis, form, input.device)
+            now.positions[name] = now.positions.get(name, 0) + shape.numel() // max(shape[axis], 1)
+            own = self._emissions.output(name, now.example, call, form[0]) if now.emit == "own" else None
+            return now.output(name, axis, form, input.device, own)
 
         return forward
 
@@ -249,12 +274,17 @@ class Dyer:
 
         def forward(input: Tensor, *rest: Any, **options: Any) -> Tensor:
             now = self._pass()
+            call = now.call(name)
+            if now.emit == "run":
+                return self._own(site, call, axis, original(input, *rest, **options), input)
             form = self._shape(name, input, original, rest, options)
-            self.order.setdefault(site)
-            self.shapes[site] = tuple(input.shape)
+            own = self._emissions.output(name, now.example, call, form[0]) if now.emit == "own" else None
+            output = now.output(name, axis, form, input.device, own)
+            if not input.numel():
+                return output
             profile = _profile(input, axis, now).repeat_interleave(units // features)
-            self._record(site, axis, profile)
-            output = now.output(name, axis, form, input.device)
+            if self._records(site):
+                self._record(site, axis, profile)
             here = along(profile.to(input.device), axis, output.ndim)
             if now.detect == "activity":
                 return output * here
@@ -276,11 +306,12 @@ class Dyer:
             activity = next((value for value in given if isinstance(value, Tensor)), None)
             if activity is None or not activity.is_floating_point():
                 return original(*inputs, **options)
-            call = now.calls.get(name, 0)
-            now.calls[name] = call + 1
+            call = now.call(name)
             site = Site(name, 0 if kind is not None and kind.spikes else call)
-            self.order.setdefault(site)
-            self.shapes[site] = tuple(activity.shape)
+            if now.emit == "run":
+                self._reached(site, activity)
+            if now.emit == "run" or not activity.numel():
+                return original(*inputs, **options)
             if now.narrow:
                 self._narrow(site, torch.isnan(activity))
             for axis in self.axes.get(site, range(-activity.ndim, 0)) if self._records(site) else ():
@@ -309,13 +340,28 @@ class Dyer:
         self, name: str, original: Callable[..., Any], activity: Tensor, inputs: Any, options: Any
     ) -> Any:
         """The input of a spiking neuron, in the form in which it returns spikes (and states) itself."""
-        if name not in self._returned:
-            self._returned[name] = original(
+        key = (name, tuple(activity.shape))
+        if key not in self._returned:
+            self._returned[key] = original(
                 *map_floats(tuple(inputs), torch.nan_to_num), **map_floats(options, torch.nan_to_num)
             )
         return map_floats(
-            self._returned[name], lambda part: activity if part.shape == activity.shape else part
+            self._returned[key], lambda part: activity if part.shape == activity.shape else part
         )
+
+    def _reached(self, site: Site, activity: Tensor) -> None:
+        """The network as it is reaches a site; a batch of none does not."""
+        if activity.numel():
+            self.order.setdefault(site)
+            self.shapes.setdefault(site, tuple(activity.shape))
+
+    def _own(self, site: Site, call: int, axis: int, output: Tensor, activity: Tensor) -> Tensor:
+        """What a layer emits on the example, kept for other passes."""
+        self._reached(site, activity)
+        if activity.numel():
+            self._emissions.keep(site.module, self._pass().example, call, output, axis)
+        self._outputs[site.module, tuple(activity.shape)] = (output.shape, output.dtype)
+        return output
 
 
 def _activity_axis(module: nn.Module) -> int:

@@ -12,12 +12,17 @@ from dpap.anatomy.stain import Feeds, Stained, stain
 from dpap.anatomy.wiring import Attachment, NeuronSite, Prunability, WeightLayer, Wiring, unit_tensors
 
 
+FURTHER_EXAMPLE = "give a further example that takes its branch (example_inputs=[first, second]), or delete it"
+"""What to do about a layer that never ran."""
+
+
 def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
     """Find the wiring of a network by staining it.
 
     Args:
         model: any network that runs forward.
-        example_inputs: what its forward takes: a tuple of positional or a dictionary of keyword arguments.
+        example_inputs: what its forward takes: a tuple of positional or a dictionary of keyword arguments, or a list
+            of several such examples, where no single one takes every branch of the network.
 
     Raises:
         ValueError: where no weight layer runs, or where the network makes NaN by itself.
@@ -75,6 +80,9 @@ def _weight_layers(modules: dict[str, nn.Module], stained: Stained) -> dict[str,
             units,
             stained.positions.get(site.module, 0),
         )
+    for name in stained.unreached:
+        units, features = size_of(modules[name])
+        layers[name] = WeightLayer(name, features, {}, {}, modules[name], known_kind(modules[name]), units)
     return layers
 
 
@@ -175,6 +183,8 @@ def _prunability(
 ) -> tuple[Prunability, str]:
     """Whether a layer's units may die, whether they can be removed, and why not."""
     name = layer.name
+    if name in stained.unreached:
+        return "whole", f"it never ran on the example inputs; {FURTHER_EXAMPLE}"
     readers = [other for other in wiring.layers.values() if name in other.feeds]
     reads = [other.feeds[name] for other in readers]
     if name in stained.outputs:
@@ -183,6 +193,8 @@ def _prunability(
         return "whole", "its weight is computed from other parameters (weight norm or a parametrisation)"
     if name in shared:
         return "whole", f"it shares a parameter with {shared[name]}"
+    if name in stained.held and not reads:
+        return "whole", f"{stained.held[name]}, which never ran, might read its units; {FURTHER_EXAMPLE}"
     if not reads:
         return "whole", "its activity reaches no weight layer: is there a neuron that is not registered?"
     if layer.neuron is None:
@@ -194,7 +206,7 @@ def _prunability(
         if name in attachment.feeds and attachment.name in shared:
             fed = f"{attachment.name}, which it feeds,"
             return "whole", f"{fed} shares a parameter with {shared[attachment.name]}"
-    modulated = _modulated(layer, wiring)
+    modulated = None if name in stained.held else _modulated(layer, wiring)
     if modulated is not None:
         return modulated
     for other in readers:
@@ -204,6 +216,11 @@ def _prunability(
                 "whole",
                 f"a silent unit would still send activity to {other.name} (activation with f(0) != 0?)",
             )
+    if name in stained.held:
+        return (
+            "silenced",
+            f"{stained.held[name]} never ran on the example inputs and might read its units; {FURTHER_EXAMPLE}",
+        )
     if any(bool((read == MIXED).any()) for read in reads):
         return "silenced", "its units are mixed before the next weight layer"
     unmapped = [

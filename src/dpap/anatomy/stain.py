@@ -18,6 +18,7 @@ from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT, codewords, decode
 from dpap.anatomy.dye import Dyer, Pass, Reach, Site
 from dpap.anatomy.layers import layer_kind, size_of
 from dpap.anatomy.pytrees import Inputs, map_floats
+from dpap.anatomy.unreached import Calls
 
 Feeds = dict[str, Int64[Tensor, "_"]]
 """Source layer -> its unit that feeds each feature (`NO_UNIT` where none does)."""
@@ -45,6 +46,8 @@ class Stained:
         positions: weight layer -> how often its weights are used in one forward pass.
         mixing: modules with values of their own that mix features.
         training_paths: whether the network runs weight layers in training that it does not run in evaluation.
+        unreached: weight layers that never ran on the examples.
+        held: source layer -> a module that never ran on the examples and might read its units.
     """
 
     feeds: dict[Site, Feeds]
@@ -59,6 +62,8 @@ class Stained:
     positions: dict[str, int]
     mixing: set[str]
     training_paths: bool
+    unreached: list[str]
+    held: dict[str, str]
 
 
 @dataclass
@@ -91,7 +96,8 @@ def stain(model: nn.Module, example_inputs: Inputs) -> Stained:
 
     Args:
         model: any network that runs forward.
-        example_inputs: what its forward takes: a tuple of positional or a dictionary of keyword arguments.
+        example_inputs: what its forward takes: a tuple of positional or a dictionary of keyword arguments, or a list
+            of several such examples, over which the wiring is joined.
 
     Raises:
         ValueError: where the network makes NaN by itself, which no dye can be distinguished from.
@@ -99,8 +105,16 @@ def stain(model: nn.Module, example_inputs: Inputs) -> Stained:
     dyer = Dyer(model, example_inputs)
     training_paths = _has_training_paths(dyer)
     with dyer.ready(training_paths=training_paths):
+        calls = Calls(model)
+        with calls.observed():
+            dyer.observe()
         clean = dyer.run(Pass())
-        where = sorted({site.module for site, reach in clean.found.items() if _any(reach)})
+        where = _dyed(clean)
+        if where or clean.at_output:
+            # transparent neurons may pass on what no spike could be, such as a negative rate
+            dyer.emit_ones()
+            clean = dyer.run(Pass())
+            where = _dyed(clean)
         if where or clean.at_output:
             raise ValueError(
                 f"the network makes NaN where no dye is, seen at {', '.join(where) or 'the output'}: give example "
@@ -110,7 +124,7 @@ def stain(model: nn.Module, example_inputs: Inputs) -> Stained:
         units = {source: size_of(dyer.layers[source])[0] for source in sources}
         half = {source: torch.arange(count) % 2 == 0 for source, count in units.items()}
         dyer.run(Pass(dye=half, narrow=True))
-        reach, outputs = _reach(dyer, units)
+        reach, outputs, at_hand = _reach(dyer, units, calls)
         groups = _groups({source: reach[source] for source in sources})
         decoded = _Decoded()
         for group in groups:
@@ -146,7 +160,13 @@ def stain(model: nn.Module, example_inputs: Inputs) -> Stained:
         positions=clean.positions,
         mixing=dyer.mixing,
         training_paths=training_paths,
+        unreached=[name for name in dyer.layers if name in calls.unreached],
+        held=calls.held(at_hand, units),
     )
+
+
+def _dyed(clean: Pass) -> list[str]:
+    return sorted({site.module for site, reach in clean.found.items() if _any(reach)})
 
 
 def _any(reach: Reach) -> bool:
@@ -159,31 +179,36 @@ def _has_training_paths(dyer: Dyer) -> bool:
     for training_paths in (False, True):
         try:
             with dyer.ready(training_paths=training_paths):
-                dyer.run(Pass(sites=frozenset()))
+                dyer.observe()
         except Exception:
             # the passes themselves report what evaluation cannot run; training may need targets, for example
             if training_paths:
                 return False
         ran.append({site.module for site in dyer.order if site.module in dyer.layers})
-        dyer.order.clear()
     return ran[0] < ran[1]
 
 
-def _reach(dyer: Dyer, units: dict[str, int]) -> tuple[dict[str, dict[Site, Reach]], set[str]]:
-    """Where the dye of each source, and of the network's input, arrives; and which of them reach the output."""
+def _reach(
+    dyer: Dyer, units: dict[str, int], calls: Calls
+) -> tuple[dict[str, dict[Site, Reach]], set[str], dict[str, set[str]]]:
+    """Where the dye of each source, and of the network's input, arrives; which of them reach the output; and in the
+    forwards of which modules, around those that never ran, the dye of each source is at hand.
+    """
     reach: dict[str, dict[Site, Reach]] = {}
     outputs = set()
+    at_hand: dict[str, set[str]] = {}
     for source, count in units.items():
-        now = dyer.run(Pass(dye={source: torch.ones(count, dtype=torch.bool)}))
+        with calls.at_hand() as at_hand[source]:
+            now = dyer.run(Pass(dye={source: torch.ones(count, dtype=torch.bool)}))
         reach[source] = {site: found for site, found in now.found.items() if _any(found)}
         if now.at_output:
             outputs.add(source)
-    dyed = map_floats(dyer.example_inputs, lambda tensor: torch.full_like(tensor, torch.nan))
+    dyed = map_floats(dyer.examples, lambda tensor: torch.full_like(tensor, torch.nan))
     now = dyer.run(Pass(), inputs=dyed)
     reach[INPUT] = {site: found for site, found in now.found.items() if _any(found)}
     if now.at_output:
         outputs.add(INPUT)
-    return reach, outputs
+    return reach, outputs, at_hand
 
 
 def _meet(one: dict[Site, Reach], other: dict[Site, Reach]) -> bool:
