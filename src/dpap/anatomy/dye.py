@@ -19,7 +19,7 @@ from dpap.anatomy.frozen import frozen
 from dpap.anatomy.hidden_state import reset_state
 from dpap.anatomy.layers import is_depthwise, layer_kind, size_of
 from dpap.anatomy.neurons import neuron_kind
-from dpap.anatomy.pytrees import Inputs, examples_of, float_tensors, map_floats, run
+from dpap.anatomy.pytrees import Inputs, Outputs, examples_of, float_tensors, keeping, map_floats, run
 
 Reach = dict[int, Bool[Tensor, "_"]]
 """Axis of an activity, from the end -> which slices along it hold what is detected."""
@@ -121,6 +121,7 @@ class Dyer:
     Args:
         model: any network that runs forward.
         example_inputs: what its forward takes; every pass runs all of several examples.
+        outputs: gives the tensors that keep their width, of what forward returns; all do if None.
 
     Attributes:
         layers: weight layers by name.
@@ -132,8 +133,9 @@ class Dyer:
         passing: those that emit it exactly there.
     """
 
-    def __init__(self, model: nn.Module, example_inputs: Inputs) -> None:
+    def __init__(self, model: nn.Module, example_inputs: Inputs, outputs: Outputs | None = None) -> None:
         self.model = model
+        self.outputs = outputs
         self.examples = examples_of(example_inputs)
         self.layers: dict[str, nn.Module] = {}
         self._depthwise: dict[str, nn.Module] = {}
@@ -197,8 +199,10 @@ class Dyer:
             now.example = number
             now.calls.clear()
             reset_state(self.model)
-            output = run(self.model, example)
-            now.at_output |= any(bool(_found(tensor, now).any()) for tensor in float_tensors(output))
+            returned = run(self.model, example)
+            if now.emit != "run":
+                kept = keeping(self.outputs, returned)
+                now.at_output |= any(bool(_found(tensor, now).any()) for tensor in float_tensors(kept))
             for name, calls in now.calls.items():
                 self.calls[name] = max(calls, self.calls.get(name, 0))
         return now

@@ -7,7 +7,7 @@ from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT
 from dpap.anatomy.dye import Site
 from dpap.anatomy.layers import is_depthwise, known_kind, layer_kind, size_of
 from dpap.anatomy.neurons import neuron_kind
-from dpap.anatomy.pytrees import Inputs
+from dpap.anatomy.pytrees import Inputs, Outputs
 from dpap.anatomy.stain import Feeds, Stained, stain
 from dpap.anatomy.wiring import Attachment, NeuronSite, Prunability, WeightLayer, Wiring, unit_tensors
 
@@ -16,16 +16,19 @@ FURTHER_EXAMPLE = "give a further example that takes its branch (example_inputs=
 """What to do about a layer that never ran."""
 
 
-def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
+def find_wiring(model: nn.Module, example_inputs: Inputs, outputs: Outputs | None = None) -> Wiring:
     """Find the wiring of a network by staining it.
 
     Args:
         model: any network that runs forward.
         example_inputs: what its forward takes: a tuple of positional or a dictionary of keyword arguments, or a list
             of several such examples, where no single one takes every branch of the network.
+        outputs: a function of what its forward returns that gives the tensors which must keep their width; all
+            must if None.
 
     Raises:
         ValueError: where no weight layer runs, or where the network makes NaN by itself.
+        TypeError: where `outputs` does not take what the forward returns.
 
     Example:
         >>> import torch, dpap
@@ -37,7 +40,7 @@ def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
         >>> wiring.layers["2"].reason
         "its units are the network's output"
     """
-    stained = stain(model, example_inputs)
+    stained = stain(model, example_inputs, outputs)
     modules = dict(model.named_modules())
     layers = _weight_layers(modules, stained)
     if not layers:
@@ -51,7 +54,7 @@ def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
         for site, neuron in neurons.items()
     )
     attachments = _attachments(modules, stained)
-    wiring = Wiring(layers, neurons, attachments, stained.training_paths, stepped)
+    wiring = Wiring(layers, neurons, attachments, stained.training_paths, stepped, outputs)
     shared = _shared_parameters(modules)
     for layer in layers.values():
         layer.neuron = _activity_site(layer, wiring)

@@ -16,6 +16,41 @@ def examples_of(inputs: Inputs) -> list[Inputs]:
     return [(example,) if isinstance(example, Tensor) else example for example in examples]
 
 
+Outputs = Callable[[Any], Any]
+"""A function of what a network's forward returns: the tensors that must keep their width, in any containers."""
+
+
+def keeping(outputs: Outputs | None, returned: Any) -> Any:
+    """What must keep its width of what a forward returned; everything without a function that says so.
+
+    Raises:
+        TypeError: where the function fails, or gives no tensor.
+    """
+    if outputs is None:
+        return returned
+    try:
+        kept = outputs(returned)
+    except Exception as error:
+        raise TypeError(
+            f"outputs is called with what the network's forward returns, here {_described(returned)}, and failed: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not any(True for _ in all_tensors(kept)):
+        raise TypeError(
+            f"outputs must give the tensors that keep their width, out of {_described(returned)}; it gave "
+            f"{_described(kept)}"
+        )
+    return kept
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, Mapping):
+        return f"a {type(value).__name__} with {', '.join(map(str, value))}"
+    return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, list | tuple) else "")
+
+
 def run(model: nn.Module, inputs: Inputs) -> Any:
     """One forward; of several examples one each."""
     if isinstance(inputs, list):

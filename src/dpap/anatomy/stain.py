@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT, codewords, decode
 from dpap.anatomy.dye import Dyer, Pass, Reach, Site
 from dpap.anatomy.layers import layer_kind, size_of
-from dpap.anatomy.pytrees import Inputs, map_floats
+from dpap.anatomy.pytrees import Inputs, Outputs, map_floats
 from dpap.anatomy.unreached import Calls
 
 Feeds = dict[str, Int64[Tensor, "_"]]
@@ -38,7 +38,7 @@ class Stained:
             them (a product).
         axis: site -> axis of its activity that counts features, from the end.
         reached: source layer -> sites that its dye reached at all, mapped or not.
-        outputs: source layers with dye that reached the network's output.
+        outputs: source layers with dye that reached what must keep its width of the network's output.
         nonzero: weight layer -> features that are not zero although every weight layer emits zero.
         order: sites in the order of their calls.
         shapes: neuron or other site -> shape of its activity on the example input.
@@ -88,7 +88,7 @@ class _Decoded:
         return best[0] if most and len(best) == 1 else None
 
 
-def stain(model: nn.Module, example_inputs: Inputs) -> Stained:
+def stain(model: nn.Module, example_inputs: Inputs, outputs: Outputs | None = None) -> Stained:
     """Stain a network and read off its wiring.
 
     The network is run without gradients, once for every weight layer and once for every bit of the codes; its
@@ -98,11 +98,12 @@ def stain(model: nn.Module, example_inputs: Inputs) -> Stained:
         model: any network that runs forward.
         example_inputs: what its forward takes: a tuple of positional or a dictionary of keyword arguments, or a list
             of several such examples, over which the wiring is joined.
+        outputs: gives the tensors that must keep their width, of what its forward returns; all must if None.
 
     Raises:
         ValueError: where the network makes NaN by itself, which no dye can be distinguished from.
     """
-    dyer = Dyer(model, example_inputs)
+    dyer = Dyer(model, example_inputs, outputs)
     training_paths = _has_training_paths(dyer)
     with dyer.ready(training_paths=training_paths):
         calls = Calls(model)
@@ -124,7 +125,7 @@ def stain(model: nn.Module, example_inputs: Inputs) -> Stained:
         units = {source: size_of(dyer.layers[source])[0] for source in sources}
         half = {source: torch.arange(count) % 2 == 0 for source, count in units.items()}
         dyer.run(Pass(dye=half, narrow=True))
-        reach, outputs, at_hand = _reach(dyer, units, calls)
+        reach, at_output, at_hand = _reach(dyer, units, calls)
         groups = _groups({source: reach[source] for source in sources})
         decoded = _Decoded()
         for group in groups:
@@ -148,7 +149,7 @@ def stain(model: nn.Module, example_inputs: Inputs) -> Stained:
         gates=gates,
         axis=axis,
         reached={source: set(sites) for source, sites in reach.items()},
-        outputs=outputs,
+        outputs=at_output,
         nonzero={
             site.module: found[axis[site]]
             for site, found in silent.found.items()

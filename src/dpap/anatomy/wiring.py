@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT
 from dpap.anatomy.dye import Site
 from dpap.anatomy.layers import LayerKind, groups_of, is_depthwise, weight_of
+from dpap.anatomy.pytrees import Outputs
 from dpap.anatomy.stain import Feeds
 
 Gates = dict[str, Bool[Tensor, "_"]]
@@ -149,6 +150,7 @@ class Wiring:
         attachments: modules with parameters or buffers per unit of others.
         training_paths: whether it includes paths that only training takes, such as auxiliary heads.
         stepped: whether a forward is one timestep: spiking neurons keep their state from call to call.
+        outputs: gives the tensors that must keep their width, of what forward returns; all must if None.
 
     Example:
         >>> import torch, dpap
@@ -167,6 +169,7 @@ class Wiring:
     attachments: dict[str, Attachment]
     training_paths: bool = False
     stepped: bool = False
+    outputs: Outputs | None = None
 
     @property
     def spiking(self) -> bool:

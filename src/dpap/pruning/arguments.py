@@ -8,7 +8,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from dpap.anatomy.pytrees import Inputs, float_tensors
+from dpap.anatomy.pytrees import Inputs, Outputs, float_tensors
 from dpap.surgery.timesteps import AXES, BUFFER
 
 
@@ -63,6 +63,20 @@ def _as_example(example_inputs: Any, model: nn.Module) -> Inputs:
                 f"move them with .to({str(device)!r})"
             )
     return example_inputs
+
+
+def as_outputs(outputs: Any) -> Outputs | None:
+    """A function of what forward returns, or None.
+
+    Raises:
+        TypeError: where it is something else.
+    """
+    if outputs is None or callable(outputs):
+        return outputs
+    raise TypeError(
+        "outputs expects a function of what the network's forward returns that gives the tensors which must keep "
+        f"their width, for example lambda returned: returned[0]; got {type(outputs).__name__}"
+    )
 
 
 def as_optimizers(optimizer: Optimizer | Sequence[Optimizer] | None) -> tuple[Optimizer, ...]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dpap.anatomy import Wiring, neuron_kind
 from dpap.anatomy.frozen import frozen
 from dpap.anatomy.hidden_state import reset_state
-from dpap.anatomy.pytrees import Inputs, examples_of, float_tensors, map_floats, run
+from dpap.anatomy.pytrees import Inputs, examples_of, float_tensors, keeping, map_floats, run
 from dpap.surgery.further import further_inputs
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-1, torch.float16: 1e-2}
@@ -128,7 +128,7 @@ class EquivalenceCheck:
         return found
 
     def outputs(self) -> list[Tensor]:
-        """All floating-point outputs, of several timesteps where each forward is one, and of a further input if the
+        """All floating-point outputs that keep their width, of several timesteps where each forward is one, and of a further input if the
         reference has it.
         """
         found = self._run(self.inputs)
@@ -146,7 +146,7 @@ class EquivalenceCheck:
         for example in examples_of(inputs):
             reset_state(self.model)
             for _ in range(steps):
-                found += float_tensors(run(self.model, example))
+                found += float_tensors(keeping(self.wiring.outputs, run(self.model, example)))
         return found
 
     @contextmanager
