@@ -143,7 +143,6 @@ def _strong(x: Tensor) -> Tensor:
     ("build", "other", "removed"),
     [
         (Branches, torch.neg, {"stem"}),
-        (EarlyExit, _strong, {"stem", "deep"}),
         (AddedBranch, torch.neg, {"stem", "extra"}),
     ],
 )

@@ -14,15 +14,19 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from dpap.anatomy.emissions import Emissions
+from dpap.anatomy.emissions import Emissions, Perturbation
 from dpap.anatomy.frozen import frozen
 from dpap.anatomy.hidden_state import reset_state
 from dpap.anatomy.layers import is_depthwise, layer_kind, size_of
 from dpap.anatomy.neurons import neuron_kind
-from dpap.anatomy.pytrees import Inputs, Outputs, examples_of, float_tensors, keeping, map_floats, run
+from dpap.anatomy.pytrees import Inputs, Outputs, all_tensors, examples_of, float_tensors, keeping, map_floats, run
 
 Reach = dict[int, Bool[Tensor, "_"]]
 """Axis of an activity, from the end -> which slices along it hold what is detected."""
+
+
+Values = tuple[torch.Size, Tensor]
+"""Shape of an activity, and a number for each slice along an axis, which changes where one of its values does."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,9 @@ class Pass:
         emit: what weight layers emit: "own" for what they emit on the example, "ones", "zeros", or "noise" of
             random sign; "run" runs the network as it is, and records nothing but what weight layers emit.
         silent: weight layers that emit zeros whatever the others do.
-        detect: "dye" for NaN, "activity" for anything that is not zero.
+        perturbation: what is added to that.
+        detect: "dye" for NaN, "activity" for anything that is not zero, "values" for a number that changes as the
+            values do.
         stateful: output of modules with a value per feature (normalisation): what they compute ("run"), zeros
             ("zero", as for silent units), or their input ("identity").
         narrow: whether axes along which the dye does not lie in whole slices are ruled out.
@@ -58,12 +64,15 @@ class Pass:
         positions: weight layer -> how often its weights were used, on all examples: positions of the map that it
             makes (transposed: reads), times batch, times calls.
         at_output: whether it arrived in an output.
+        values: site and example -> axis -> shape and a number for each slice along it, in each call.
+        returned: the outputs that keep their width, where values are detected.
     """
 
     dye: dict[str, Bool[Tensor, "_"]] = field(default_factory=dict)
     emit: Literal["run", "own", "ones", "zeros", "noise"] = "own"
     silent: frozenset[str] = frozenset()
-    detect: Literal["dye", "activity"] = "dye"
+    perturbation: Perturbation | None = None
+    detect: Literal["dye", "activity", "values"] = "dye"
     stateful: Literal["run", "zero", "identity"] = "run"
     narrow: bool = False
     seed: int = 0
@@ -73,6 +82,8 @@ class Pass:
     example: int = 0
     positions: dict[str, int] = field(default_factory=dict)
     at_output: bool = False
+    values: dict[tuple[Site, int], dict[int, list[Values]]] = field(default_factory=dict)
+    returned: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._generator = torch.Generator().manual_seed(self.seed)
@@ -91,6 +102,8 @@ class Pass:
         if self.emit == "noise":
             return torch.randn(shape, generator=self._generator).to(device, dtype)
         output = torch.ones(shape, dtype=dtype, device=device) if own is None else own
+        if self.perturbation is not None:
+            return self.perturbation.added_to(output, name, axis)
         dye = self.dye.get(name)
         return (
             output if dye is None else output.masked_fill_(along(dye, axis, len(shape)).to(device), torch.nan)
@@ -202,6 +215,8 @@ class Dyer:
             returned = run(self.model, example)
             if now.emit != "run":
                 kept = keeping(self.outputs, returned)
+                if now.detect == "values":
+                    now.returned += [tensor.detach().clone() for tensor in all_tensors(kept)]
                 now.at_output |= any(bool(_found(tensor, now).any()) for tensor in float_tensors(kept))
             for name, calls in now.calls.items():
                 self.calls[name] = max(calls, self.calls.get(name, 0))
@@ -231,8 +246,12 @@ class Dyer:
         sites = self._pass().sites
         return site in self.order and (sites is None or site in sites)
 
-    def _record(self, site: Site, axis: int, profile: Tensor) -> None:
-        found = self._pass().found.setdefault(site, {})
+    def _record(self, site: Site, axis: int, profile: Tensor, activity: Tensor) -> None:
+        now = self._pass()
+        if now.detect == "values":
+            now.values.setdefault((site, now.example), {}).setdefault(axis, []).append((activity.shape, profile))
+            return
+        found = now.found.setdefault(site, {})
         before = found.get(axis)
         if before is not None and before.shape != profile.shape:
             # an axis of several lengths counts no features
@@ -264,7 +283,7 @@ class Dyer:
                 return self._own(site, call, axis, original(input, *rest, **options), input)
             form = self._shape(name, input, original, rest, options)
             if self._records(site) and input.numel():
-                self._record(site, axis, _profile(input, axis, now))
+                self._record(site, axis, _profile(input, axis, now), input)
             shape = input.shape if transposed else form[0]
             now.positions[name] = now.positions.get(name, 0) + shape.numel() // max(shape[axis], 1)
             own = self._emissions.output(name, now.example, call, form[0]) if now.emit == "own" else None
@@ -286,9 +305,14 @@ class Dyer:
             output = now.output(name, axis, form, input.device, own)
             if not input.numel():
                 return output
+            if now.detect == "values":
+                if self._records(site):
+                    values = _profile(input, axis, now).repeat_interleave(units // features)
+                    self._record(site, axis, values, input)
+                return original(input, *rest, **options)
             profile = _profile(input, axis, now).repeat_interleave(units // features)
             if self._records(site):
-                self._record(site, axis, profile)
+                self._record(site, axis, profile, input)
             here = along(profile.to(input.device), axis, output.ndim)
             if now.detect == "activity":
                 return output * here
@@ -319,7 +343,7 @@ class Dyer:
             if now.narrow:
                 self._narrow(site, torch.isnan(activity))
             for axis in self.axes.get(site, range(-activity.ndim, 0)) if self._records(site) else ():
-                self._record(site, axis, _profile(activity, axis, now))
+                self._record(site, axis, _profile(activity, axis, now), activity)
             if kind is not None and kind.spikes and now.stateful != "zero":
                 return self._transparent(name, original, activity, inputs, options)
             if now.detect == "dye" and leaf and (kind is not None or name in self.passing):
@@ -379,9 +403,19 @@ def _found(activity: Tensor, now: Pass) -> Tensor:
     return torch.isnan(activity) if now.detect == "dye" else activity != 0
 
 
-def _profile(activity: Tensor, axis: int, now: Pass) -> Bool[Tensor, "_"]:
-    """Which slices along an axis hold what is detected."""
+def _values(activity: Tensor, axis: int) -> Tensor:
+    """A number for each slice along an axis, which changes where one of its values does."""
+    slices = activity.detach().movedim(axis, 0).flatten(1)
+    slices = slices.to(torch.promote_types(slices.dtype, torch.float32))
+    places = torch.arange(1, slices.shape[1] + 1, dtype=torch.float64, device=activity.device)
+    return (slices @ (1 + (places * 0.6180339887).frac()).to(slices.dtype)).cpu()
+
+
+def _profile(activity: Tensor, axis: int, now: Pass) -> Tensor:
+    """Which slices along an axis hold what is detected, or a number for each."""
     others = [other for other in range(-activity.ndim, 0) if other != axis]
+    if now.detect == "values":
+        return _values(activity, axis)
     if now.detect == "activity":
         strongest = activity.abs().amax(others) if others else activity
         return (strongest != 0).cpu()

@@ -3,8 +3,11 @@ routers choose the same experts, early exits the same depth.
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
+from zlib import crc32
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 LARGEST = 2**20
@@ -49,3 +52,49 @@ class Emissions:
         """Forget everything."""
         self._kept.clear()
         self._values = 0
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """What is added to the output of weight layers; the same for each unit whichever others are perturbed.
+
+    Attributes:
+        units: weight layer -> which of its units are perturbed.
+        sign: "up", "down", or "both" for a random sign each.
+        size: in largest outputs of the layer; of many sizes if None.
+        seed: of what is random.
+    """
+
+    units: dict[str, Bool[Tensor, "_"]] = field(default_factory=dict)
+    sign: Literal["up", "down", "both"] = "both"
+    size: float | None = None
+    seed: int = 0
+
+    def added_to(self, output: Tensor, name: str, axis: int) -> Tensor:
+        """The output of a layer, perturbed in place.
+
+        Args:
+            output: of the layer.
+            name: of the layer.
+            axis: that counts units, from the end.
+        """
+        units = self.units.get(name)
+        if units is None or not output.numel():
+            return output
+        # of each sample and unit, and alike at all positions
+        shape = [size if place in (0, output.ndim + axis) else 1 for place, size in enumerate(output.shape)]
+        generator = torch.Generator().manual_seed(crc32(name.encode()) + self.seed)
+        change = 0.5 + torch.rand(shape, generator=generator)
+        if self.sign == "down":
+            change = -change
+        elif self.sign == "both":
+            change *= torch.randint(2, shape, generator=generator) * 2 - 1
+        largest = float(output.abs().max())
+        if self.size is None:
+            change *= max(largest, 1.0) * 10 ** (4 * torch.rand(shape, generator=generator) - 2)
+        else:
+            # a threshold may lie far above what the example causes
+            change *= self.size * (max(largest, 1.0) if self.size > 1 else largest or 1.0)
+        along = [1] * output.ndim
+        along[axis] = -1
+        return output.add_((change * units.view(along)).to(output.device, output.dtype))

@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT
+from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT, Feeds
 from dpap.anatomy.dye import Site
 from dpap.anatomy.layers import is_depthwise, known_kind, layer_kind, size_of
 from dpap.anatomy.neurons import neuron_kind
 from dpap.anatomy.pytrees import Inputs, Outputs
-from dpap.anatomy.stain import Feeds, Stained, stain
+from dpap.anatomy.stain import Stained, stain
 from dpap.anatomy.wiring import Attachment, NeuronSite, Prunability, WeightLayer, Wiring, unit_tensors
 
 
@@ -224,6 +224,8 @@ def _prunability(
             "silenced",
             f"{stained.held[name]} never ran on the example inputs and might read its units; {FURTHER_EXAMPLE}",
         )
+    if name in stained.deciding:
+        return "silenced", "its units decide together what runs (a branch, a router)"
     if any(bool((read == MIXED).any()) for read in reads):
         return "silenced", "its units are mixed before the next weight layer"
     unmapped = [

@@ -11,17 +11,15 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool
 from torch import Tensor, nn
 
-from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT, codewords, decode
+from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT, Feeds, codewords, decode
 from dpap.anatomy.dye import Dyer, Pass, Reach, Site
 from dpap.anatomy.layers import layer_kind, size_of
+from dpap.anatomy.perturb import Known, NumericLook
 from dpap.anatomy.pytrees import Inputs, Outputs, map_floats
 from dpap.anatomy.unreached import Calls
-
-Feeds = dict[str, Int64[Tensor, "_"]]
-"""Source layer -> its unit that feeds each feature (`NO_UNIT` where none does)."""
 
 PROBES = 32
 """Activities of random sign that must all be zero before a source counts as a gate: wrong once in 2^32."""
@@ -46,6 +44,7 @@ class Stained:
         positions: weight layer -> how often its weights are used in one forward pass.
         mixing: modules with values of their own that mix features.
         training_paths: whether the network runs weight layers in training that it does not run in evaluation.
+        deciding: source layers whose units decide together what runs, or the shapes of what runs.
         unreached: weight layers that never ran on the examples.
         held: source layer -> a module that never ran on the examples and might read its units.
     """
@@ -62,6 +61,7 @@ class Stained:
     positions: dict[str, int]
     mixing: set[str]
     training_paths: bool
+    deciding: set[str]
     unreached: list[str]
     held: dict[str, str]
 
@@ -138,6 +138,15 @@ def stain(model: nn.Module, example_inputs: Inputs, outputs: Outputs | None = No
             if distinct:
                 _decode(dyer, distinct, reach, decoded)
         feeds, axis = _feature_axes(dyer, decoded)
+        dyer.axes.update({site: (along,) for site, along in axis.items()})
+        seen = NumericLook(dyer, Known(units, feeds, axis, reach, at_output)).look()
+        for site, by_axis in seen.feeds.items():
+            for along, fed_by in by_axis.items():
+                for source, fed in fed_by.items():
+                    decoded.add(site, along, source, fed)
+                    reach[source].setdefault(site, {})[along] = fed != NO_UNIT
+        feeds, axis = _feature_axes(dyer, decoded)
+        at_output |= seen.outputs
         for site, reached in reach[INPUT].items():
             if site in axis and axis[site] in reached:
                 fed = torch.where(reached[axis[site]], 0, NO_UNIT)
@@ -161,6 +170,7 @@ def stain(model: nn.Module, example_inputs: Inputs, outputs: Outputs | None = No
         positions=clean.positions,
         mixing=dyer.mixing,
         training_paths=training_paths,
+        deciding=seen.deciding,
         unreached=[name for name in dyer.layers if name in calls.unreached],
         held=calls.held(at_hand, units),
     )

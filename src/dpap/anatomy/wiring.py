@@ -8,11 +8,10 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT
+from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT, Feeds
 from dpap.anatomy.dye import Site
 from dpap.anatomy.layers import LayerKind, groups_of, is_depthwise, weight_of
 from dpap.anatomy.pytrees import Outputs
-from dpap.anatomy.stain import Feeds
 
 Gates = dict[str, Bool[Tensor, "_"]]
 """Source layer -> features that are silent whenever its unit is."""
