@@ -232,7 +232,7 @@ class ContributionRecorder:
         total: Tensor | None = None
         for route in self._routes[name]:
             if route.key not in found:
-                return None
+                continue  # nothing was read there: a branch that this step did not take
             part = route.sums(found[route.key])
             total = part if total is None else total + part.to(total.device)
         return total

@@ -3,12 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT
+from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT, Feeds
 from dpap.anatomy.dye import Site
 from dpap.anatomy.layers import (
     JointView,
     MatrixView,
     is_depthwise,
+    known_kind,
     layer_kind,
     matrices_of,
     owner_of,
@@ -24,9 +25,9 @@ from dpap.anatomy.ownership import (
     tensors_of,
     unit_axes,
 )
-from dpap.anatomy.pytrees import Inputs
+from dpap.anatomy.pytrees import Inputs, Outputs
 from dpap.anatomy.recurrent import reads_state, with_parts
-from dpap.anatomy.stain import Feeds, Stained, stain
+from dpap.anatomy.stain import Stained, stain
 from dpap.anatomy.usage import unused_layers
 from dpap.anatomy.wiring import (
     Attachment,
@@ -38,16 +39,25 @@ from dpap.anatomy.wiring import (
     weights_in,
 )
 
+FURTHER_EXAMPLE = (
+    "give a further example that takes its branch (example_inputs=[first, second]), or delete it"
+)
+"""What to do about a layer that never ran."""
 
-def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
+
+def find_wiring(model: nn.Module, example_inputs: Inputs, outputs: Outputs | None = None) -> Wiring:
     """Find the wiring of a network by staining it.
 
     Args:
         model: any network that runs forward.
-        example_inputs: what its forward takes: a tuple of positional or a dictionary of keyword arguments.
+        example_inputs: what its forward takes: a tuple of positional or a dictionary of keyword arguments, or a list
+            of several such examples, where no single one takes every branch of the network.
+        outputs: a function of what its forward returns that gives the tensors which must keep their width; all
+            must if None.
 
     Raises:
         ValueError: where no weight layer runs, or where the network makes NaN by itself.
+        TypeError: where `outputs` does not take what the forward returns.
 
     Example:
         >>> import torch, dpap
@@ -59,7 +69,7 @@ def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
         >>> wiring.layers["2"].reason
         "its units are the network's output"
     """
-    stained = stain(model, example_inputs)
+    stained = stain(model, example_inputs, outputs)
     modules = with_parts(model)
     layers = _weight_layers(modules, stained)
     if not layers:
@@ -75,7 +85,9 @@ def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
     )
     attachments = _attachments(model, example_inputs, stained)
     others = _others(modules, layers, attachments)
-    wiring = Wiring(layers, neurons, attachments, stained.training_paths, stepped, others=others)
+    wiring = Wiring(
+        layers, neurons, attachments, stained.training_paths, stepped, others=others, outputs=outputs
+    )
     shared = _shared_parameters(modules)
     read = {source for layer in layers.values() for source in layer.feeds}
     called = {name for name, layer in layers.items() if owner_of(layer.module) is layer.module}
@@ -142,6 +154,9 @@ def _weight_layers(modules: dict[str, nn.Module], stained: Stained) -> dict[str,
             units,
             stained.positions.get(site.module, 0),
         )
+    for name in stained.unreached:
+        units, features = size_of(modules[name])
+        layers[name] = WeightLayer(name, features, {}, {}, modules[name], known_kind(modules[name]), units)
     return layers
 
 
@@ -296,6 +311,8 @@ def _prunability(
 ) -> tuple[Prunability, str]:
     """Whether a layer's units may die, whether they can be removed, and why not."""
     name = layer.name
+    if name in stained.unreached:
+        return "whole", f"it never ran on the example inputs; {FURTHER_EXAMPLE}"
     readers = [other for other in wiring.layers.values() if name in other.feeds]
     onward = [other for other in readers if not _reads_back(layer, other)]
     reads = [other.feeds[name] for other in readers]
@@ -307,6 +324,8 @@ def _prunability(
         return "whole", f"it shares a parameter with {shared[name]}"
     if layer.unused:
         return "whole", "it is unused: nothing that it computes reaches the network's output"
+    if name in stained.held and not onward:
+        return "whole", f"{stained.held[name]}, which never ran, might read its units; {FURTHER_EXAMPLE}"
     if not onward:
         return "whole", "its activity reaches no weight layer: is there a neuron that is not registered?"
     if layer.neuron is None and layer.kind.name != "recurrent":
@@ -318,7 +337,7 @@ def _prunability(
         if name in attachment.feeds and attachment.name in shared:
             fed = f"{attachment.name}, which it feeds,"
             return "whole", f"{fed} shares a parameter with {shared[attachment.name]}"
-    modulated = _modulated(layer, wiring)
+    modulated = None if name in stained.held else _modulated(layer, wiring)
     if modulated is not None:
         return modulated
     for other in readers:
@@ -333,6 +352,13 @@ def _prunability(
                 "whole",
                 f"a silent unit would still send activity to {other.name} (activation with f(0) != 0?)",
             )
+    if name in stained.held:
+        return (
+            "silenced",
+            f"{stained.held[name]} never ran on the example inputs and might read its units; {FURTHER_EXAMPLE}",
+        )
+    if name in stained.deciding:
+        return "silenced", "its units decide together what runs (a branch, a router)"
     if any(bool((read == MIXED).any()) for read in reads):
         return "silenced", "its units are mixed before the next weight layer"
     unmapped = [

@@ -9,12 +9,57 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-Inputs = tuple[Any, ...] | dict[str, Any]
-"""What a network's forward takes: positional arguments, or keyword arguments."""
+Inputs = tuple[Any, ...] | dict[str, Any] | list[Any]
+"""What a network's forward takes: positional arguments, or keyword arguments; a list holds several examples of it."""
+
+
+def examples_of(inputs: Inputs) -> list[Inputs]:
+    """The examples that a network is studied on, one by one; a tensor is the only argument."""
+    examples = inputs if isinstance(inputs, list) else [inputs]
+    return [(example,) if isinstance(example, Tensor) else example for example in examples]
+
+
+Outputs = Callable[[Any], Any]
+"""A function of what a network's forward returns: the tensors that must keep their width, in any containers."""
+
+
+def keeping(outputs: Outputs | None, returned: Any) -> Any:
+    """What must keep its width of what a forward returned; everything without a function that says so.
+
+    Raises:
+        TypeError: where the function fails, or gives no tensor.
+    """
+    if outputs is None:
+        return returned
+    try:
+        kept = outputs(returned)
+    except Exception as error:
+        raise TypeError(
+            f"outputs is called with what the network's forward returns, here {_described(returned)}, and failed: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not any(True for _ in all_tensors(kept)):
+        raise TypeError(
+            f"outputs must give the tensors that keep their width, out of {_described(returned)}; it gave "
+            f"{_described(kept)}"
+        )
+    return kept
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, Mapping):
+        return f"a {type(value).__name__} with {', '.join(map(str, value))}"
+    return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, list | tuple) else "")
 
 
 def run(model: nn.Module, inputs: Inputs) -> Any:
-    """One forward; the network works on copies of the tensors and of what holds them, and may change these."""
+    """One forward, of several examples one each; the network works on copies of the tensors and of what holds them, and
+    may change these.
+    """
+    if isinstance(inputs, list):
+        return [run(model, example) for example in examples_of(inputs)]
     given = map_tensors(inputs, Tensor.clone)
     return model(**given) if isinstance(given, dict) else model(*given)
 

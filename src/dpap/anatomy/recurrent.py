@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Shaped
 from torch import Tensor, nn
 
 from dpap.anatomy.layers import JointView, MatrixView, matrices_of, size_of
@@ -142,9 +142,9 @@ def emission(
     states: list[Tensor],
     returned: list[Tensor],
     emit: Callable[[str, torch.Size, Tensor], Tensor],
-    profile: Callable[[Tensor], Bool[Tensor, "_"]],
+    profile: Callable[[Tensor], Tensor],
     mark: float,
-) -> tuple[list[Tensor], dict[str, Bool[Tensor, "_"]]]:
+) -> tuple[list[Tensor], dict[str, Shaped[Tensor, " feature"]]]:
     """What a recurrent module returns when its weight layers emit dye, and what each of them reads.
 
     Args:
@@ -153,11 +153,12 @@ def emission(
         states: initial states; none where they are left out.
         returned: the tensors that the module returns: of each state, and before them, but for cells, the output.
         emit: what a layer emits: by its name, the shape, and a tensor of the same precision and place.
-        profile: which slices along the last axis of an activity hold what is detected.
+        profile: which slices along the last axis of an activity hold what is detected, or a number for each that
+            changes where it does.
         mark: what is detected.
 
     Returns:
-        The tensors in place of those returned, and layer -> which of its features hold what is detected.
+        The tensors in place of those returned, and layer -> the profile of its features.
     """
     is_cell = isinstance(parts[0][0].hidden.owner, nn.RNNCellBase)
     ends = returned if is_cell else returned[1:]
@@ -170,6 +171,8 @@ def emission(
         if state >= len(states):
             return activity
         here = profile(states[state] if is_cell else states[state][number]).to(activity.device)
+        if here.is_floating_point():
+            return activity + here.to(activity.dtype)
         return torch.where(here, activity + mark, activity)
 
     for layer in parts:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
-from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT
+from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT, Feeds
 from dpap.anatomy.dye import Site
 from dpap.anatomy.layers import (
     JointView,
@@ -20,7 +20,7 @@ from dpap.anatomy.layers import (
     weight_of,
 )
 from dpap.anatomy.ownership import Belonging
-from dpap.anatomy.stain import Feeds
+from dpap.anatomy.pytrees import Outputs
 from dpap.anatomy.table import Row, as_html, as_text
 
 Gates = dict[str, Bool[Tensor, "_"]]
@@ -185,6 +185,7 @@ class Wiring:
             from a layer by `chunk`.
         others: further modules that hold weights, of which none can be pruned: of classes that are no weight layers,
             and weight layers that did not run.
+        outputs: gives the tensors that must keep their width, of what forward returns; all must if None.
 
     Example:
         >>> import torch, dpap
@@ -206,6 +207,7 @@ class Wiring:
     stepped: bool = False
     ties: list[Tie] = field(default_factory=list)
     others: dict[str, nn.Module] = field(default_factory=dict)
+    outputs: Outputs | None = None
 
     @property
     def spiking(self) -> bool:

@@ -10,9 +10,9 @@ from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring, find_wiring
 from dpap.anatomy.operations import check_countable
-from dpap.anatomy.pytrees import Inputs
+from dpap.anatomy.pytrees import Inputs, Outputs
 from dpap.anatomy.recording import Hook, check_recordable
-from dpap.pruning.arguments import as_copies, as_inputs, as_optimizers, unwrapped
+from dpap.pruning.arguments import as_copies, as_inputs, as_optimizers, as_outputs, unwrapped
 from dpap.pruning.budget import TOLERANCE, dead_timesteps
 from dpap.pruning.config import PruningConfig
 from dpap.pruning.costs import OBSERVED, CostLedger
@@ -50,11 +50,15 @@ class Pruner:
         model: any network whose forward runs on `example_inputs`, also as `torch.compile` and `DataParallel` return
             it, whose results stay in use.
         example_inputs: what its forward takes: a tensor, a tuple of positional or a dict of keyword arguments, on the
-            network's device. A small batch of real data is best, for it also serves to check every removal.
+            network's device; a list of several such examples, where none takes every branch of the network. A small
+            batch of real data is best, for it also serves to check every removal.
         optimizer: the optimizer, or several, of its parameters.
         config: what to prune and how much.
         copies: networks of the same structure that follow it, such as its `torch.optim.swa_utils.AveragedModel` or
             a deep copy: what dies in it is silenced there, and what leaves it leaves there.
+        outputs: a function of what forward returns that gives the tensors which must keep their width, for example
+            `lambda returned: returned[0]` of logits and membranes; all must if None. What it leaves out may become
+            narrower, and is not compared when a removal is checked.
 
     Attributes:
         wiring: what is connected to what, what can be pruned, and why the rest cannot; print it.
@@ -89,6 +93,7 @@ class Pruner:
         optimizer: Optimizer | Sequence[Optimizer] | None = None,
         config: PruningConfig | None = None,
         copies: nn.Module | Sequence[nn.Module] = (),
+        outputs: Outputs | None = None,
     ) -> None:
         self.model = unwrapped(model)
         check_unpruned(
@@ -101,7 +106,7 @@ class Pruner:
         self._example = as_inputs(example_inputs, self.model)
         self._optimizers = KnownOptimizers(as_optimizers(optimizer))
         followers = as_copies(copies, self.model)
-        self.wiring: Wiring = find_wiring(self.model, self._example)
+        self.wiring: Wiring = find_wiring(self.model, self._example, as_outputs(outputs))
         try_removal(self.model, self.wiring, self._example)
         self._copies = Copies(followers, self.wiring, self._optimizers)
         self._state = PruningState(self.wiring, self.config)
