@@ -185,7 +185,7 @@ def _neurons(modules: dict[str, nn.Module], stained: Stained) -> dict[Site, Neur
 
 def _attachments(model: nn.Module, example_inputs: Inputs, stained: Stained) -> dict[str, Attachment]:
     """Modules with a value per feature; one that is called several times belongs to the units of every call."""
-    modules = dict(model.named_modules())
+    modules = with_parts(model)
     widths: dict[str, int] = {}
     for site, feeds in stained.feeds.items():
         module = modules[site.module]
