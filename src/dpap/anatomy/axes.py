@@ -57,20 +57,19 @@ class ActivityAxes:
         )
 
     def unfolded(self, calls: list[Tensor]) -> Activity | None:
-        """The calls of one layer, those that are not timesteps summed; None where samples cannot be distinguished."""
+        """The calls of one layer, those that are not timesteps summed; None where there was none."""
         if self._loops(calls):
             steps = [self._samples(call, 1) for call in calls]
-            if any(step is None for step in steps):
-                return None
-            stacked = torch.cat([step for step in steps if step is not None])
-            return stacked.unflatten(0, (self.time, -1)).sum(1)
+            if all(step is not None for step in steps):
+                stacked = torch.cat([step for step in steps if step is not None])
+                return stacked.unflatten(0, (self.time, -1)).sum(1)
         total: Tensor | None = None
         for call in calls:
             activity = self._samples(call, self.time)
             if activity is None:
                 activity = self._samples(call, 1)
             if activity is None:
-                return None
+                activity = self._spread(call)
             total = activity if total is None else total + activity
         return total
 
@@ -79,6 +78,12 @@ class ActivityAxes:
 
     def _loops(self, calls: list[Tensor]) -> bool:
         return self.looped and self.time > 1 and bool(calls) and len(calls) % self.time == 0
+
+    def _spread(self, call: Tensor) -> Activity:
+        """A call of which no sample can be told from another, as of a ragged batch: its sum, in equal parts."""
+        rows = call.reshape(-1, call.shape[-1])
+        total = rows.sum(0, dtype=_precise(rows)) / (self.time * self.batch)
+        return total.expand(1, self.batch, -1)
 
     def _samples(self, call: Tensor, time: int) -> Activity | None:
         """A call as [time, B, features], other axes summed."""

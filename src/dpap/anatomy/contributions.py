@@ -210,6 +210,9 @@ class ContributionRecorder:
         if gradient.is_sparse:
             gradient = gradient.to_dense()
         each = parameter.detach().to(precision) * gradient.to(precision)
+        if each.is_complex():
+            # the loss changes by the real part of conj(w) dL/dw
+            each = (parameter.detach().to(precision).conj() * gradient.to(precision)).real
         if scale is not None:
             each /= scale
         # a step that a gradient scaler skips has infinite gradients

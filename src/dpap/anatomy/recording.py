@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from dpap.anatomy.axes import Activity, ActivityAxes, map_summed
 from dpap.anatomy.dye import Site
-from dpap.anatomy.pytrees import float_tensors
+from dpap.anatomy.pytrees import all_tensors, float_tensors, is_float
 from dpap.anatomy.wiring import WeightLayer, Wiring
 
 
@@ -39,12 +39,22 @@ class Recording:
 
 @dataclass
 class _Forward:
-    """What was recorded of one forward so far, call by call."""
+    """What was recorded of one forward so far, call by call; `batches`: what its number of samples may be."""
 
-    batch: int | None
+    batches: list[int]
     inputs: dict[str, list[Tensor]] = field(default_factory=dict)
     outputs: dict[str, list[Tensor]] = field(default_factory=dict)
     entering: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    @property
+    def batch(self) -> int:
+        """Samples: the first size that was given of which every activity holds a multiple, else the first there is."""
+        calls = [call for part in (self.inputs, self.outputs, self.entering) for one in part.values() for call in one]
+        rows = [call.numel() // max(call.shape[-1], 1) for call in calls]
+        fitting = [size for size in self.batches if size and all(number % size == 0 for number in rows)]
+        if fitting or self.batches:
+            return (fitting or self.batches)[0]
+        return len(calls[0]) if calls and calls[0].ndim > 1 else 1
 
 
 def check_recordable(wiring: Wiring) -> None:
@@ -173,8 +183,7 @@ class Recorder:
             self.presentations += 1
             self._begun = self._stepped
         if self._chosen:
-            given = next(float_tensors((args, options)), None)
-            self._now = _Forward(None if given is None or given.ndim == 0 else len(given))
+            self._now = _Forward(_batches((args, options)))
 
     def _input_hook(self, layer: WeightLayer, entered: bool) -> Callable[..., None]:
         name, axis, whole = layer.name, layer.kind.activity_axis, layer.kind.name != "fc"
@@ -182,7 +191,7 @@ class Recorder:
         def hook(module: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
             if self._now is None:
                 return
-            activity = next(float_tensors((args, options))).detach()
+            activity = _real(next(float_tensors((args, options))))
             grouped = activity.unflatten(axis, (layer.groups, -1)) if whole else activity
             summed = map_summed(grouped, axis - 1 if whole else axis)
             self._now.inputs.setdefault(name, []).append(summed)
@@ -195,7 +204,7 @@ class Recorder:
     def _output_hook(self, name: str, axis: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             if self._now is not None:
-                spikes = next(float_tensors(output)).detach()
+                spikes = _real(next(float_tensors(output)))
                 self._now.outputs.setdefault(name, []).append(map_summed(spikes, axis))
 
         return hook
@@ -233,15 +242,32 @@ class Recorder:
         return Recording(inputs, outputs) if outputs else None
 
     def _activity_axes(self, now: _Forward) -> ActivityAxes | None:
-        """Time and batch of the first spiking neurons (with T > 1, if any), else the batch of the network's input."""
+        """Time and batch of the first spiking neurons (with T > 1, if any), else the batch of the network's input.
+
+        None where there is no sample.
+        """
         candidates = [
             ActivityAxes.of(now.outputs[neuron.name], neuron.time_axis)
             for neuron in self._spiking
             if now.outputs.get(neuron.name)
         ]
         if candidates:
-            return next((axes for axes in candidates if axes.time > 1), candidates[0])
-        return None if now.batch is None else ActivityAxes(1, now.batch)
+            axes = next((axes for axes in candidates if axes.time > 1), candidates[0])
+        else:
+            axes = ActivityAxes(1, now.batch)
+        return axes if axes.batch and axes.time else None
+
+
+def _batches(given: Any) -> list[int]:
+    """Sizes of the first axes of the tensors that a network is given, those of numbers before tokens and masks."""
+    tensors = sorted(all_tensors(given), key=lambda tensor: not is_float(tensor))
+    return [len(tensor) for tensor in tensors if tensor.ndim]
+
+
+def _real(activity: Tensor) -> Tensor:
+    """Activity without its graph; of complex numbers their size."""
+    activity = activity.detach()
+    return activity.abs() if activity.is_complex() else activity
 
 
 def _joined(steps: list[Recording]) -> Recording:

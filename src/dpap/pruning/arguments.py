@@ -1,6 +1,6 @@
 """The arguments of a pruner, checked and taken out of their wrappers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -8,7 +8,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from dpap.anatomy.pytrees import Inputs, Outputs, float_tensors
+from dpap.anatomy.pytrees import Inputs, Outputs, all_tensors
 from dpap.surgery.timesteps import AXES, BUFFER
 
 
@@ -49,13 +49,17 @@ def as_inputs(example_inputs: Any, model: nn.Module) -> Inputs:
 def _as_example(example_inputs: Any, model: nn.Module) -> Inputs:
     if isinstance(example_inputs, Tensor):
         example_inputs = (example_inputs,)
-    if not isinstance(example_inputs, tuple | dict):
-        raise TypeError(
-            "example_inputs expects a tensor, a tuple of positional arguments or a dict of keyword arguments, or a "
-            f"list of several such examples; got {type(example_inputs).__name__}"
-        )
+    if isinstance(example_inputs, Mapping):
+        example_inputs = dict(example_inputs)
+    if not isinstance(example_inputs, tuple | dict) or hasattr(example_inputs, "_fields"):
+        if next(all_tensors(example_inputs), None) is None:
+            raise TypeError(
+                "example_inputs expects a tensor, an object that holds tensors, a tuple of positional arguments or a "
+                f"dict of keyword arguments, or a list of several such examples; got {type(example_inputs).__name__}"
+            )
+        example_inputs = (example_inputs,)
     devices = {parameter.device for parameter in model.parameters()}
-    for tensor in float_tensors(example_inputs):
+    for tensor in all_tensors(example_inputs):
         if devices and tensor.device not in devices:
             device = next(iter(devices))
             raise ValueError(
