@@ -12,7 +12,7 @@ from dpap.anatomy import Wiring, find_wiring
 from dpap.anatomy.operations import check_countable
 from dpap.anatomy.pytrees import Inputs
 from dpap.anatomy.recording import Hook
-from dpap.pruning.arguments import as_copies, as_inputs, as_optimizers, unwrapped
+from dpap.pruning.arguments import as_copies, as_inputs, as_optimizers, check_call, check_trained, unwrapped
 from dpap.pruning.budget import TOLERANCE, dead_timesteps
 from dpap.pruning.config import PruningConfig
 from dpap.pruning.costs import OBSERVED, CostLedger
@@ -51,7 +51,7 @@ class Pruner:
             it, whose results stay in use.
         example_inputs: what its forward takes: a tensor, a tuple of positional or a dict of keyword arguments, on the
             network's device. A small batch of real data is best, for it also serves to check every removal.
-        optimizer: the optimizer, or several, of its parameters.
+        optimizer: the optimizer, or several, of its parameters; also as Accelerate, Lightning and DeepSpeed wrap it.
         config: what to prune and how much.
         copies: networks of the same structure that follow it, such as its `torch.optim.swa_utils.AveragedModel` or
             a deep copy: what dies in it is silenced there, and what leaves it leaves there.
@@ -101,6 +101,8 @@ class Pruner:
         self._example = as_inputs(example_inputs, self.model)
         self._optimizers = KnownOptimizers(as_optimizers(optimizer))
         followers = as_copies(copies, self.model)
+        check_call(self.model, self._example)
+        check_trained(self._optimizers, (self.model, *followers))
         self.wiring: Wiring = find_wiring(self.model, self._example)
         try_removal(self.model, self.wiring, self._example)
         self._copies = Copies(followers, self.wiring, self._optimizers)
@@ -210,7 +212,9 @@ class Pruner:
         self._renew()
         self._observation.end()
         if self._may_die and self._state.observes and not self._state.anything_observed:
-            raise RuntimeError(self._observation.missing())
+            names = ", ".join(type(one).__name__ for one in self._optimizers.noticed)
+            noticed = f"; {names} steps its parameters and was not given" if names else ""
+            raise RuntimeError(self._observation.missing() + noticed)
         self._state.anything_observed = False
         self._update(epoch + 1.0)
         epsilon, self._epsilon = self._epsilon, {}
