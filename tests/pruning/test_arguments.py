@@ -65,9 +65,7 @@ def test_inputs_come_as_a_tensor_a_tuple_or_keywords() -> None:
 def test_optimizers_come_as_one_several_or_none() -> None:
     parameters: list[Tensor] = [nn.Parameter(torch.rand(2))]
     one = torch.optim.SGD(parameters, 0.1)
-    assert (
-        as_optimizers(None) == () and as_optimizers(one) == (one,) and as_optimizers([one, one]) == (one,)
-    )
+    assert as_optimizers(None) == () and as_optimizers(one) == (one,) and as_optimizers([one, one]) == (one,)
 
 
 class Accelerated(torch.optim.Optimizer):
@@ -116,7 +114,7 @@ def test_a_network_under_a_wrapped_optimizer_is_pruned_as_under_its_own() -> Non
         pruner = dpap.Pruner(model, torch.rand(4, 3), wrapped, config)
         for _ in range(2):
             for _ in range(4):
-                wrapped.zero_grad()
+                optimizer.zero_grad()
                 model(torch.rand(8, 3)).square().sum().backward()
                 (wrapped if wrap is Accelerated else optimizer).step()
             pruner.step()
@@ -131,7 +129,9 @@ def test_what_is_no_optimizer_is_refused_with_what_to_give() -> None:
     one = torch.optim.SGD(model.parameters(), 0.1)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(one)
     for scheduler in (torch.optim.lr_scheduler.StepLR(one, 1), plateau):
-        with pytest.raises(TypeError, match=rf"the scheduler {type(scheduler).__name__}: give its \.optimizer"):
+        with pytest.raises(
+            TypeError, match=rf"the scheduler {type(scheduler).__name__}: give its \.optimizer"
+        ):
             as_optimizers(scheduler)
     for wrong in (3, "adam", [one, None], torch.optim.SGD, ([one], [])):
         with pytest.raises(TypeError, match=r"expects a torch\.optim\.Optimizer.*; got "):

@@ -67,7 +67,9 @@ def test_an_optimizer_that_changes_the_dead_is_named_once() -> None:
     _learn(model, given)
     pruner.step()
     dead = _dead(pruner)
-    with pytest.warns(UserWarning, match=r"^Adam was not given to Pruner and changed \d+ dead weights") as seen:
+    with pytest.warns(
+        UserWarning, match=r"^Adam was not given to Pruner and changed \d+ dead weights"
+    ) as seen:
         _learn(model, given, other)
     assert len(seen) == 1
     assert dead.any() and not model[0].weight[dead].any()
@@ -79,7 +81,8 @@ def test_an_optimizer_that_changes_the_dead_is_named_once() -> None:
 def test_where_nothing_was_observed_the_optimizer_that_trains_is_named() -> None:
     model = _network()
     pruner = dpap.Pruner(model, torch.rand(4, 6), SGD(model.parameters(), 0.1), _config())
-    _learn(model, AdamW(model.parameters(), 0.1))  # made anew, as for a second phase of training
+    anew = AdamW(model.parameters(), 0.1)  # as for a second phase of training
+    _learn(model, anew)
     with pytest.raises(RuntimeError, match=r"no gradient .*; AdamW steps its parameters and was not given"):
         pruner.step()
 
@@ -141,7 +144,9 @@ def test_a_second_pruner_is_refused_with_both_ways_out(part: str) -> None:
         "around": nn.Sequential(model, nn.Linear(3, 2)),
         "wrapped": nn.DataParallel(model),
     }[part]
-    with pytest.raises(ValueError, match=r"has a Pruner already.*go on with that one, or call its detach\(\)"):
+    with pytest.raises(
+        ValueError, match=r"has a Pruner already.*go on with that one, or call its detach\(\)"
+    ):
         dpap.Pruner(second, torch.rand(4, 6))
     with pytest.raises(ValueError, match=r"has a Pruner already.*load_state_dict"):
         dpap.load_state(model, _network().state_dict())

@@ -75,7 +75,9 @@ class OperationCounter:
     def state_dict(self) -> dict[str, dict[str, Tensor | float]]:
         """Copies of what arrived since it was last taken, as plain tensors and numbers."""
         return {
-            name: {key: value.clone() if isinstance(value, Tensor) else value for key, value in vars(own).items()}
+            name: {
+                key: value.clone() if isinstance(value, Tensor) else value for key, value in vars(own).items()
+            }
             for name, own in self._counts.items()
         }
 

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -12,6 +12,19 @@ from torch.optim.swa_utils import AveragedModel
 
 from dpap.anatomy.pytrees import Inputs, float_tensors
 from dpap.surgery.timesteps import AXES, BUFFER
+
+
+@runtime_checkable
+class OptimizerWrapper(Protocol):
+    """What steps by an optimizer that it holds, as those of Accelerate, Lightning and DeepSpeed do."""
+
+    @property
+    def optimizer(self) -> Any:
+        """The optimizer, or another wrapper."""
+
+
+AnyOptimizer = Optimizer | OptimizerWrapper
+"""An optimizer, also in wrappers."""
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -108,7 +121,9 @@ def _bare(optimizer: Any) -> Optimizer:
         return bare
     name = type(optimizer).__name__
     if callable(getattr(optimizer, "get_last_lr", None)) or isinstance(optimizer, LRScheduler):
-        raise TypeError(f"optimizer expects a torch.optim.Optimizer; got the scheduler {name}: give its .optimizer")
+        raise TypeError(
+            f"optimizer expects a torch.optim.Optimizer; got the scheduler {name}: give its .optimizer"
+        )
     raise TypeError(
         f"optimizer expects a torch.optim.Optimizer, or several; got {name}: give what torch.optim's class returned, "
         "such as torch.optim.Adam(model.parameters())"

@@ -190,7 +190,9 @@ class CostLedger:
         """Take over what `state_dict` gave, for a network of the same structure."""
         self.activity = {}
         for name, values in state.items():
-            tensors = {key: value.to("cpu", copy=True) for key, value in values.items() if isinstance(value, Tensor)}
+            tensors = {
+                key: value.to("cpu", copy=True) for key, value in values.items() if isinstance(value, Tensor)
+            }
             self.activity[name] = ActivityCounts(**{**values, **tensors})
 
 

@@ -6,13 +6,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring, find_wiring
 from dpap.anatomy.operations import check_countable
 from dpap.anatomy.pytrees import Inputs
 from dpap.anatomy.recording import Hook
-from dpap.pruning.arguments import as_copies, as_inputs, as_optimizers, check_call, check_trained, unwrapped
+from dpap.pruning.arguments import (
+    AnyOptimizer,
+    as_copies,
+    as_inputs,
+    as_optimizers,
+    check_call,
+    check_trained,
+    unwrapped,
+)
 from dpap.pruning.budget import TOLERANCE, dead_timesteps
 from dpap.pruning.config import PruningConfig
 from dpap.pruning.costs import OBSERVED, CostLedger
@@ -86,7 +93,7 @@ class Pruner:
         self,
         model: nn.Module,
         example_inputs: Tensor | Inputs,
-        optimizer: Optimizer | Sequence[Optimizer] | None = None,
+        optimizer: AnyOptimizer | Sequence[AnyOptimizer] | None = None,
         config: PruningConfig | None = None,
         copies: nn.Module | Sequence[nn.Module] = (),
     ) -> None:

@@ -204,9 +204,7 @@ def _memory_format(tensor: Tensor) -> torch.memory_format:
     return torch.preserve_format
 
 
-def _set_extra(
-    modules: dict[str, nn.Module], old: dict[str, Any], new: dict[str, Any], place: str
-) -> None:
+def _set_extra(modules: dict[str, nn.Module], old: dict[str, Any], new: dict[str, Any], place: str) -> None:
     """Give modules their extra state; where one refuses it, all get their own back."""
     given: list[str] = []
     try:
@@ -216,7 +214,9 @@ def _set_extra(
     except Exception as error:
         for name in given:
             modules[name.rpartition(".")[0]].set_extra_state(old[name])
-        raise ValueError(f"the network refuses the extra state {given[-1]} of the {place}: {error}") from error
+        raise ValueError(
+            f"the network refuses the extra state {given[-1]} of the {place}: {error}"
+        ) from error
 
 
 def _shrink_state(module: nn.Module) -> None:

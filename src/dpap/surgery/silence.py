@@ -116,7 +116,9 @@ class Silence:
     def __init__(self, model: nn.Module, wiring: Wiring, optimizers: Sequence[Optimizer]) -> None:
         self.model = model
         self.wiring = wiring
-        self.optimizers = optimizers if isinstance(optimizers, KnownOptimizers) else KnownOptimizers(optimizers)
+        self.optimizers = (
+            optimizers if isinstance(optimizers, KnownOptimizers) else KnownOptimizers(optimizers)
+        )
         self._dead: list[tuple[Tensor, Tensor]] = []
         self._gradient_handles: list[Any] = []
         self._handles: list[Any] = []

@@ -43,7 +43,7 @@ def save(model: nn.Module, path: str | Path) -> Path:
         'small.safetensors'
     """
     path = Path(path)
-    with preservedtensors_of(model):
+    with preserved_state(model):
         own, extra = tensors_of(model)
         tied = tied_names(own)
         tensors = {
