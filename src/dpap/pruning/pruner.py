@@ -212,12 +212,13 @@ class Pruner:
 
         Raises:
             RuntimeError: where what the criterion observes, training forwards or gradients, was not seen since the last
-                step.
+                step, or was not finite once in some layer.
         """
         epoch, config = self.epoch, self.config
         self._structure.check_complete()
         self._renew()
         self._observation.end()
+        left_out = self._state.bad_batches.end_epoch()
         if self._may_die and self._state.observes and not self._state.anything_observed:
             names = ", ".join(type(one).__name__ for one in self._optimizers.noticed)
             noticed = f"; {names} steps its parameters and was not given" if names else ""
@@ -246,6 +247,7 @@ class Pruner:
                 )
             ),
             compacted=compacted,
+            left_out=left_out,
         )
 
     @torch.no_grad()
@@ -395,6 +397,7 @@ class Pruner:
 
     def _before_forward(self, *forward: Any) -> None:
         self._forwards += self.model.training and torch.is_grad_enabled()
+        self._state.bad_batches.batch = self._forwards
         if self._loaded:
             self._renew()
 
