@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from dpap.pruning.arguments import as_copies, as_inputs, as_optimizers, unwrapped
+import dpap
+from dpap.pruning.arguments import as_copies, as_inputs, as_optimizers, check_call, check_trained, unwrapped
 
 
 def _network(units: int = 4) -> nn.Module:
@@ -69,6 +70,91 @@ def test_inputs_come_as_a_tensor_a_tuple_or_keywords() -> None:
 def test_optimizers_come_as_one_several_or_none() -> None:
     parameters: list[Tensor] = [nn.Parameter(torch.rand(2))]
     one = torch.optim.SGD(parameters, 0.1)
-    assert (
-        as_optimizers(None) == () and as_optimizers(one) == (one,) and as_optimizers([one, one]) == (one, one)
-    )
+    assert as_optimizers(None) == () and as_optimizers(one) == (one,) and as_optimizers([one, one]) == (one,)
+
+
+class Accelerated(torch.optim.Optimizer):
+    """As Accelerate wraps an optimizer: a subclass, of which nothing is initialised."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+
+    state = property(lambda self: self.optimizer.state)
+    param_groups = property(lambda self: self.optimizer.param_groups)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.optimizer.zero_grad(set_to_none)
+
+    def step(self, closure: object = None) -> None:
+        self.optimizer.step()
+
+
+class Wrapped:
+    """As Lightning and DeepSpeed wrap an optimizer: no optimizer of torch."""
+
+    def __init__(self, optimizer: object) -> None:
+        self._optimizer = optimizer
+
+    optimizer = property(lambda self: self._optimizer)
+
+    def zero_grad(self) -> None: ...
+
+    def step(self) -> None: ...
+
+
+def test_optimizers_come_out_of_their_wrappers() -> None:
+    one = torch.optim.SGD([nn.Parameter(torch.rand(2))], 0.1)
+    for wrapped in (Accelerated(one), Wrapped(one), Wrapped(Accelerated(one)), [Wrapped(one), one]):
+        assert as_optimizers(wrapped)[0] is one
+    assert as_optimizers([Wrapped(one), one]) == (one,)
+
+
+def test_a_network_under_a_wrapped_optimizer_is_pruned_as_under_its_own() -> None:
+    def survival(wrap: type) -> object:
+        torch.manual_seed(0)
+        model = _network(16)
+        optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)
+        wrapped = wrap(optimizer)
+        config = dpap.PruningConfig(target=0.5, end_epoch=2, deaths_per_epoch=2, observe_every=1)
+        pruner = dpap.Pruner(model, torch.rand(4, 3), wrapped, config)
+        for _ in range(2):
+            for _ in range(4):
+                optimizer.zero_grad()
+                model(torch.rand(8, 3)).square().sum().backward()
+                (wrapped if wrap is Accelerated else optimizer).step()
+            pruner.step()
+        pruner.compact()
+        return pruner.survival()
+
+    assert survival(Accelerated) == survival(Wrapped) == survival(lambda optimizer: optimizer)
+
+
+def test_what_is_no_optimizer_is_refused_with_what_to_give() -> None:
+    model = _network()
+    one = torch.optim.SGD(model.parameters(), 0.1)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(one)
+    for scheduler in (torch.optim.lr_scheduler.StepLR(one, 1), plateau):
+        with pytest.raises(
+            TypeError, match=rf"the scheduler {type(scheduler).__name__}: give its \.optimizer"
+        ):
+            as_optimizers(scheduler)
+    for wrong in (3, "adam", [one, None], torch.optim.SGD, ([one], [])):
+        with pytest.raises(TypeError, match=r"expects a torch\.optim\.Optimizer.*; got "):
+            as_optimizers(wrong)
+    with pytest.raises(ValueError, match=r"SGD holds no parameter of this network, but 6 others"):
+        check_trained((one,), (_network(),))
+    check_trained((one,), (_network(), model))
+
+
+def test_a_batch_with_its_labels_is_refused_as_example() -> None:
+    model, x, y = _network(), torch.rand(2, 3), torch.tensor([0, 1])
+    with pytest.raises(TypeError, match=r"forward.*; got 2 arguments .*\(x, y\), give the inputs alone"):
+        check_call(model, (x, y))
+    with pytest.raises(TypeError, match=r"got list; .* \[x, y\], give the inputs alone"):
+        as_inputs([x, y], model)
+    with pytest.raises(TypeError, match=r"got images .*inputs alone"):
+        check_call(model, {"images": x})
+    check_call(model, (x,))
+    check_call(model, {"input": x})
+    with pytest.raises(TypeError, match="give the inputs alone"):
+        dpap.Pruner(model, (x, y))

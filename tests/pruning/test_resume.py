@@ -1,4 +1,4 @@
-"""A run goes on to the same bits whatever is loaded first, and into whatever network; else the error gives the order."""
+"""A run goes on to the same bits whatever is loaded first, into whatever network; else the error says the order."""
 
 import copy
 from collections.abc import Callable
@@ -39,9 +39,7 @@ class Shuffled(nn.Module):
 
 
 def _spiking() -> nn.Module:
-    return build_network(
-        NetworkConfig(layers="8FC-BN-10FC-3FC", timesteps=3, threshold=0.3), (1, 2, 3), 3
-    )
+    return build_network(NetworkConfig(layers="8FC-BN-10FC-3FC", timesteps=3, threshold=0.3), (1, 2, 3), 3)
 
 
 def _config(**more: Any) -> dpap.PruningConfig:
@@ -152,8 +150,7 @@ def test_whatever_is_loaded_first_a_run_goes_on_to_the_same_bits(
     resumed = Run(build, _compact(build), seed=7)
     dense = resumed.pruner.state_dict()["original_index"]
     assert (epoch < 3) == all(
-        len(index) == len(dense[name])
-        for name, index in states[epoch]["pruner"]["original_index"].items()
+        len(index) == len(dense[name]) for name, index in states[epoch]["pruner"]["original_index"].items()
     )
     resumed.load(states[epoch], *order).epochs(range(epoch, epoch + 1))
     _assert_same(resumed, states[epoch + 1])

@@ -215,8 +215,6 @@ class ContributionRecorder:
             each = (parameter.detach().to(precision).conj() * gradient.to(precision)).real
         if scale is not None:
             each /= scale
-        # a step that a gradient scaler skips has infinite gradients
-        each.nan_to_num_(0.0, 0.0, 0.0)
         if key.part not in (WEIGHT, BIAS):
             self._found[key] = each
             return
@@ -290,7 +288,9 @@ class ContributionRecorder:
         if neuron is None or neuron.time_axis is None:
             return
         each = map_summed((spikes * gradient).float(), neuron.axis)
-        by_time = each.movedim(neuron.time_axis, 0).flatten(1, -2).sum(1).nan_to_num(0.0, 0.0, 0.0)
+        by_time = each.movedim(neuron.time_axis, 0).flatten(1, -2).sum(1)
+        # its step may never come, and the next one's contributions are added
+        by_time = torch.where(by_time.isfinite().all(), by_time, 0.0)
         if name not in self._spike_sums:
             self._spike_sums[name] = FeatureSums(neuron.feeds[name], self.wiring.layers[name].units)
         units = self._spike_sums[name](by_time)

@@ -63,10 +63,21 @@ class OperationCounter:
     def __init__(self, wiring: Wiring, counting: Callable[[], bool]) -> None:
         self._counting = counting
         self._counts: dict[str, OperationCounts] = {}
+        self._present: dict[str, OperationCounts] = {}
         self._handles = [
             layer.module.register_forward_pre_hook(Hook(self._hook(layer)), with_kwargs=True)
             for layer in wiring.layers.values()
         ]
+
+    def accept(self, finite: bool) -> bool:
+        """End a presentation: it counts where it was finite, as what arrived must be too; returns whether it does."""
+        present, self._present = self._present, {}
+        sizes = [each.magnitude.sum().cpu() for each in present.values()]
+        if not finite or (sizes and not torch.stack(sizes).isfinite().all()):
+            return False
+        for name, counts in present.items():
+            _add(self._counts, name, counts)
+        return True
 
     def take(self) -> dict[str, OperationCounts]:
         """What arrived since the last call, by weight layer."""
@@ -114,15 +125,19 @@ class OperationCounter:
                     readers[place] = readers_of(module, rows.shape[1:])
                 met, size = ((part * readers[place]).flatten(1).sum(1) for part in (met, size))
             step = common_step(rows.flatten()[:SAMPLED])
-            known = self._counts.get(name)
-            if known is None:
-                self._counts[name] = OperationCounts(met, size, step)
-            else:
-                known.operations += met
-                known.magnitude += size
-                known.step = joint_step(known.step, step)
+            _add(self._present, name, OperationCounts(met, size, step))
 
         return hook
+
+
+def _add(counts: dict[str, OperationCounts], name: str, more: OperationCounts) -> None:
+    known = counts.get(name)
+    if known is None:
+        counts[name] = more
+    else:
+        known.operations += more.operations
+        known.magnitude += more.magnitude
+        known.step = joint_step(known.step, more.step)
 
 
 def readers_of(convolution: nn.Module, shape: torch.Size) -> Float64[Tensor, "*space"]:

@@ -1,10 +1,10 @@
 """Statistics of the activity of a weight layer, from which importance is computed."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -44,6 +44,18 @@ class Statistics:
                 self.timesteps = self.timesteps.index_select(1, units)
         if features is not None and self.synapses is not None:
             self.synapses = self.synapses.index_select(1, features)
+
+    def copy(self) -> "Statistics":
+        """The same values in tensors of their own."""
+        own = {item.name: getattr(self, item.name) for item in fields(self)}
+        return replace(
+            self, **{name: value.clone() for name, value in own.items() if isinstance(value, Tensor)}
+        )
+
+    def finite(self) -> Bool[Tensor, ""]:
+        """Whether every sum is a finite number; a tensor, so that a device need not be waited for."""
+        sums = (self.threshold, self.units, self.activity, self.synapses, self.timesteps)
+        return torch.stack([each.isfinite().all() for each in sums if each is not None]).all()
 
     def parts(self, number: int) -> list["Statistics"]:
         """Equal parts of the units, in order, which share the sums with these statistics."""

@@ -1,15 +1,30 @@
 """The arguments of a pruner, checked and taken out of their wrappers."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
 from dpap.anatomy.pytrees import Inputs, Outputs, all_tensors
 from dpap.surgery.timesteps import AXES, BUFFER
+
+
+@runtime_checkable
+class OptimizerWrapper(Protocol):
+    """What steps by an optimizer that it holds, as those of Accelerate, Lightning and DeepSpeed do."""
+
+    @property
+    def optimizer(self) -> Any:
+        """The optimizer, or another wrapper."""
+
+
+AnyOptimizer = Optimizer | OptimizerWrapper
+"""An optimizer, also in wrappers."""
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -55,7 +70,8 @@ def _as_example(example_inputs: Any, model: nn.Module) -> Inputs:
         if next(all_tensors(example_inputs), None) is None:
             raise TypeError(
                 "example_inputs expects a tensor, an object that holds tensors, a tuple of positional arguments or a "
-                f"dict of keyword arguments, or a list of several such examples; got {type(example_inputs).__name__}"
+                f"dict of keyword arguments, or a list of several such examples; got {type(example_inputs).__name__}; "
+                "of a batch of a DataLoader, [x, y], give the inputs alone, x"
             )
         example_inputs = (example_inputs,)
     devices = {parameter.device for parameter in model.parameters()}
@@ -83,21 +99,79 @@ def as_outputs(outputs: Any) -> Outputs | None:
     )
 
 
-def as_optimizers(optimizer: Optimizer | Sequence[Optimizer] | None) -> tuple[Optimizer, ...]:
-    """None, one or several optimizers, as a tuple.
+def check_call(model: nn.Module, inputs: Inputs) -> None:
+    """Check that a network's forward takes the example inputs.
+
+    Raises:
+        TypeError: where it does not, such as a batch of inputs and labels.
+    """
+    try:
+        signature = inspect.signature(model.forward)
+        args, options = ((), inputs) if isinstance(inputs, dict) else (inputs, {})
+        signature.bind(*args, **options)
+    except ValueError:
+        return  # a forward that does not tell what it takes
+    except TypeError as error:
+        given = f"{len(inputs)} arguments" if isinstance(inputs, tuple) else f"{', '.join(map(str, inputs))}"
+        raise TypeError(
+            f"example_inputs expects what the network's forward{signature} takes; got {given} ({error}): of a batch "
+            "with labels, (x, y), give the inputs alone, x"
+        ) from error
+
+
+def as_optimizers(optimizer: Any) -> tuple[Optimizer, ...]:
+    """None, one or several optimizers, as a tuple; taken out of the wrappers of Accelerate, Lightning, DeepSpeed.
 
     Raises:
         TypeError: where one is something else.
     """
     if optimizer is None:
         return ()
-    optimizers = (optimizer,) if isinstance(optimizer, Optimizer) else tuple(optimizer)
-    for one in optimizers:
-        if not isinstance(one, Optimizer):
-            raise TypeError(
-                f"optimizer expects a torch.optim.Optimizer, or several; got {type(one).__name__}"
+    several = isinstance(optimizer, Iterable) and not _is_wrapper(optimizer)
+    found = tuple(_bare(one) for one in (optimizer if several else (optimizer,)))
+    return tuple(one for place, one in enumerate(found) if all(one is not other for other in found[:place]))
+
+
+def _is_wrapper(optimizer: Any) -> bool:
+    """Whether something steps and clears gradients as an optimizer does, by one that it holds."""
+    return callable(getattr(optimizer, "zero_grad", None)) and hasattr(optimizer, "optimizer")
+
+
+def _bare(optimizer: Any) -> Optimizer:
+    bare, seen = optimizer, [optimizer]
+    while _is_wrapper(bare):
+        bare = bare.optimizer
+        if any(bare is one for one in seen):
+            break
+        seen.append(bare)
+    if isinstance(bare, Optimizer):
+        return bare
+    name = type(optimizer).__name__
+    if callable(getattr(optimizer, "get_last_lr", None)) or isinstance(optimizer, LRScheduler):
+        raise TypeError(
+            f"optimizer expects a torch.optim.Optimizer; got the scheduler {name}: give its .optimizer"
+        )
+    raise TypeError(
+        f"optimizer expects a torch.optim.Optimizer, or several; got {name}: give what torch.optim's class returned, "
+        "such as torch.optim.Adam(model.parameters())"
+    )
+
+
+def check_trained(optimizers: Sequence[Optimizer], models: Sequence[nn.Module]) -> None:
+    """Check that every optimizer holds parameters of any of these networks.
+
+    Raises:
+        ValueError: where one is of another network.
+    """
+    own = {id(parameter) for model in models for parameter in model.parameters()}
+    for optimizer in optimizers:
+        held = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        if not any(id(parameter) in own for parameter in held):
+            raise ValueError(
+                f"optimizer: {type(optimizer).__name__} holds no parameter of this network, but {len(held)} others: "
+                "give the one that trains this network, made of its model.parameters(); what gives a network new "
+                "parameters, such as load_state_dict(..., assign=True), has to come before its optimizer is made"
             )
-    return optimizers
 
 
 def as_copies(copies: nn.Module | Sequence[nn.Module], model: nn.Module) -> tuple[nn.Module, ...]:

@@ -10,6 +10,7 @@ from dpap.anatomy import Wiring
 from dpap.anatomy.contributions import ContributionRecorder
 from dpap.anatomy.operations import OperationCounter, OperationCounts
 from dpap.anatomy.recording import Recorder, Recording
+from dpap.plasticity import Contribution
 from dpap.pruning.config import PruningConfig
 from dpap.pruning.state import PruningState
 
@@ -58,7 +59,7 @@ class Observation:
                 masks.synapses,
                 masks.timesteps,
                 every,
-                state.observe_contributions,
+                self._observe_contributions,
                 optimizers,
                 active,
             )
@@ -128,9 +129,15 @@ class Observation:
         )
 
     def _observe(self, recording: Recording) -> None:
-        self.state.observe(recording)
-        if self._counts():
+        finite = self.state.observe(recording)
+        if self._counts() and self._counter is not None and self._counter.accept(finite):
             self._samples += recording.batch
+        if not finite and self._recorder is not None:
+            self._recorder.presentations -= 1  # the next is observed in its place
+
+    def _observe_contributions(self, contributions: dict[str, Contribution]) -> None:
+        if not self.state.observe_contributions(contributions) and self._contributions is not None:
+            self._contributions.steps -= 1  # likewise
 
     def _counts(self) -> bool:
         """Whether the operations of the presentation that is recorded now are counted."""

@@ -6,13 +6,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring, find_wiring
 from dpap.anatomy.operations import check_countable
-from dpap.anatomy.pytrees import Inputs, Outputs
+from dpap.anatomy.pytrees import Inputs, Outputs, examples_of
 from dpap.anatomy.recording import Hook, check_recordable
-from dpap.pruning.arguments import as_copies, as_inputs, as_optimizers, as_outputs, unwrapped
+from dpap.pruning.arguments import (
+    AnyOptimizer,
+    as_copies,
+    as_inputs,
+    as_optimizers,
+    as_outputs,
+    check_call,
+    check_trained,
+    unwrapped,
+)
 from dpap.pruning.budget import TOLERANCE, dead_timesteps
 from dpap.pruning.config import PruningConfig
 from dpap.pruning.costs import OBSERVED, CostLedger
@@ -52,7 +60,7 @@ class Pruner:
         example_inputs: what its forward takes: a tensor, a tuple of positional or a dict of keyword arguments, on the
             network's device; a list of several such examples, where none takes every branch of the network. A small
             batch of real data is best, for it also serves to check every removal.
-        optimizer: the optimizer, or several, of its parameters.
+        optimizer: the optimizer, or several, of its parameters; also as Accelerate, Lightning and DeepSpeed wrap it.
         config: what to prune and how much.
         copies: networks of the same structure that follow it, such as its `torch.optim.swa_utils.AveragedModel` or
             a deep copy: what dies in it is silenced there, and what leaves it leaves there.
@@ -90,7 +98,7 @@ class Pruner:
         self,
         model: nn.Module,
         example_inputs: Tensor | Inputs,
-        optimizer: Optimizer | Sequence[Optimizer] | None = None,
+        optimizer: AnyOptimizer | Sequence[AnyOptimizer] | None = None,
         config: PruningConfig | None = None,
         copies: nn.Module | Sequence[nn.Module] = (),
         outputs: Outputs | None = None,
@@ -106,6 +114,9 @@ class Pruner:
         self._example = as_inputs(example_inputs, self.model)
         self._optimizers = KnownOptimizers(as_optimizers(optimizer))
         followers = as_copies(copies, self.model)
+        for example in examples_of(self._example):
+            check_call(self.model, example)
+        check_trained(self._optimizers, (self.model, *followers))
         self.wiring: Wiring = find_wiring(self.model, self._example, as_outputs(outputs))
         try_removal(self.model, self.wiring, self._example)
         self._copies = Copies(followers, self.wiring, self._optimizers)
@@ -210,14 +221,17 @@ class Pruner:
 
         Raises:
             RuntimeError: where what the criterion observes, training forwards or gradients, was not seen since the last
-                step.
+                step, or was not finite once in some layer.
         """
         epoch, config = self.epoch, self.config
         self._structure.check_complete()
         self._renew()
         self._observation.end()
+        left_out = self._state.bad_batches.end_epoch()
         if self._may_die and self._state.observes and not self._state.anything_observed:
-            raise RuntimeError(self._observation.missing())
+            names = ", ".join(type(one).__name__ for one in self._optimizers.noticed)
+            noticed = f"; {names} steps its parameters and was not given" if names else ""
+            raise RuntimeError(self._observation.missing() + noticed)
         self._state.anything_observed = False
         self._update(epoch + 1.0)
         epsilon, self._epsilon = self._epsilon, {}
@@ -242,6 +256,7 @@ class Pruner:
                 )
             ),
             compacted=compacted,
+            left_out=left_out,
         )
 
     @torch.no_grad()
@@ -391,6 +406,7 @@ class Pruner:
 
     def _before_forward(self, *forward: Any) -> None:
         self._forwards += self.model.training and torch.is_grad_enabled()
+        self._state.bad_batches.batch = self._forwards
         if self._loaded:
             self._renew()
 

@@ -59,6 +59,7 @@ class PruneReport:
         target: share of it that was due, or None without a target.
         layers: each weight layer.
         compacted: what was removed physically in this step, or None.
+        left_out: observed batches of which something was left out, for it was infinite or NaN.
 
     Example:
         >>> import torch, dpap
@@ -83,6 +84,7 @@ class PruneReport:
     target: float | None
     layers: tuple[LayerReport, ...]
     compacted: CompactReport | None
+    left_out: int = 0
 
     def __str__(self) -> str:
         layers = ", ".join(f"{layer.name} {layer.alive}/{layer.units}" for layer in self.layers)
@@ -94,6 +96,7 @@ class PruneReport:
         else:
             dead = f"{self.achieved:.1%} of the {self.target_of.replace('_', ' ')} pruned{due}, {dead}"
         text = f"epoch {self.epoch}: {dead}{times}; units alive: {layers}"
+        text += f"; {self.left_out} batches with infinite or NaN values left out" if self.left_out else ""
         return text if self.compacted is None else f"{text}; {self.compacted}"
 
 

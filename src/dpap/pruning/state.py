@@ -14,6 +14,7 @@ from dpap.anatomy.gather import FeatureSums
 from dpap.anatomy.layers import incoming, weight_of
 from dpap.anatomy.recording import Recording
 from dpap.plasticity import CRITERIA, Contribution, Criterion, LayerContext, Statistics
+from dpap.pruning.bad_batches import BadBatches
 from dpap.pruning.budget import (
     TOLERANCE,
     CriticalShifts,
@@ -52,6 +53,7 @@ class PruningState:
         survival: of each of these layers.
         observed: layers of which something was observed since the last update.
         anything_observed: whether anything was since the end of the last epoch.
+        bad_batches: what was left out because it was not finite.
         floors: units of each layer that survive whatever their importance, by its initial size.
     """
 
@@ -67,6 +69,7 @@ class PruningState:
             for name, statistics in self.statistics.items()
         }
         self.observed: set[str] = set()
+        self.bad_batches = BadBatches()
         self.anything_observed = False
         self.floors = {name: config.floor(len(alive)) for name, alive in self.masks.units.items()}
         self._groups: dict[str, Tensor] | None = None
@@ -76,8 +79,12 @@ class PruningState:
         """How importance is judged; looked up, for a state may have come from another process."""
         return CRITERIA[self.config.criterion]
 
-    def observe(self, recording: Recording) -> None:
-        """Add the activity of one presentation to the statistics."""
+    def observe(self, recording: Recording) -> bool:
+        """Add the activity of one presentation to the statistics; returns whether all of it was finite.
+
+        A layer in which it was not is left as it was.
+        """
+        before, finite = {}, {}
         for name, statistics in self.statistics.items():
             layer = self.wiring.layers[name]
             pre = recording.inputs.get(name)
@@ -88,21 +95,41 @@ class PruningState:
             pre, post = pre.to(statistics.units.dtype), post.to(statistics.units.dtype)
             if len(pre) == 1:
                 pre = pre.expand(len(post), -1, -1)
+            before[name] = statistics.copy()
             if layer.groups == 1:
                 self.criterion.observe(statistics, pre, post, self.config.trace_decay)
             else:
                 _observe_groups(self.criterion, statistics, pre, post, self.config.trace_decay)
-            self.observed.add(name)
-            self.anything_observed = True
+            # finite values may overflow in a sum, and a criterion may swallow what is not finite
+            finite[name] = statistics.finite() & pre.isfinite().all() & post.isfinite().all()
+        return self._accept(before, finite)
 
-    def observe_contributions(self, contributions: dict[str, Contribution]) -> None:
-        """Add what each layer contributed to the loss of one step to the statistics."""
+    def observe_contributions(self, contributions: dict[str, Contribution]) -> bool:
+        """Add what each layer contributed to the loss of one step to the statistics; returns as `observe` does."""
+        before, finite = {}, {}
         for name, statistics in self.statistics.items():
             if name in contributions:
+                before[name] = statistics.copy()
                 self.criterion.observe_contribution(statistics, contributions[name])
                 statistics.batches += 1
-                self.observed.add(name)
-                self.anything_observed = True
+                finite[name] = statistics.finite()
+                for part in vars(contributions[name]).values():
+                    finite[name] = finite[name] if part is None else finite[name] & part.isfinite().all()
+        return self._accept(before, finite)
+
+    def _accept(self, before: dict[str, Statistics], finite: dict[str, Tensor]) -> bool:
+        """Put back the statistics of layers in which something was not finite."""
+        if not finite:
+            return True
+        flags = torch.stack([each.cpu() for each in finite.values()]).tolist()
+        good = [name for name, each in zip(finite, flags, strict=True) if each]
+        bad = [name for name, each in zip(finite, flags, strict=True) if not each]
+        for name in bad:
+            self.statistics[name] = before[name]
+        self.observed.update(good)
+        self.anything_observed |= bool(good)
+        self.bad_batches.note(good, bad)
+        return not bad
 
     @property
     def updatable(self) -> set[str]:
@@ -223,6 +250,7 @@ class PruningState:
             },
             "observed": sorted(self.observed),
             "anything_observed": self.anything_observed,
+            "bad_batches": self.bad_batches.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any], dense_units: Mapping[str, int]) -> None:
@@ -231,6 +259,8 @@ class PruningState:
         self.observed = set(state.get("observed", ()))
         self.anything_observed = state.get("anything_observed", False)
         self._groups = None
+        if "bad_batches" in state:
+            self.bad_batches.load_state_dict(state["bad_batches"])
         for name, statistics in self.statistics.items():
             statistics.load_state_dict(state["statistics"][name])
             for part, value in state["survival"][name].items():
@@ -245,6 +275,13 @@ class PruningState:
         names = [name for name in self.statistics if name in updatable]
         alive = {name: self._alive_parts(name) for name in names}
         found = importances({name: self._context(name, epoch) for name in names}, alive, config.criterion)
+        for name, parts in found.items():
+            for part, value in parts.items():
+                if not value[alive[name][part]].isfinite().all():
+                    raise ValueError(
+                        f"importance must be finite; that of {name}'s {part} is not: its weights or sums have "
+                        "overflowed; go back to an earlier checkpoint, or lower the learning rate"
+                    )
         if config.scope == "layer":
             return within_layers(found, alive, config)
         saved = savings(ledger, config.target_of, self.masks, self._unit_groups())
