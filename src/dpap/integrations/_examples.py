@@ -24,7 +24,7 @@ def first_samples(loader: Any) -> Any:
     Raises:
         ValueError: where the samples have no order, as in a stream.
     """
-    data = getattr(loader, "dataset", None)
+    data: Any = getattr(loader, "dataset", None)
     if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
         raise ValueError(
             "example_inputs cannot be taken from data that is a stream, whose first samples would be lost: give "
