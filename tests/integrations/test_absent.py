@@ -26,7 +26,8 @@ def test_the_core_imports_none_of_them() -> None:
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_an_absent_framework_is_named_with_its_extra(extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     # None: an import of it fails, also where it is installed
-    monkeypatch.setitem(sys.modules, extra, None)
+    for name in {extra, *(name for name in sys.modules if name.split(".")[0] == extra)}:
+        monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, f"dpap.integrations.{extra}", raising=False)
     with pytest.raises(ImportError, match=rf'pip install "dpap\[{extra}\]"'):
         __import__(f"dpap.integrations.{extra}")

@@ -12,12 +12,11 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState
 from safetensors.torch import load_file
 
+from dpap.integrations.accelerate import prepare_pruner
 from support.accelerate_run import BATCH, CONFIG, EPOCHS, train
 from support.hooks import hooks, same
 from support.killed import run_until_killed
 from support.small_digits import digits, small_network
-
-from dpap.integrations.accelerate import prepare_pruner
 
 pytestmark = pytest.mark.filterwarnings("default")  # of the framework
 STEPS = 384 // BATCH

@@ -2,7 +2,7 @@
 
 import inspect
 import random
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,7 +24,7 @@ def first_samples(loader: Any) -> Any:
     Raises:
         ValueError: where the samples have no order, as in a stream.
     """
-    data = getattr(loader, "dataset", None)
+    data: Any = getattr(loader, "dataset", None)
     if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
         raise ValueError(
             "example_inputs cannot be taken from data that is a stream, whose first samples would be lost: give "
@@ -40,7 +40,7 @@ def inputs_of(batch: Any, network: nn.Module, labels: Collection[str] = LABELS) 
     Raises:
         TypeError: where it takes nothing of it.
     """
-    if isinstance(batch, list | tuple) and batch:
+    if isinstance(batch, Sequence) and batch:
         batch = batch[0]
     device = next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
     if isinstance(batch, Tensor):

@@ -153,8 +153,8 @@ class PrunerCallback(TrainerCallback):
         raise ValueError(
             f"training goes on after step {state.global_step}, and the pruner's state of then is not in "
             f"{', '.join(map(str, tried))}: give PrunerCallback(checkpoint=...) the folder that is resumed from, or an "
-            "earlier one where saving was interrupted; to prune a model that was trained without this callback, load its "
-            "weights and train without resume_from_checkpoint"
+            "earlier one where saving was interrupted; to prune a model that was trained without this callback, load "
+            "its weights and train without resume_from_checkpoint"
         )
 
 
