@@ -276,7 +276,7 @@ class Wiring:
         weights = sum(layer.weights for layer in self.layers.values())
         may_die = sum(layer.weights for layer in self.layers.values() if self._may_lose_weights(layer))
         counts = Counter(layer.prunability for layer in self.layers.values())
-        verdicts = {
+        verdicts: dict[Prunability, str] = {
             "prunable": "prunable",
             "silenced": "silenced only",
             "follows": "following others",
