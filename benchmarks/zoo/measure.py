@@ -7,16 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from halving import depthwise_weights, find_and_try, mask_half, train_norms
+from halving import depthwise_weights, mask_half, train_norms
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dpap.anatomy import Wiring
+from dpap.anatomy import Wiring, find_wiring
 from dpap.anatomy.hidden_state import reset_state
 from dpap.anatomy.pytrees import Inputs, float_tensors, run
 from dpap.metrics import parameters
 from dpap.surgery import CompactionError, Masks, Silence
 from dpap.surgery.compact import remove_dead
+from dpap.surgery.trial import try_removal
 
 Row = dict[str, Any]
 Example = tuple[nn.Module, Inputs]
@@ -45,7 +46,9 @@ def measure(maker: Maker) -> Row:
     counting = model.register_forward_pre_hook(count)
     start = time.process_time()
     try:
-        wiring = find_and_try(model, inputs)
+        wiring = find_wiring(model, inputs)
+        row["staining_forwards"] = forwards
+        try_removal(model, wiring, inputs)
     except (ValueError, TypeError) as error:
         return row | {"verdict": "refused", "reason": f"{type(error).__name__}: {error}"}
     finally:

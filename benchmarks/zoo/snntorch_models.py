@@ -67,8 +67,8 @@ NETWORKS: dict[str, Maker] = {
     "snnTorch tutorial 6": partial(snntorch_conv, 5),
     "snnTorch Leaky": partial(perceptron, "Leaky", beta=0.9),
     "snnTorch Synaptic": partial(perceptron, "Synaptic", alpha=0.8, beta=0.9),
-    "snnTorch Alpha": partial(perceptron, "Alpha", alpha=0.9, beta=0.8),
-    "snnTorch Lapicque": partial(perceptron, "Lapicque", beta=0.9),
-    "snnTorch recurrent": partial(perceptron, "RLeaky", beta=0.9, linear_features=32, all_to_all=False),
+    "snnTorch Alpha": partial(perceptron, "Alpha", alpha=0.9, beta=0.8, threshold=0.1),
+    "snnTorch Lapicque": partial(perceptron, "Lapicque", beta=0.9, threshold=0.1),
+    "snnTorch recurrent": partial(perceptron, "RLeaky", beta=0.9, all_to_all=False),
     "snnTorch, states passed": passed,
 }

@@ -9,7 +9,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "networks.md"
 BEGIN, END = "<!-- zoo: begin -->", "<!-- zoo: end -->"
 COLUMNS = (
     "network", "verdict", "prunable weights", "parameters", "at 50%", "MMACs", "at 50%", "largest difference",
-    "wiring", "forwards",
+    "wiring", "forwards (staining)",
 )  # fmt: skip
 LONGEST = 220
 """Characters of a reason."""
@@ -47,7 +47,8 @@ def cells(row: Row) -> list[str]:
     single = " (single)" if row.get("precision") == "single" else ""
     found.append(f"{row['difference']:.0e}{single}" if "difference" in row else "")
     found.append(f"{row['wiring_seconds']:.1f} s" if "wiring_seconds" in row else "")
-    found.append(f"{row['forwards']:,}" if "forwards" in row else "")
+    staining = f" ({row['staining_forwards']:,})" if "staining_forwards" in row else ""
+    found.append(f"{row['forwards']:,}{staining}" if "forwards" in row else "")
     return found
 
 

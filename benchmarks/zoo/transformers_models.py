@@ -1,10 +1,12 @@
 """Networks of transformers, made small by their configuration."""
 
 import importlib
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import torch
+from networks import load_torchvision
 
 from zoo.measure import Example, Maker
 
@@ -13,7 +15,9 @@ TOKENS = 64
 
 
 def load() -> None:
-    """Import the package."""
+    """Import the package, which imports torchvision where that is installed."""
+    with suppress(ImportError):
+        load_torchvision()
     importlib.import_module("transformers")
 
 
