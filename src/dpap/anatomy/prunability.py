@@ -4,12 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT, Feeds
-from dpap.anatomy.dye import Site
+from dpap.anatomy.dye import RETURNED, Site
 from dpap.anatomy.layers import is_depthwise, known_kind, layer_kind, size_of
 from dpap.anatomy.neurons import neuron_kind
 from dpap.anatomy.pytrees import Inputs, Outputs
 from dpap.anatomy.stain import Stained, stain
-from dpap.anatomy.wiring import Attachment, NeuronSite, Prunability, WeightLayer, Wiring, unit_tensors
+from dpap.anatomy.wiring import Attachment, NeuronSite, Prunability, State, WeightLayer, Wiring, unit_tensors
 
 
 FURTHER_EXAMPLE = "give a further example that takes its branch (example_inputs=[first, second]), or delete it"
@@ -54,7 +54,7 @@ def find_wiring(model: nn.Module, example_inputs: Inputs, outputs: Outputs | Non
         for site, neuron in neurons.items()
     )
     attachments = _attachments(modules, stained)
-    wiring = Wiring(layers, neurons, attachments, stained.training_paths, stepped, outputs)
+    wiring = Wiring(layers, neurons, attachments, stained.training_paths, stepped, outputs, _states(stained))
     shared = _shared_parameters(modules)
     for layer in layers.values():
         layer.neuron = _activity_site(layer, wiring)
@@ -112,10 +112,24 @@ def _neurons(modules: dict[str, nn.Module], stained: Stained) -> dict[Site, Neur
     return neurons
 
 
+def _states(stained: Stained) -> list[State]:
+    states = []
+    for carried in stained.carried:
+        site = Site(RETURNED, carried.returned)
+        feeds = stained.feeds.get(site)
+        if feeds is not None:
+            features = len(next(iter(feeds.values())))
+            name = f"<state {carried.argument}>"
+            states.append(State(name, features, feeds, {}, carried, stained.axis[site]))
+    return states
+
+
 def _attachments(modules: dict[str, nn.Module], stained: Stained) -> dict[str, Attachment]:
     """Modules with a value per feature; one that is called several times belongs to the units of every call."""
     attachments: dict[str, Attachment] = {}
     for site, feeds in stained.feeds.items():
+        if site.module == RETURNED:
+            continue
         module = modules[site.module]
         if site.module in stained.mixing or (layer_kind(module) is not None and not is_depthwise(module)):
             continue
@@ -234,7 +248,8 @@ def _prunability(
         if site not in stained.feeds or name not in stained.feeds[site]
     ]
     if unmapped:
-        return "silenced", f"its units cannot be distinguished at {unmapped[0]}"
+        where = "the states that the network returns" if unmapped[0] == RETURNED else unmapped[0]
+        return "silenced", f"its units cannot be distinguished at {where}"
     reached = torch.cat([torch.unique(read[read >= 0]) for read in reads])
     if len(torch.unique(reached)) < layer.units:
         return "silenced", "some of its units reach no weight layer"
