@@ -47,7 +47,7 @@ class Membranes(nn.Module):
 
 def _trained(model: nn.Module, example: Any, outputs: Any, inputs: Any) -> dpap.Pruner:
     optimizer = torch.optim.Adam(model.parameters())
-    config = dpap.PruningConfig(target=0.5, start_epoch=0, end_epoch=1, synapses=False)
+    config = dpap.PruningConfig(target=0.5, start_epoch=0, end_epoch=1, synapses=False, criterion="random")
     pruner = dpap.Pruner(model, example, optimizer, config, outputs=outputs)
     optimizer.zero_grad()
     outputs(model(*inputs)).square().sum().backward()
@@ -91,3 +91,57 @@ def test_outputs_that_do_not_fit_are_an_error_in_words(outputs: Any, message: st
 def test_outputs_must_be_a_function() -> None:
     with pytest.raises(TypeError, match="outputs expects a function .* got int"):
         as_outputs(0)
+
+
+def _loop(model: nn.Module, x: Tensor, *states: Tensor) -> list[Tensor]:
+    outputs = []
+    for _ in range(5):
+        out, states = model(x, *states)
+        outputs.append(out)
+    return outputs
+
+
+@pytest.mark.parametrize("width", [16, 6], ids=["states of one width", "states as wide as the input"])
+@pytest.mark.parametrize("given", [True, False], ids=["states given", "no states given"])
+def test_membranes_that_go_in_and_out_follow_the_network(given: bool, width: int) -> None:
+    torch.manual_seed(0)
+    model, x = Membranes(), 3 * torch.rand(4, 6)
+    model.fc1, model.fc2 = nn.Linear(6, width), nn.Linear(width, 16)
+    # of the dense network in the middle of a presentation: also of units that die
+    states = (2 * torch.rand(4, width), 2 * torch.rand(4, 16)) if given else ()
+    pruner = _trained(model, (x, *states), lambda returned: returned[0], (x,))
+    assert {pruner.wiring.layers[name].prunability for name in ("fc1", "fc2")} == {"prunable"}
+    assert [state.carried.argument for state in pruner.wiring.states] == ([1, 2] if given else [])
+    before = _loop(model, x)
+    pruner.compact()
+    assert model.fc1.out_features < width and model.fc2.out_features < 16
+    for old, new in zip(before, _loop(model, x), strict=True):
+        assert torch.allclose(old, new, atol=1e-5)
+    fresh = (torch.zeros(4, model.fc1.out_features), torch.zeros(4, model.fc2.out_features))
+    for old, new in zip(_loop(model, x, *fresh), _loop(model, x), strict=True):
+        assert old.shape == new.shape
+    assert pruner.compact().parameters_before == pruner.compact().parameters_after
+
+
+def test_an_input_as_wide_as_a_returned_layer_is_no_state() -> None:
+    class Wide(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.head = nn.Linear(16, 16), nn.Linear(16, 3)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            hidden = torch.relu(self.one(x))
+            return self.head(hidden), hidden
+
+    wiring = dpap.find_wiring(Wide(), (torch.rand(4, 16),), lambda returned: returned[0])
+    assert not wiring.states and wiring.layers["one"].prunability == "prunable"
+
+
+def test_states_of_zeros_are_no_reason_to_refuse() -> None:
+    torch.manual_seed(0)
+    model, x = Membranes(), 3 * torch.rand(4, 6)
+    states = (torch.zeros(4, 16), torch.zeros(4, 16))
+    pruner = _trained(model, {"x": x, "first": states[0], "second": states[1]}, lambda returned: returned[0], (x,))
+    pruner.compact()
+    assert model.fc1.out_features < 16
+    assert model(x, torch.zeros(4, model.fc1.out_features))[0].shape == (4, 3)

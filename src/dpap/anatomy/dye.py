@@ -54,6 +54,10 @@ class Site:
     call: int = 0
 
 
+RETURNED = "<returned>"
+"""Instead of a module: one of the tensors that forward returns and that need not keep their width."""
+
+
 @dataclass
 class Pass:
     """What one forward pass emits, what it detects, and where that was found.
@@ -238,10 +242,22 @@ class Dyer:
                 kept = keeping(self.outputs, returned)
                 if now.detect == "values":
                     now.returned += [tensor.detach().clone() for tensor in all_tensors(kept)]
+                if self.outputs is not None and now.detect == "dye":
+                    self._record_returned(returned, kept)
                 now.at_output |= any(bool(_found(tensor, now).any()) for tensor in float_tensors(kept))
             for name, calls in now.calls.items():
                 self.calls[name] = max(calls, self.calls.get(name, 0))
         return now
+
+    def _record_returned(self, returned: Any, kept: Any) -> None:
+        """Record what need not keep its width: the user may hand it back, as states."""
+        keeps = {id(tensor) for tensor in float_tensors(kept)}
+        for place, tensor in enumerate(float_tensors(returned)):
+            if id(tensor) not in keeps and tensor.numel():
+                site = Site(RETURNED, place)
+                self.shapes.setdefault(site, tuple(tensor.shape))
+                for axis in self.axes.get(site, range(-tensor.ndim, 0)):
+                    self._record(site, axis, _profile(tensor, axis, self._pass()), tensor)
 
     def _pass(self) -> Pass:
         if self._now is None:

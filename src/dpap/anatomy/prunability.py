@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT, Feeds
-from dpap.anatomy.dye import Site
+from dpap.anatomy.dye import RETURNED, Site
 from dpap.anatomy.layers import (
     JointView,
     MatrixView,
@@ -33,6 +33,7 @@ from dpap.anatomy.wiring import (
     Attachment,
     NeuronSite,
     Prunability,
+    State,
     WeightLayer,
     Wiring,
     named_with_class,
@@ -86,7 +87,14 @@ def find_wiring(model: nn.Module, example_inputs: Inputs, outputs: Outputs | Non
     attachments = _attachments(model, example_inputs, stained)
     others = _others(modules, layers, attachments)
     wiring = Wiring(
-        layers, neurons, attachments, stained.training_paths, stepped, others=others, outputs=outputs
+        layers,
+        neurons,
+        attachments,
+        stained.training_paths,
+        stepped,
+        others=others,
+        outputs=outputs,
+        states=_states(stained),
     )
     shared = _shared_parameters(modules)
     read = {source for layer in layers.values() for source in layer.feeds}
@@ -183,11 +191,25 @@ def _neurons(modules: dict[str, nn.Module], stained: Stained) -> dict[Site, Neur
     return neurons
 
 
+def _states(stained: Stained) -> list[State]:
+    states = []
+    for carried in stained.carried:
+        site = Site(RETURNED, carried.returned)
+        feeds = stained.feeds.get(site)
+        if feeds is not None:
+            features = len(next(iter(feeds.values())))
+            name = f"<state {carried.argument}>"
+            states.append(State(name, features, feeds, {}, carried, stained.axis[site]))
+    return states
+
+
 def _attachments(model: nn.Module, example_inputs: Inputs, stained: Stained) -> dict[str, Attachment]:
     """Modules with a value per feature; one that is called several times belongs to the units of every call."""
     modules = with_parts(model)
     widths: dict[str, int] = {}
     for site, feeds in stained.feeds.items():
+        if site.module == RETURNED:
+            continue
         module = modules[site.module]
         if site.module in stained.mixing or (layer_kind(module) is not None and not is_depthwise(module)):
             continue
@@ -367,7 +389,8 @@ def _prunability(
         if site not in stained.feeds or name not in stained.feeds[site]
     ]
     if unmapped:
-        return "silenced", f"its units cannot be distinguished at {unmapped[0]}"
+        where = "the states that the network returns" if unmapped[0] == RETURNED else unmapped[0]
+        return "silenced", f"its units cannot be distinguished at {where}"
     reached = torch.cat([torch.unique(read[read >= 0]) for read in reads])
     if len(torch.unique(reached)) < layer.units:
         return "silenced", "some of its units reach no weight layer"

@@ -14,11 +14,12 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from dpap.anatomy.carried import Carried, change_states, match
 from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT, Feeds, codewords, decode
-from dpap.anatomy.dye import Dyer, Pass, Reach, Site
+from dpap.anatomy.dye import RETURNED, Dyer, Pass, Reach, Site
 from dpap.anatomy.layers import layer_kind, size_of
 from dpap.anatomy.perturb import Known, NumericLook
-from dpap.anatomy.pytrees import Inputs, Outputs, map_floats, nan_like
+from dpap.anatomy.pytrees import Inputs, Outputs, float_tensors, map_floats, nan_like
 from dpap.anatomy.unreached import Calls
 
 PROBES = 32
@@ -45,6 +46,7 @@ class Stained:
         mixing: modules with values of their own that mix features.
         training_paths: whether the network runs weight layers in training that it does not run in evaluation.
         deciding: source layers whose units decide together what runs, or the shapes of what runs.
+        carried: arguments of the network that are states, which it returns.
         unreached: weight layers that never ran on the examples.
         held: source layer -> a module that never ran on the examples and might read its units.
     """
@@ -62,6 +64,7 @@ class Stained:
     mixing: set[str]
     training_paths: bool
     deciding: set[str]
+    carried: list[Carried]
     unreached: list[str]
     held: dict[str, str]
 
@@ -127,7 +130,7 @@ def stain(model: nn.Module, example_inputs: Inputs, outputs: Outputs | None = No
         units = {source: size_of(dyer.layers[source])[0] for source in sources}
         half = {source: torch.arange(count) % 2 == 0 for source, count in units.items()}
         dyer.run(Pass(dye=half, narrow=True))
-        reach, at_output, at_hand = _reach(dyer, units, calls)
+        reach, at_output, at_hand, carried = _reach(dyer, units, calls)
         groups = _groups({source: reach[source] for source in sources})
         decoded = _Decoded()
         for group in groups:
@@ -149,17 +152,27 @@ def stain(model: nn.Module, example_inputs: Inputs, outputs: Outputs | None = No
                     reach[source].setdefault(site, {})[along] = fed != NO_UNIT
         feeds, axis = _feature_axes(dyer, decoded)
         at_output |= seen.outputs
+        # what is returned and not handed back is of any width
+        states = {Site(RETURNED, state.returned) for state in carried}
+        for site in [site for site in feeds if site.module == RETURNED and site not in states]:
+            del feeds[site]
         for site, reached in reach[INPUT].items():
             if site in axis and axis[site] in reached:
                 fed = torch.where(reached[axis[site]], 0, NO_UNIT)
                 feeds.setdefault(site, {})[INPUT] = fed
-        silent = dyer.run(Pass(emit="zeros", detect="activity", stateful="zero"))
-        gates = _gates(dyer, groups, feeds, axis)
+        # a silent unit's state is silent too
+        at_rest = change_states(dyer.examples, {state.argument: torch.zeros_like for state in carried})
+        silent = dyer.run(Pass(emit="zeros", detect="activity", stateful="zero"), inputs=at_rest)
+        within = {site: fed for site, fed in feeds.items() if site.module != RETURNED}
+        gates = _gates(dyer, groups, within, axis)
     return Stained(
         feeds=feeds,
         gates=gates,
         axis=axis,
-        reached={source: set(sites) for source, sites in reach.items()},
+        reached={
+            source: {site for site in sites if site.module != RETURNED or site in states}
+            for source, sites in reach.items()
+        },
         outputs=at_output,
         nonzero={
             site.module: found[axis[site]]
@@ -173,6 +186,7 @@ def stain(model: nn.Module, example_inputs: Inputs, outputs: Outputs | None = No
         mixing=dyer.mixing,
         training_paths=training_paths,
         deciding=seen.deciding,
+        carried=carried,
         unreached=[name for name in dyer.layers if name in calls.unreached],
         held=calls.held(at_hand, units),
     )
@@ -203,9 +217,10 @@ def _has_training_paths(dyer: Dyer) -> bool:
 
 def _reach(
     dyer: Dyer, units: dict[str, int], calls: Calls
-) -> tuple[dict[str, dict[Site, Reach]], set[str], dict[str, set[str]]]:
-    """Where the dye of each source, and of the network's input, arrives; which of them reach the output; and in the
-    forwards of which modules, around those that never ran, the dye of each source is at hand.
+) -> tuple[dict[str, dict[Site, Reach]], set[str], dict[str, set[str]], list[Carried]]:
+    """Where the dye of each source, and of the network's input, arrives; which of them reach the output; in the
+    forwards of which modules, around those that never ran, the dye of each source is at hand; and the states among
+    the arguments.
     """
     reach: dict[str, dict[Site, Reach]] = {}
     outputs = set()
@@ -216,12 +231,31 @@ def _reach(
         reach[source] = {site: found for site, found in now.found.items() if _any(found)}
         if now.at_output:
             outputs.add(source)
+    carried = _carried(dyer, reach)
+    # states are of the network's making
+    as_given = {state.argument: torch.nan_to_num for state in carried}
     dyed = map_floats(dyer.examples, nan_like)
-    now = dyer.run(Pass(), inputs=dyed)
+    now = dyer.run(Pass(), inputs=change_states(dyed, as_given))
     reach[INPUT] = {site: found for site, found in now.found.items() if _any(found)}
     if now.at_output:
         outputs.add(INPUT)
-    return reach, outputs, at_hand
+    return reach, outputs, at_hand, carried
+
+
+def _carried(dyer: Dyer, reach: dict[str, dict[Site, Reach]]) -> list[Carried]:
+    """States among the arguments of the network."""
+    returned = {site.call: shape for site, shape in dyer.shapes.items() if site.module == RETURNED}
+
+    def reached_from(number: int) -> set[Site]:
+        dye = {number: lambda tensor: torch.full_like(tensor, torch.nan)}
+        found = dyer.run(Pass(), inputs=change_states(dyer.examples, dye)).found
+        return {site for site, profiles in found.items() if site.module != RETURNED and _any(profiles)}
+
+    def reached_with(place: int) -> set[Site]:
+        sources = [sites for sites in reach.values() if Site(RETURNED, place) in sites]
+        return {site for sites in sources for site in sites}
+
+    return match(list(float_tensors(dyer.examples[0])), returned, reached_from, reached_with)
 
 
 def _meet(one: dict[Site, Reach], other: dict[Site, Reach]) -> bool:

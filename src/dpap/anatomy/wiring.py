@@ -1,7 +1,7 @@
 """What is connected to what, what can be pruned, and why the rest cannot."""
 
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
+from dpap.anatomy.carried import Carried, change_states
 from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT, Feeds
 from dpap.anatomy.dye import Site
 from dpap.anatomy.layers import (
@@ -20,7 +21,7 @@ from dpap.anatomy.layers import (
     weight_of,
 )
 from dpap.anatomy.ownership import Belonging
-from dpap.anatomy.pytrees import Outputs
+from dpap.anatomy.pytrees import Inputs, Outputs
 from dpap.anatomy.table import Row, as_html, as_text
 
 Gates = dict[str, Bool[Tensor, "_"]]
@@ -172,6 +173,19 @@ class NeuronSite(Reader):
 
 
 @dataclass
+class State(Reader):
+    """State that the network is given and returns, such as a membrane: it is as wide as the units that it belongs to.
+
+    Attributes:
+        carried: its places among arguments and returned tensors.
+        axis: axis of it that counts features, from the end.
+    """
+
+    carried: Carried
+    axis: int
+
+
+@dataclass
 class Wiring:
     """The anatomy of a network.
 
@@ -186,6 +200,7 @@ class Wiring:
         others: further modules that hold weights, of which none can be pruned: of classes that are no weight layers,
             and weight layers that did not run.
         outputs: gives the tensors that must keep their width, of what forward returns; all must if None.
+        states: arguments that are states, which the network returns.
 
     Example:
         >>> import torch, dpap
@@ -208,6 +223,7 @@ class Wiring:
     ties: list[Tie] = field(default_factory=list)
     others: dict[str, nn.Module] = field(default_factory=dict)
     outputs: Outputs | None = None
+    states: list[State] = field(default_factory=list)
 
     @property
     def spiking(self) -> bool:
@@ -239,6 +255,33 @@ class Wiring:
         yield from self.layers.values()
         yield from self.attachments.values()
         yield from self.neurons.values()
+        yield from self.states
+
+    def with_states(
+        self, inputs: Inputs, features: dict[str | Site, Tensor], *, silent: bool = False
+    ) -> Inputs:
+        """Inputs whose states are as wide as the network after a removal.
+
+        Args:
+            inputs: for the network as it is.
+            features: key of a reader -> indices of its features that remain.
+            silent: whether the others become zero instead of leaving.
+        """
+
+        def of(state: State) -> Callable[[Tensor], Tensor]:
+            kept = features[state.key]
+
+            def change(tensor: Tensor) -> Tensor:
+                if tensor.ndim < -state.axis or tensor.shape[state.axis] != state.features:
+                    return tensor
+                index = kept.to(tensor.device)
+                left = tensor.index_select(state.axis, index)
+                return torch.zeros_like(tensor).index_copy(state.axis, index, left) if silent else left
+
+            return change
+
+        changes = {state.carried.argument: of(state) for state in self.states if state.key in features}
+        return change_states(inputs, changes)
 
     def macs(
         self, units: dict[str, Tensor] | None = None, features: dict[str | Site, Tensor] | None = None

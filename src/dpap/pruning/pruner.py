@@ -501,6 +501,7 @@ class Pruner:
 
     def _renumber(self, kept: Kept) -> None:
         """Let everything that counts units and features follow a removal."""
+        self._example = self.wiring.with_states(self._example, kept.features)
         self.wiring.keep(kept.units, kept.features)
         self._observation.rewire()
         self._structure.keep(kept)

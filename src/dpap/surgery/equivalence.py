@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from dpap.anatomy import Wiring, neuron_kind
+from dpap.anatomy.carried import handed_back, with_states_of
+from dpap.anatomy.dye import Site
 from dpap.anatomy.frozen import frozen
 from dpap.anatomy.hidden_state import reset_state
 from dpap.anatomy.pytrees import (
@@ -67,6 +69,10 @@ class EquivalenceCheck:
         wiring: its wiring.
         example_inputs: what its forward takes; all of several examples are compared.
         double: whether to compute in double precision, which takes several times as long.
+
+    Attributes:
+        inputs: what both networks are compared on.
+        leaving: key of a reader -> indices of its features that will remain: states of the others are zero.
     """
 
     def __init__(self, model: nn.Module, wiring: Wiring, example_inputs: Inputs, double: bool = True) -> None:
@@ -75,6 +81,7 @@ class EquivalenceCheck:
         self.example_inputs = example_inputs
         self.inputs = example_inputs
         self._further: Inputs | None = None
+        self.leaving: dict[str | Site, Tensor] = {}
         self.double = double
 
     @property
@@ -101,7 +108,7 @@ class EquivalenceCheck:
         names = {site.module for site in self.wiring.neurons}
         most, best, found = -1, self.example_inputs, []
         for scale in (1.0, 4.0, 16.0, 64.0):
-            self.inputs = map_floats(self.example_inputs, partial(torch.mul, scale))
+            self.inputs = self._own_states(map_floats(self.example_inputs, partial(torch.mul, scale)))
             with self._firing() as fired:
                 try:
                     outputs = self.outputs()
@@ -126,7 +133,7 @@ class EquivalenceCheck:
 
     def _further_reference(self) -> list[Tensor]:
         """Outputs on a further input; nothing where the network does not take it, as shuffled values may be invalid."""
-        further = further_inputs(self.inputs)
+        further = self._own_states(further_inputs(self.inputs))
         try:
             found = self._run(further)
         except Exception:
@@ -150,15 +157,33 @@ class EquivalenceCheck:
             return self._presentation(map_floats(inputs, doubled))
 
     def _presentation(self, inputs: Inputs) -> list[Tensor]:
-        steps = STEPS if self.wiring.stepped else 1
+        states = self.wiring.states
+        steps = STEPS if self.wiring.stepped or states else 1
         found: list[Tensor] = []
         for example in examples_of(inputs):
             reset_state(self.model)
             for _ in range(steps):
-                returned = keeping(self.wiring.outputs, run(self.model, example))
+                returned = run(self.model, example)
                 # a network may return its own state, which the next presentation changes
-                found += [tensor.clone() for tensor in float_tensors(returned)]
+                found += [tensor.clone() for tensor in float_tensors(keeping(self.wiring.outputs, returned))]
+                if states:
+                    example = handed_back(example, returned, [state.carried for state in states])
         return found
+
+    def _own_states(self, inputs: Inputs) -> Inputs:
+        """Inputs with the states of the example; those of units that leave are silent, as the units are."""
+        places = [state.carried for state in self.wiring.states]
+        if not places:
+            return inputs
+        given = self.wiring.with_states(self.example_inputs, self.leaving, silent=True)
+        pairs = zip(examples_of(inputs), examples_of(given), strict=True)
+        return [with_states_of(one, other, places) for one, other in pairs]
+
+    def follow(self, kept: dict[str | Site, Tensor]) -> None:
+        """Let states among the inputs follow a removal, after which these features are kept."""
+        self.inputs = self.wiring.with_states(self.inputs, kept)
+        if self._further is not None:
+            self._further = self.wiring.with_states(self._further, kept)
 
     @contextmanager
     def _firing(self) -> Iterator[set[str]]:
