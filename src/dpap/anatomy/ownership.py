@@ -165,8 +165,17 @@ def feature_axes(replay: Replay, names: Collection[str], features: int) -> dict[
         axes = [at for at, size in enumerate(value.shape) if size == features]
         for at in reversed(axes if features > 1 else []):
             changed = {name: _changed(value, at, half)}
-            alike = _same(replay.outputs(silent=half), replay.outputs(values=changed, silent=half))
-            if alike and not _same(replay.outputs(), replay.outputs(values=changed)):
+            modes = (False, True)
+            alike = all(
+                _same(
+                    replay.outputs(silent=half, training=mode), replay.outputs(1.0, changed, half, None, mode)
+                )
+                for mode in modes
+            )
+            if alike and not all(
+                _same(replay.outputs(training=mode), replay.outputs(1.0, changed, training=mode))
+                for mode in modes
+            ):
                 found[name] = at
                 break
     return found
@@ -299,7 +308,9 @@ def _moves_only(before: list[Tensor], after: list[Tensor], axis: int, where: Ten
             continue
         if moved.ndim < -axis or moved.shape[axis] != len(where):
             return False
-        profile = moved.any(dim=[at for at in range(-moved.ndim, 0) if at != axis]) if moved.ndim > 1 else moved
+        profile = (
+            moved.any(dim=[at for at in range(-moved.ndim, 0) if at != axis]) if moved.ndim > 1 else moved
+        )
         if bool((profile.cpu() & ~where).any()):
             return False
         moves = True

@@ -17,8 +17,8 @@ from dpap.anatomy.ownership import (
     unit_axes,
 )
 from dpap.anatomy.pytrees import Inputs
-from dpap.anatomy.usage import unused_layers
 from dpap.anatomy.stain import Feeds, Stained, stain
+from dpap.anatomy.usage import output_widths, unused_layers
 from dpap.anatomy.wiring import Attachment, NeuronSite, Prunability, WeightLayer, Wiring
 
 
@@ -59,11 +59,14 @@ def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
     wiring = Wiring(layers, neurons, attachments, stained.training_paths, stepped)
     shared = _shared_parameters(modules)
     read = {source for layer in layers.values() for source in layer.feeds}
-    unused = unused_layers(model, example_inputs, layers.keys() - read - stained.outputs, stained.training_paths)
+    unused = unused_layers(
+        model, example_inputs, layers.keys() - read - stained.outputs, stained.training_paths
+    )
+    widths = output_widths(model, example_inputs, stained.training_paths)
     for layer in layers.values():
         layer.neuron = _activity_site(layer, wiring)
         layer.unused = layer.name in unused
-        layer.prunability, layer.reason = _prunability(layer, wiring, stained, shared)
+        layer.prunability, layer.reason = _prunability(layer, wiring, stained, shared, widths)
         layer.synapses = layer.kind.name == "fc" and layer.can_die
         layer.fixed = _computed(layer) or layer.name in shared
     _study_further(model, example_inputs, wiring)
@@ -248,14 +251,14 @@ def _carries(feeds: Feeds, layer: WeightLayer) -> bool:
 
 
 def _prunability(
-    layer: WeightLayer, wiring: Wiring, stained: Stained, shared: dict[str, str]
+    layer: WeightLayer, wiring: Wiring, stained: Stained, shared: dict[str, str], widths: set[int]
 ) -> tuple[Prunability, str]:
     """Whether a layer's units may die, whether they can be removed, and why not."""
     name = layer.name
     readers = [other for other in wiring.layers.values() if name in other.feeds]
     reads = [other.feeds[name] for other in readers]
     if name in stained.outputs:
-        return "whole", "its units are the network's output"
+        return "whole", _at_output(layer, readers, widths)
     if _computed(layer):
         return "whole", "its weight is computed from other parameters (weight norm or a parametrisation)"
     if name in shared:
@@ -279,9 +282,8 @@ def _prunability(
     for other in readers:
         nonzero = stained.nonzero.get(other.name)
         if nonzero is not None and bool((nonzero & (other.feeds[name] != NO_UNIT)).any()):
-            return (
-                "whole",
-                f"a silent unit would still send activity to {other.name} (activation with f(0) != 0?)",
+            return "whole", (
+                f"a silent unit would still send activity to {other.name} ({_cause(name, wiring, stained)})"
             )
     if any(bool((read == MIXED).any()) for read in reads):
         return "silenced", "its units are mixed before the next weight layer"
@@ -301,6 +303,28 @@ def _prunability(
         if other.name in shared:
             return "silenced", f"{other.name}, which it feeds, shares a parameter with {shared[other.name]}"
     return "prunable", ""
+
+
+def _at_output(layer: WeightLayer, readers: list[WeightLayer], widths: set[int]) -> str:
+    """Why the units of a layer of which dye reached the network's output never die."""
+    if readers:
+        past = ", ".join(sorted(reader.name for reader in readers))
+        return f"its units reach the network's output, beside what they feed ({past})"
+    if layer.units in widths:
+        return "its units are the network's output"
+    return "its units reach the network's output, with no weight layer in between"
+
+
+def _cause(name: str, wiring: Wiring, stained: Stained) -> str:
+    """What may send activity on although a layer is silent."""
+    for site in stained.order:
+        if (
+            site in stained.reached[name]
+            and site.module in stained.mixing
+            and site.module not in wiring.layers
+        ):
+            return f"{site.module} mixes its units and adds values of its own, such as biases"
+    return "activation with f(0) != 0?"
 
 
 def _computed(layer: WeightLayer) -> bool:

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring, find_wiring
 from dpap.anatomy.operations import check_countable
+from dpap.anatomy.prunability import propagate_unremovable
 from dpap.anatomy.pytrees import Inputs
 from dpap.anatomy.recording import Hook
 from dpap.pruning.arguments import as_copies, as_inputs, as_optimizers, unwrapped
@@ -21,11 +22,12 @@ from dpap.pruning.reports import LayerReport, PruneReport
 from dpap.pruning.state import PruningState
 from dpap.pruning.versions import VERSION, upgraded
 from dpap.surgery import CompactionError, CompactReport, Silence
+from dpap.surgery.claims import not_silent
 from dpap.surgery.compact import remove_dead, what_remains
 from dpap.surgery.compiled import recompile
 from dpap.surgery.copies import Copies
 from dpap.surgery.slicing import Kept, keep_only
-from dpap.surgery.trial import try_removal
+from dpap.surgery.trial import leave_whole, try_removal
 
 STEP = 3
 """Multiplications of a training step, in forwards: one forwards, twice as many backwards."""
@@ -121,6 +123,7 @@ class Pruner:
         )
         self._steps, self._steps_per_epoch = 0, 0
         self._alive_before = self._units_alive()
+        self._looked_at: dict[str, int] | None = None
         self._epsilon: dict[str, float] = {}
         self._step_handle = (
             self._optimizers[-1].register_step_post_hook(self._after_step) if self._optimizers else None
@@ -171,6 +174,7 @@ class Pruner:
         self._update(epoch + 1.0)
         epsilon, self._epsilon = self._epsilon, {}
         before = self._alive_before
+        self._check_claims()
         compacted = self._compact_if_worth_it() if config.compact == "auto" else None
         self._observation.begin_epoch()
         self._steps_per_epoch, self._steps = self._steps, 0
@@ -196,6 +200,7 @@ class Pruner:
         Raises:
             CompactionError: where the network would not compute the same without them; nothing is changed then.
         """
+        self._check_claims(always=True)
         kept, report = remove_dead(
             self.model,
             self.wiring,
@@ -323,10 +328,16 @@ class Pruner:
             # within an epoch the last of them may find its share dead already, and use none
             self._epsilon |= self._state.update(self.epoch, progress, self._ledger)
             self._impose()
+            if self._looked_at is None:
+                # the first deaths, which most often show what cannot be silenced
+                self._check_claims()
         self._state.begin_interval()
 
     def _count_forward(self, *forward: Any) -> None:
         self._forwards += self.model.training and torch.is_grad_enabled()
+
+    def _anything_dead(self) -> bool:
+        return any(not bool(alive.all()) for alive in self._state.masks.units.values())
 
     def _units_alive(self) -> dict[str, int]:
         return {name: int(alive.sum()) for name, alive in self._state.masks.units.items()}
@@ -346,6 +357,30 @@ class Pruner:
                 "print the pruner's wiring to see which layers keep their units",
                 stacklevel=3,
             )
+
+    def _check_claims(self, always: bool = False) -> None:
+        """Look whether the dead are silent, where any died since the last look; layers of which they are not are left
+        whole from now on, with a warning.
+        """
+        if self._looked_at is None and not self._anything_dead():
+            return
+        while always or self._units_alive() != self._looked_at:
+            self._looked_at = self._units_alive()
+            problems = not_silent(self.model, self.wiring, self._state.masks, self._example)
+            problems = {name: what for name, what in problems.items() if name in self._state.masks.units}
+            for name, what in problems.items():
+                leave_whole(self.wiring, name, what)
+                self._state.give_up(name)
+                warnings.warn(
+                    f"units of {name} were silenced, but they {what} on the example inputs; they count as alive again, "
+                    f"from zero, and no more of this layer die ({self.wiring.layers[name].reason})",
+                    stacklevel=4,
+                )
+            if not problems:
+                return
+            propagate_unremovable(self.wiring)
+            self._observation.rewire()
+            self._impose()
 
     def _impose(self) -> None:
         """Silence the dead, here and in the copies."""

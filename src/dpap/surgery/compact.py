@@ -110,7 +110,7 @@ def remove_dead(
             for names, why in culprits:
                 now = [name for name in names if wiring.layers[name].removable]
                 only_silence(wiring, now, f"its dead units cannot leave: {why}")
-                staying |= {name: why for name in now}
+                staying |= dict.fromkeys(now, why)
     after = sum(parameter.numel() for parameter in model.parameters())
     if staying:
         warnings.warn(

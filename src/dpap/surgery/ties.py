@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from dpap.anatomy import Wiring
 from dpap.anatomy.wiring import Tie, WeightLayer
