@@ -12,27 +12,24 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
+from halving import depthwise_weights, find_and_try, mask_half, train_norms
 from networks import NETWORKS, Maker, from_timm, from_torchvision
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from timing import arguments_of, peak_bytes, report
 from torch import Tensor, nn
+from zoo.run import explore
 
-from dpap.anatomy import Wiring, find_wiring
 from dpap.anatomy.hidden_state import reset_state
 from dpap.anatomy.pytrees import float_tensors, run
 from dpap.metrics import macs, parameters
 from dpap.surgery import Masks, Silence
 from dpap.surgery.compact import remove_dead
-from dpap.surgery.trial import try_removal
 
 Row = dict[str, Any]
 
@@ -95,93 +92,11 @@ def measure(maker: Maker, rounds: int) -> Row:
     return row
 
 
-def find_and_try(model: nn.Module, inputs: tuple[Tensor, ...]) -> Wiring:
-    """The wiring as `dpap.Pruner` finds it, with the result of a trial removal."""
-    wiring = find_wiring(model, inputs)
-    try_removal(model, wiring, inputs)
-    return wiring
-
-
-def depthwise_weights(wiring: Wiring, masks: Masks) -> int:
-    """Weights of depthwise convolutions, which leave with the units that they filter."""
-    return sum(
-        tensor.numel()
-        for attachment in wiring.attachments.values()
-        if attachment.feeds.keys() & masks.units.keys()
-        for tensor in attachment.module.parameters(recurse=False)
-        if tensor.ndim > 1
-    )
-
-
 def timed(action: Callable[[], object]) -> float:
     """Seconds."""
     start = time.perf_counter()
     action()
     return time.perf_counter() - start
-
-
-def train_norms(model: nn.Module) -> None:
-    """Statistics, scales and shifts unlike initial ones; no layer that begins with zeros stays so."""
-    for module in model.modules():
-        if isinstance(module, nn.Linear) and not module.weight.any():
-            module.reset_parameters()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            for tensor in (module.weight, module.running_var):
-                if tensor is not None:
-                    nn.init.uniform_(tensor, 0.5, 1.5)
-            for tensor in (module.bias, module.running_mean):
-                if tensor is not None:
-                    nn.init.normal_(tensor, std=0.2)
-
-
-def mask_half(wiring: Wiring, masks: Masks) -> None:
-    """Of every kind of unit that can leave, a random half dies.
-
-    Units that feed the same feature leave together and are one; two of these are of a kind where they have units in
-    the same layers and, of layers in groups, in the same groups.
-    """
-    names = [name for name in masks.units if wiring.layers[name].prunability == "prunable"]
-    if not names:
-        return
-    first = dict(zip(names, np.cumsum([0] + [wiring.layers[name].units for name in names]), strict=False))
-    total = sum(wiring.layers[name].units for name in names)
-    pairs = [pair for reader in wiring.readers() for pair in together(reader.feeds, first)]
-    one, other = np.concatenate(pairs, axis=1) if pairs else np.zeros((2, 0), dtype=int)
-    linked = coo_array((np.ones(len(one)), (one, other)), shape=(total, total))
-    _, group = connected_components(linked, directed=False)
-    places: dict[int, set[tuple[str, str, int]]] = {}
-    for name in names:
-        layer = wiring.layers[name]
-        for unit in range(layer.units):
-            place = ("unit", name, unit * layer.groups // layer.units)
-            places.setdefault(group[first[name] + unit], set()).add(place)
-    for reader in wiring.layers.values():
-        if reader.groups > 1:
-            for name in reader.feeds.keys() & first.keys():
-                for feature, unit in enumerate(reader.feeds[name].tolist()):
-                    if unit >= 0:
-                        place = ("feature", reader.name, feature * reader.groups // reader.features)
-                        places[group[first[name] + unit]].add(place)
-    kinds: dict[frozenset[tuple[str, str, int]], list[int]] = {}
-    for number, where in places.items():
-        kinds.setdefault(frozenset(where), []).append(number)
-    random = np.random.default_rng(0)
-    dying = [random.choice(numbers, len(numbers) // 2, replace=False) for numbers in kinds.values()]
-    dead = np.isin(group, np.concatenate(dying))
-    for name in names:
-        own = dead[first[name] : first[name] + wiring.layers[name].units]
-        masks.units[name][torch.from_numpy(own)] = False
-
-
-def together(feeds: dict[str, Tensor], first: dict[str, int]) -> Iterator[np.ndarray]:
-    """Pairs of numbers of units that feed one feature; where many do, every one and the one before it."""
-    last = np.full(len(next(iter(feeds.values()), ())), -1)
-    for name in feeds.keys() & first.keys():
-        unit = feeds[name].numpy()
-        here = unit >= 0
-        both = here & (last >= 0)
-        yield np.stack([last[both], first[name] + unit[both]])
-        last[here] = first[name] + unit[here]
 
 
 def difference(silent: nn.Module, compact: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[float, str]:
@@ -270,11 +185,23 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="networks with any of these in the name")
     parser.add_argument("--torchvision", action="store_true", help="torchvision's own networks, too")
     parser.add_argument("--timm", action="store_true", help="timm's own networks, too")
+    parser.add_argument(
+        "--zoo", action="store_true", help="networks of other packages instead: benchmarks/zoo"
+    )
+    parser.add_argument(
+        "--again",
+        nargs="*",
+        metavar="VERDICT",
+        help="of the zoo: measure those of these verdicts anew; all if none",
+    )
     parser.add_argument("--limit", type=int, default=600, help="seconds that one network may take")
     parser.add_argument("--list", action="store_true", help="only list which networks there are")
     parser.add_argument("--row", metavar="NAME", help="only this network, in this process, as JSON")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    if arguments.zoo:
+        explore(arguments.only, arguments.again, arguments.limit, list_only=arguments.list)
+        return
     makers = networks(arguments)
     if arguments.list:
         print("\n".join(makers))

@@ -398,7 +398,7 @@ def from_torchvision(names: Iterable[str] = TORCHVISION) -> dict[str, Maker]:
     Raises:
         ImportError: it is not installed or does not load.
     """
-    models = _torchvision().models
+    models = load_torchvision().models
 
     def make(name: str) -> Example:
         options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
@@ -414,7 +414,7 @@ def from_timm(names: Iterable[str] = TIMM) -> dict[str, Maker]:
     Raises:
         ImportError: it is not installed or does not load.
     """
-    _torchvision()
+    load_torchvision()
     timm = importlib.import_module("timm")
 
     def make(name: str) -> Example:
@@ -426,7 +426,7 @@ def from_timm(names: Iterable[str] = TIMM) -> dict[str, Maker]:
 _DECLARED: list[torch.library.Library] = []
 
 
-def _torchvision() -> ModuleType:
+def load_torchvision() -> ModuleType:
     """The package, also where it was built for another torch: its networks need none of its compiled operators."""
     try:
         return importlib.import_module("torchvision")

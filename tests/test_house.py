@@ -11,7 +11,7 @@ FLOORS = (
     {"anatomy"},
     {"surgery"},
     {"pruning"},
-    {"baselines"},
+    {"baselines", "integrations"},
     {"metrics"},
     {"models", "data"},
     {"experiment"},
@@ -32,6 +32,7 @@ NOT_IN_THE_CORE = {
     "yaml",
     "lightning",
     "accelerate",
+    "transformers",
     "skorch",
 }
 

@@ -3,7 +3,7 @@
 from dpap.anatomy import Wiring, find_wiring, register_layer, register_neuron
 from dpap.plasticity import Criterion, LayerContext, register_criterion
 from dpap.pruning import Decay, LayerReport, Pruner, PruneReport, PruningConfig
-from dpap.surgery import CompactionError, CompactReport, load, save
+from dpap.surgery import CompactionError, CompactReport, load, load_state, save
 
 __version__ = "0.1.0"
 
@@ -20,6 +20,7 @@ __all__ = [
     "Wiring",
     "find_wiring",
     "load",
+    "load_state",
     "register_criterion",
     "register_layer",
     "register_neuron",

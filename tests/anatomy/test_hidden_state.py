@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dpap.anatomy import register_neuron
-from dpap.anatomy.hidden_state import preserved_state, reset_state, slice_state
+from dpap.anatomy.hidden_state import accept, preserved_state, reset_state, slice_state
 
 
 class Membranes(nn.Module):
@@ -100,22 +100,25 @@ def test_within_preserved_state_a_network_computes_as_a_fresh_one_whenever_it_is
     images = torch.rand(2, 3)
     expected = [fresh(images) for _ in range(3)]
     assert any(not torch.equal(expected[0], later) for later in expected)
+    model.eval()
     with preserved_state(model), torch.no_grad():
-        model.eval()
         for _ in range(2):
             reset_state(model)
             assert all(torch.equal(model(images), output) for output in expected)
 
 
-def test_statistics_and_sizes_are_no_state() -> None:
+def test_what_surgery_changes_stays_and_nothing_else_does() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     linear, norm = model
     with preserved_state(model):
         linear.out_features = 2
         norm.num_features = 2
         norm.running_mean.data = norm.running_mean.data[:2]
-        norm.train()
-    assert (linear.out_features, norm.num_features, len(norm.running_mean)) == (2, 2, 2)
+        accept(norm.running_mean)
+        norm.running_mean.add_(1)
+        norm.eval()
+    assert (linear.out_features, norm.num_features, norm.running_mean.tolist()) == (2, 2, [0, 0])
+    assert norm.training
 
 
 @pytest.mark.parametrize("preserved", [False, True])

@@ -29,7 +29,7 @@ def test_the_table_lists_layers_units_and_prunability() -> None:
     cells = [line.split() for line in lines[2:]]
     assert cells[0][:6] == ["conv1", "conv", "15", "1", "135", "input"]
     assert cells[2][:6] == ["fc1", "fc", "300", "160", "48,000", "conv2"]
-    assert "network's output" in lines[-1]
+    assert "network's output" in lines[-2]
     assert wiring.spiking
     assert wiring.layers["fc1"].synapses and not wiring.layers["conv2"].synapses
 
@@ -71,14 +71,13 @@ def test_units_added_to_the_input_cannot_leave() -> None:
     assert _reason(Skip(), torch.rand(2, 4), "fc1")[0] != "prunable"
 
 
-def test_an_unknown_spike_function_is_named_as_the_reason() -> None:
+def test_an_unknown_spike_function_hides_no_unit() -> None:
     class Unknown(nn.Module):
         def forward(self, current: Tensor) -> Tensor:
             return (current > 0.1).to(current.dtype)
 
     model = nn.Sequential(nn.Linear(4, 5), Unknown(), nn.Linear(5, 2))
-    prunability, reason = _reason(model, torch.rand(2, 4), "0")
-    assert prunability == "whole" and "not registered" in reason
+    assert _reason(model, torch.rand(2, 4), "0") == ("prunable", "")
 
 
 def test_a_registered_neuron_is_transparent() -> None:
@@ -108,3 +107,54 @@ def test_renumbering_follows_a_removal() -> None:
     assert wiring.layers["side"].feeds["outer"].tolist() == [0, 1, 2]
     assert wiring.layers["head"].feeds["stem"].tolist() == [-1, -1, -1, -1, 0, 1, 2]
     assert wiring.attachments["norm"].features == 3
+
+
+def test_only_the_last_layer_is_called_the_networks_output() -> None:
+    class Beside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.last = nn.Linear(4, 6), nn.Linear(6, 7), nn.Linear(7, 3)
+            self.table = nn.Parameter(torch.randn(3, 5))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            features = torch.relu(self.one(x))
+            return self.last(torch.relu(self.two(features))), features
+
+    model = Beside()
+    assert _reason(model, torch.rand(2, 4), "last") == ("whole", "its units are the network's output")
+    assert _reason(model, torch.rand(2, 4), "one") == (
+        "whole",
+        "its units reach the network's output, beside what they feed (two)",
+    )
+
+    class Table(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hidden, self.table = nn.Linear(4, 6), nn.Parameter(torch.randn(5, 6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.relu(self.hidden(x)) @ self.table.T
+
+    _, reason = _reason(Table(), torch.rand(2, 4), "hidden")
+    assert reason == "its units reach the network's output, with no weight layer in between"
+
+
+def test_biases_behind_a_layer_are_not_its_activation() -> None:
+    class Mixer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.matrix, self.bias = nn.Parameter(torch.randn(6, 6)), nn.Parameter(torch.ones(6))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x @ self.matrix + self.bias, x
+
+    class Behind(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.act, self.mixer, self.last = nn.Linear(4, 6), nn.ReLU(), Mixer(), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.mixer(self.act(self.one(x)))[0])
+
+    _, reason = _reason(Behind(), torch.rand(2, 4), "one")
+    assert "f(0)" not in reason and "mixer mixes its units and adds values of its own" in reason

@@ -2,14 +2,17 @@
 
 Blocks of a page share their names, in order, with what its comments `<!-- setup: ... -->` define. A block that begins
 with `# NAME.py` is also a module of that name.
+Blocks that import a framework which is not installed are left out, and the page's test says so by being skipped.
 """
 
+import ast
 import re
 import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -39,6 +42,8 @@ REGISTRIES: tuple[dict[Any, Any], ...] = (
     dpap.data.registry.DATASETS,
     dpap.models.PRESETS,
 )
+FRAMEWORKS = {"lightning", "accelerate", "transformers", "skorch"}
+"""What the tests do without."""
 
 
 class Block(NamedTuple):
@@ -76,6 +81,18 @@ def commands(page: str) -> list[tuple[str, list[str]]]:
     return found
 
 
+def absent(code: str) -> set[str]:
+    """The frameworks that a block imports, itself or by a module of ours of that name, and that are not there."""
+    modules: set[str] = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            modules |= {each.name for each in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            modules.add(str(node.module))
+    named = {module.removeprefix("dpap.integrations.").split(".")[0] for module in modules}
+    return {name for name in named & FRAMEWORKS if find_spec(name) is None}
+
+
 @pytest.fixture
 def own_modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working folder from which modules can be imported; what is registered or imported meanwhile is forgotten."""
@@ -97,14 +114,29 @@ def test_pages_are_found() -> None:
 @pytest.mark.parametrize("page", with_code("python"))
 def test_python_blocks_run(page: str, own_modules: Path) -> None:
     names: dict[str, Any] = {"__name__": "__main__"}
+    left_out: set[str] = set()
     for block in blocks(page):
         if block.language not in ("python", "setup"):
+            continue
+        if missing := absent(block.code):
+            left_out |= missing
             continue
         module = re.match(r"# (\w+\.py)\n", block.code)
         if module:
             (own_modules / module[1]).write_text(block.code)
         # empty lines before it, so that an error names the line of the page
         exec(compile("\n" * block.line + block.code, page, "exec"), names)
+    if left_out:
+        pytest.skip(f"ran all blocks but those of {', '.join(sorted(left_out))}, not installed")
+
+
+def test_blocks_of_frameworks_that_are_absent_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"{__name__}.find_spec", lambda name: None)
+    assert absent("import lightning.pytorch as pl\nfrom dpap.integrations.skorch import PrunerCallback") == {
+        "lightning",
+        "skorch",
+    }
+    assert absent("import dpap\nfrom torch import nn") == set()
 
 
 @pytest.mark.parametrize("page", with_code("yaml"))

@@ -1,11 +1,14 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import SoftFileLock, Timeout
 
-from dpap.experiment.locks import comparison_lock, is_held
+from dpap.experiment.errors import UserError
+from dpap.experiment.locks import comparison_lock, is_held, only_writer
+from dpap.experiment.train import resume, train
 
 HOLD = """
 import sys
@@ -58,3 +61,28 @@ def test_another_process_holds_it_until_it_ends(tmp_path: Path, end: str) -> Non
         with lock.acquire(timeout=60):  # waits
             assert is_held(comparison_lock(tmp_path, "run"))
     assert not is_held(lock)
+
+
+def test_one_process_at_a_time_writes_in_a_run_folder(tmp_path: Path) -> None:
+    with (
+        only_writer(tmp_path),
+        pytest.raises(UserError, match="being written by another process"),
+        only_writer(tmp_path),
+    ):
+        pass
+    with only_writer(tmp_path):
+        pass
+
+
+def test_a_run_that_is_going_on_is_neither_replaced_nor_gone_on_with(tiny: Any) -> None:
+    config = tiny(training={"epochs": 1}, pruning={"start_epoch": 0, "end_epoch": 1})
+    train(config)
+    before = {path.name: path.read_bytes() for path in config.folder.iterdir() if path.is_file()}
+    with only_writer(config.folder):
+        with pytest.raises(UserError, match="another process"):
+            train(config, overwrite=True)
+        (config.folder / "summary.json").unlink()
+        with pytest.raises(UserError, match="another process"):
+            resume(config.folder)
+    (config.folder / "summary.json").write_bytes(before["summary.json"])
+    assert before == {path.name: path.read_bytes() for path in config.folder.iterdir() if path.is_file()}

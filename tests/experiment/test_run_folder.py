@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from dpap.experiment.errors import UserError
 from dpap.experiment.run_folder import (
@@ -15,6 +16,7 @@ from dpap.experiment.run_folder import (
     with_replacement,
     write_json,
 )
+from dpap.report.style import as_png
 
 
 def test_lines_survive_a_cut_anywhere(tmp_path: Path) -> None:
@@ -82,6 +84,7 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 def test_a_folder_is_used_once_and_clearing_spares_other_files(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.check_free(False)
+    folder.make()
     folder.begin("seed: 1\n", {"name": "first"})
     (folder.path / "notes.txt").write_text("mine")
     folder.metrics.write_text("{}\n")
@@ -100,4 +103,31 @@ def test_a_folder_is_used_once_and_clearing_spares_other_files(tmp_path: Path) -
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot make the run folder"):
-        RunFolder(tmp_path / "file" / "run").begin("", {})
+        RunFolder(tmp_path / "file" / "run").make()
+
+
+def test_what_others_put_beside_a_run_stays(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.begin("seed: 1\n", {})
+    report = tmp_path / "report"
+    report.mkdir()
+    ours, theirs = report / "accuracy.png", report / "holiday.png"
+    ours.write_bytes(as_png(Figure()))
+    theirs.write_bytes(b"\x89PNG of somebody else")
+    (report / "index.html").write_text("<h1>mine</h1>")
+    folder.begin("seed: 2\n", {})
+    assert not ours.exists()
+    assert theirs.exists() and (report / "index.html").read_text() == "<h1>mine</h1>"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", ["config.yaml", "model.safetensors", "metrics.jsonl"])
+def test_files_that_no_run_wrote_are_not_replaced(name: str, overwrite: bool, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("of another program")
+    with pytest.raises(UserError, match=rf"no run folder.* holds {name}.*--out"):
+        RunFolder(tmp_path).check_free(overwrite)
+
+
+def test_a_run_that_was_stopped_while_it_began_can_be_begun_again(tmp_path: Path) -> None:
+    RunFolder(tmp_path).facts.write_text("{}")
+    RunFolder(tmp_path).check_free(False)

@@ -55,8 +55,13 @@ def test_inputs_come_as_a_tensor_a_tuple_or_keywords() -> None:
     assert as_inputs(example, model) == (example,)
     assert as_inputs((example, 3), model) == (example, 3)
     assert as_inputs({"images": example}, model) == {"images": example}
-    with pytest.raises(TypeError, match="a dict of keyword arguments; got list"):
-        as_inputs([example], model)
+    assert as_inputs([example, (example, 3)], model) == [(example,), (example, 3)]
+    with pytest.raises(ValueError, match="at least one example; got an empty list"):
+        as_inputs([], model)
+    with pytest.raises(TypeError, match="a list of several such examples; got str"):
+        as_inputs([example, "images"], model)
+    with pytest.raises(TypeError, match="a list of several such examples; got list"):
+        as_inputs([[example]], model)
     with pytest.raises(ValueError, match=r"are on meta, the network is on cpu: move them with \.to\('cpu'\)"):
         as_inputs({"images": example.to("meta")}, model)
 

@@ -65,6 +65,17 @@ def test_a_synapse_saves_one_weight_and_what_its_feature_causes() -> None:
     assert savings(ledger, "energy", masks, groups).synapses["fc1"].sum() == 0  # nothing was observed yet
 
 
+@pytest.mark.parametrize("cost", ["weights", "macs"])
+def test_a_unit_saves_what_is_stored_for_it_whatever_of_its_synapses_has_died(cost: str) -> None:
+    ledger, masks, groups, saved = _of(CHAIN, cost)
+    thinned = masks.copy()
+    for alive in thinned.synapses.values():
+        alive[:, 1:] = False
+    assert thinned.weights(ledger.wiring) != masks.weights(ledger.wiring)
+    after = savings(ledger, cost, thinned, groups)
+    assert after.units and all(torch.equal(after.units[name], units) for name, units in saved.units.items())
+
+
 def test_units_of_a_residual_stream_are_one_group_and_inner_ones_are_not() -> None:
     _, _, groups, _ = _of(RESIDUAL, "weights")
     stream = groups["conv1"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dpap.experiment.run_folder import RunFolder
 from dpap.report import write_report
 
 MakeRun = Callable[..., Path]
@@ -155,3 +156,10 @@ def test_a_target_of_another_cost_stands_beside_the_dead_weights(twins: Path) ->
     _, text = read(write_report(twins))
     assert "43.2%" in text and "of the synaptic operations saved" in text and "scheduled 45.7%" in text
     assert "the target is of the synaptic operations" in text
+
+
+def test_the_report_of_a_run_is_removed_with_it(twins: Path) -> None:
+    page = write_report(twins)
+    assert list(page.parent.glob("*.png"))
+    RunFolder(twins).clear()
+    assert not page.parent.exists()

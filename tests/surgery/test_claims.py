@@ -236,3 +236,17 @@ def test_a_claim_that_fails_in_training_is_taken_back() -> None:
     fresh = dpap.Pruner(_network(Changing), torch.randn(5, FEATURES), config=config)
     fresh.load_state_dict(state)
     assert set(fresh.survival()) == {"2"}
+
+
+def test_noise_that_evaluation_draws_is_the_reason() -> None:
+    class Always(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            weight = self.weight
+            return nn.functional.linear(x, weight * (1 + 0.1 * torch.randn_like(weight)), self.bias)
+
+    layer = _wired(_network(Always), torch.randn(5, FEATURES)).layers["0"]
+    assert layer.prunability == "silenced" and "from one run to the next" in layer.reason
+
+
+def test_further_weights_that_leave_with_units_are_not_said_to_stay() -> None:
+    assert not _wired(_network(Noisy), torch.randn(5, FEATURES)).others

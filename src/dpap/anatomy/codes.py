@@ -11,6 +11,9 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
+Feeds = dict[str, Int64[Tensor, "_"]]
+"""Source layer -> its unit that feeds each feature (`NO_UNIT` where none does)."""
+
 INPUT = "<input>"
 """Name under which the network's own input is dyed."""
 NO_UNIT = -1

@@ -7,7 +7,7 @@ recorded.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,16 @@ from torch.utils.hooks import RemovableHandle
 from dpap.anatomy.axes import map_summed
 from dpap.anatomy.codes import MIXED, NO_UNIT
 from dpap.anatomy.gather import FeatureSums
-from dpap.anatomy.layers import as_rows, bias_of, is_depthwise, sum_over_features, sum_over_units, weight_of
+from dpap.anatomy.layers import (
+    as_rows,
+    bias_of,
+    gates_of,
+    is_depthwise,
+    matrices_of,
+    sum_over_features,
+    sum_over_units,
+    weight_of,
+)
 from dpap.anatomy.neurons import neuron_kind
 from dpap.anatomy.recording import Hook
 from dpap.anatomy.wiring import Attachment, WeightLayer, Wiring
@@ -70,7 +79,7 @@ class ContributionRecorder:
         self._in_closure: list[RemovableHandle] = []
         self._spikes: dict[str, Tensor] = {}
         self._stepped: set[int] = set()
-        self._steps = 0
+        self.steps = 0
         self._optimizers = tuple(optimizers)
         self._handles: list[RemovableHandle] = []
         for number, optimizer in enumerate(self._optimizers):
@@ -90,7 +99,7 @@ class ContributionRecorder:
     def begin_epoch(self) -> None:
         """Count from anew, so that every epoch takes its first step."""
         self.end_step()
-        self._steps = 0
+        self.steps = 0
 
     def rewire(self) -> None:
         """Follow the wiring after a removal."""
@@ -125,7 +134,7 @@ class ContributionRecorder:
             if number in self._stepped:
                 self.end_step()
             if not self._stepped:
-                self._steps += 1
+                self.steps += 1
             if not self._chosen:
                 return
             own = self._of_optimizer(number)
@@ -177,16 +186,17 @@ class ContributionRecorder:
 
     @property
     def _chosen(self) -> bool:
-        return self.active() and (not self._optimizers or (self._steps - 1) % self.every == 0)
+        return self.active() and (not self._optimizers or (self.steps - 1) % self.every == 0)
 
     def _listed(self) -> Iterator[tuple["_Key", nn.Parameter]]:
         """Every parameter of which the contribution is of use, with what it says."""
         for name, layer in self.wiring.layers.items():
-            weight, bias = weight_of(layer.module), bias_of(layer.module)
-            if isinstance(weight, nn.Parameter):
-                yield _Key(name, WEIGHT), weight
-            if isinstance(bias, nn.Parameter):
-                yield _Key(name, BIAS), bias
+            for number, (matrix, _) in enumerate(matrices_of(layer.module)):
+                weight, bias = weight_of(matrix), bias_of(matrix)
+                if isinstance(weight, nn.Parameter):
+                    yield _Key(name, WEIGHT, number), weight
+                if isinstance(bias, nn.Parameter):
+                    yield _Key(name, BIAS, number), bias
         for name, attachment in self.wiring.attachments.items():
             for part in _affine(attachment):
                 yield _Key(name, part), getattr(attachment.module, part)
@@ -204,14 +214,17 @@ class ContributionRecorder:
             each /= scale
         # a step that a gradient scaler skips has infinite gradients
         each.nan_to_num_(0.0, 0.0, 0.0)
-        if key.part != WEIGHT:
+        if key.part not in (WEIGHT, BIAS):
             self._found[key] = each
             return
-        layer = self.wiring.layers[key.module]
-        self._found[_Key(key.module, READ)] = sum_over_units(each, layer.module)
-        self._found[key] = sum_over_features(each, layer.module)
+        matrix = list(matrices_of(self.wiring.layers[key.module].module))[key.matrix][0]
+        if key.part == BIAS:
+            self._found[key] = each.view(gates_of(matrix), -1).sum(0)
+            return
+        self._found[replace(key, part=READ)] = sum_over_units(each, matrix)
+        self._found[key] = sum_over_features(each, matrix)
         if key.module in self._synapses:
-            self._single[key.module] = as_rows(each, layer.module)
+            self._single[key.module] = as_rows(each, matrix)
 
     def _of_units(self, name: str, found: Mapping["_Key", Tensor]) -> Tensor | None:
         if name not in self._routes:
@@ -219,7 +232,7 @@ class ContributionRecorder:
         total: Tensor | None = None
         for route in self._routes[name]:
             if route.key not in found:
-                return None
+                continue  # nothing was read there: a branch that this step did not take
             part = route.sums(found[route.key])
             total = part if total is None else total + part.to(total.device)
         return total
@@ -233,7 +246,10 @@ class ContributionRecorder:
         ]
         if readers and all(_readable(reader, layer.name) for reader in readers):
             for reader in readers:
-                yield _Route(_Key(reader.name, READ), FeatureSums(reader.feeds[layer.name], layer.units))
+                for number, (_, features) in enumerate(matrices_of(reader.module)):
+                    fed = reader.feeds[layer.name][features]
+                    if bool((fed >= 0).any()):
+                        yield _Route(_Key(reader.name, READ, number), FeatureSums(fed, layer.units))
             return
         norms = [
             attachment
@@ -242,16 +258,17 @@ class ContributionRecorder:
             and layer.name in attachment.feeds
             and bool((attachment.feeds[layer.name] >= 0).any())
         ]
-        places: list[tuple[str, tuple[str, ...], Tensor]] = [
-            (norm.name, _affine(norm), norm.feeds[layer.name]) for norm in norms
-        ]
-        if not places:
-            own = (WEIGHT,) if bias_of(layer.module) is None else (WEIGHT, BIAS)
-            places = [(layer.name, own, torch.arange(layer.units))]
-        for module, parts, fed in places:
-            sums = FeatureSums(fed, layer.units)
-            for part in parts:
-                yield _Route(_Key(module, part), sums)
+        for norm in norms:
+            sums = FeatureSums(norm.feeds[layer.name], layer.units)
+            for part in _affine(norm):
+                yield _Route(_Key(norm.name, part), sums)
+        if norms:
+            return
+        sums = FeatureSums(torch.arange(layer.units), layer.units)
+        for number, (matrix, _) in enumerate(matrices_of(layer.module)):
+            yield _Route(_Key(layer.name, WEIGHT, number), sums)
+            if bias_of(matrix) is not None:
+                yield _Route(_Key(layer.name, BIAS, number), sums)
 
     def _watch_spikes(self, model: nn.Module, timesteps: Collection[str]) -> None:
         by_module: dict[str, list[tuple[str, int]]] = {}
@@ -279,7 +296,7 @@ class ContributionRecorder:
     @property
     def takes_next(self) -> bool:
         """Whether the step that is being prepared is one of those that are taken."""
-        return self.active() and (not self._optimizers or self._steps % self.every == 0)
+        return self.active() and (not self._optimizers or self.steps % self.every == 0)
 
 
 class _SpikeWatcher:
@@ -311,10 +328,11 @@ class _SpikeWatcher:
 
 @dataclass(frozen=True)
 class _Key:
-    """A module, and a parameter of it or what is summed from one."""
+    """A module, and a parameter of it or what is summed from one; of several matrices, which."""
 
     module: str
     part: str
+    matrix: int = 0
 
 
 WEIGHT, BIAS, READ = "weight of each unit", "bias of each unit", "weight by feature"
@@ -331,9 +349,9 @@ class _Route:
 
 def _readable(reader: WeightLayer, source: str) -> bool:
     """Whether the weights of a reader have gradients of their own, feature by feature of the source."""
-    weight = weight_of(reader.module)
+    own = all(isinstance(weight, nn.Parameter) and weight.requires_grad for weight in reader.tensors())
     mixed = bool((reader.feeds[source] == MIXED).any())
-    return isinstance(weight, nn.Parameter) and weight.requires_grad and not (reader.fixed or mixed)
+    return own and not (reader.fixed or mixed)
 
 
 def _affine(attachment: Attachment) -> tuple[str, ...]:

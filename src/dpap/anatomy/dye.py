@@ -13,15 +13,33 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
+from dpap.anatomy.emissions import Emissions, Perturbation
 from dpap.anatomy.frozen import frozen
 from dpap.anatomy.hidden_state import reset_state
-from dpap.anatomy.layers import is_depthwise, layer_kind, size_of
+from dpap.anatomy.layers import JointView, MatrixView, is_depthwise, layer_kind, size_of
 from dpap.anatomy.neurons import neuron_kind
-from dpap.anatomy.pytrees import Inputs, float_tensors, map_floats, run
+from dpap.anatomy.pytrees import (
+    Inputs,
+    Outputs,
+    all_tensors,
+    examples_of,
+    float_tensors,
+    is_float,
+    keeping,
+    map_floats,
+    nan_like,
+    run,
+)
+from dpap.anatomy.recurrent import emission, is_recurrent, layers_of, parts_of
 
 Reach = dict[int, Bool[Tensor, "_"]]
 """Axis of an activity, from the end -> which slices along it hold what is detected."""
+
+
+Values = tuple[torch.Size, Tensor]
+"""Shape of an activity, and a number for each slice along an axis, which changes where one of its values does."""
 
 
 @dataclass(frozen=True)
@@ -42,48 +60,65 @@ class Pass:
 
     Attributes:
         dye: weight layer -> which of its units emit dye instead of `emit`.
-        emit: what weight layers emit: "ones", "zeros", or "noise" of random sign.
+        emit: what weight layers emit: "own" for what they emit on the example, "ones", "zeros", or "noise" of
+            random sign; "run" runs the network as it is, and records nothing but what weight layers emit.
         silent: weight layers that emit zeros whatever the others do.
-        detect: "dye" for NaN, "activity" for anything that is not zero.
+        perturbation: what is added to that.
+        detect: "dye" for NaN, "activity" for anything that is not zero, "values" for a number that changes as the
+            values do.
         stateful: output of modules with a value per feature (normalisation): what they compute ("run"), zeros
             ("zero", as for silent units), or their input ("identity").
         narrow: whether axes along which the dye does not lie in whole slices are ruled out.
         seed: of the noise.
         sites: where to record; everywhere if None.
         found: site -> where it was found.
-        calls: module -> how often it was called.
-        positions: weight layer -> how often its weights were used.
+        calls: module -> how often it was called on this example.
+        example: number of the example.
+        positions: weight layer -> how often its weights were used, on all examples: positions of the map that it
+            makes (transposed: reads), times batch, times calls.
         at_output: whether it arrived in an output.
+        values: site and example -> axis -> shape and a number for each slice along it, in each call.
+        returned: the outputs that keep their width, where values are detected.
     """
 
     dye: dict[str, Bool[Tensor, "_"]] = field(default_factory=dict)
-    emit: Literal["ones", "zeros", "noise"] = "ones"
+    emit: Literal["run", "own", "ones", "zeros", "noise"] = "own"
     silent: frozenset[str] = frozenset()
-    detect: Literal["dye", "activity"] = "dye"
+    perturbation: Perturbation | None = None
+    detect: Literal["dye", "activity", "values"] = "dye"
     stateful: Literal["run", "zero", "identity"] = "run"
     narrow: bool = False
     seed: int = 0
     sites: frozenset[Site] | None = None
     found: dict[Site, Reach] = field(default_factory=dict)
     calls: dict[str, int] = field(default_factory=dict)
+    example: int = 0
     positions: dict[str, int] = field(default_factory=dict)
     at_output: bool = False
+    values: dict[tuple[Site, int], dict[int, list[Values]]] = field(default_factory=dict)
+    returned: list[Tensor] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._generator = torch.Generator().manual_seed(self.seed)
 
-    def output(self, name: str, axis: int, form: "Form", device: torch.device) -> Tensor:
-        """What a weight layer emits in this pass."""
+    def call(self, name: str) -> int:
+        """Count a call of a module; returns its number within the forward."""
+        call = self.calls.get(name, 0)
+        self.calls[name] = call + 1
+        return call
+
+    def output(self, name: str, axis: int, form: "Form", device: torch.device, own: Tensor | None) -> Tensor:
+        """What a weight layer emits in this pass; `own` is what it emits on the example, a tensor that may change."""
         shape, dtype = form
         if self.emit == "zeros" or name in self.silent:
             return torch.zeros(shape, dtype=dtype, device=device)
         if self.emit == "noise":
             return torch.randn(shape, generator=self._generator).to(device, dtype)
-        output = torch.ones(shape, dtype=dtype, device=device)
+        output = torch.ones(shape, dtype=dtype, device=device) if own is None else own
+        if self.perturbation is not None:
+            return self.perturbation.added_to(output, name, axis)
         dye = self.dye.get(name)
-        return (
-            output if dye is None else output.masked_fill_(along(dye, axis, len(shape)).to(device), torch.nan)
-        )
+        return output if dye is None else _dyed(output, along(dye, axis, len(shape)).to(device))
 
 
 Form = tuple[torch.Size, torch.dtype]
@@ -109,39 +144,43 @@ class Dyer:
 
     Args:
         model: any network that runs forward.
-        example_inputs: what its forward takes.
+        example_inputs: what its forward takes; every pass runs all of several examples.
+        outputs: gives the tensors that keep their width, of what forward returns; all do if None.
 
     Attributes:
         layers: weight layers by name.
         axes: site -> axes of its activity that may count features, from the end, if some were ruled out.
-        order: sites in the order of their calls.
-        shapes: site -> shape of its activity.
+        order: sites in the order of their calls when the network runs as it is; nothing else is recorded.
+        shapes: site -> shape of its activity, on the first example that reaches it.
         calls: module -> how often it was called in one forward pass.
-        positions: weight layer -> how often its weights are used in one forward pass: positions of the map that it
-            makes (transposed: reads), times batch, times calls.
         mixing: modules with values of their own that emit the dye elsewhere than where they receive it.
         passing: those that emit it exactly there.
     """
 
-    def __init__(self, model: nn.Module, example_inputs: Inputs) -> None:
+    def __init__(self, model: nn.Module, example_inputs: Inputs, outputs: Outputs | None = None) -> None:
         self.model = model
-        self.example_inputs = example_inputs
+        self.outputs = outputs
+        self.examples = examples_of(example_inputs)
         self.layers: dict[str, nn.Module] = {}
         self._depthwise: dict[str, nn.Module] = {}
+        self._recurrent: dict[str, nn.Module] = {}
         self._intermediate: dict[str, nn.Module] = {}
         self.axes: dict[Site, tuple[int, ...]] = {}
         self.order: dict[Site, None] = {}
         self.shapes: dict[Site, tuple[int, ...]] = {}
         self.calls: dict[str, int] = {}
-        self.positions: dict[str, int] = {}
         self.mixing: set[str] = set()
         self.passing: set[str] = set()
         self._outputs: dict[tuple[str, tuple[int, ...]], Form] = {}
-        self._returned: dict[str, Any] = {}
+        self._returned: dict[Any, Any] = {}
+        self._emissions = Emissions()
         self._now: Pass | None = None
         for name, module in model.named_modules():
             if is_depthwise(module):
                 self._depthwise[name] = module
+            elif is_recurrent(module):
+                self._recurrent[name] = module
+                self.layers |= layers_of(name, module)
             elif layer_kind(module) is not None:
                 self.layers[name] = module
             elif neuron_kind(module) is not None or holds_state(module):
@@ -152,7 +191,12 @@ class Dyer:
         """Freeze the network, and let its modules emit and record."""
         changed: list[nn.Module] = []
         forwards = {
-            **{name: (module, self._weight_layer) for name, module in self.layers.items()},
+            **{
+                name: (module, self._weight_layer)
+                for name, module in self.layers.items()
+                if not isinstance(module, MatrixView | JointView)
+            },
+            **{name: (module, self._recurrent_module) for name, module in self._recurrent.items()},
             **{name: (module, self._channelwise) for name, module in self._depthwise.items()},
             **{name: (module, self._intermediate_layer) for name, module in self._intermediate.items()},
         }
@@ -171,15 +215,32 @@ class Dyer:
                 for module in changed:
                     del module.__dict__["forward"]
 
+    def observe(self) -> None:
+        """Run the network as it is: which sites it reaches, and what its weight layers emit."""
+        self.order.clear()
+        self._emissions.clear()
+        self.run(Pass(emit="run"))
+
+    def emit_ones(self) -> None:
+        """Let weight layers emit ones instead of what they emit on the examples."""
+        self._emissions.clear()
+
     def run(self, now: Pass, inputs: Inputs | None = None) -> Pass:
-        """One forward pass."""
+        """One forward pass of every example, or of other inputs that are like them."""
         self._now = now
-        reset_state(self.model)
-        output = run(self.model, self.example_inputs if inputs is None else inputs)
-        self.positions = now.positions
-        now.at_output = any(bool(_found(tensor, now).any()) for tensor in float_tensors(output))
-        for name, calls in now.calls.items():
-            self.calls[name] = max(calls, self.calls.get(name, 0))
+        for number, example in enumerate(self.examples if inputs is None else examples_of(inputs)):
+            now.example = number
+            now.calls.clear()
+            # weight layers do not run, they emit
+            reset_state(self.model, weights=now.emit == "run")
+            returned = run(self.model, example)
+            if now.emit != "run":
+                kept = keeping(self.outputs, returned)
+                if now.detect == "values":
+                    now.returned += [tensor.detach().clone() for tensor in all_tensors(kept)]
+                now.at_output |= any(bool(_found(tensor, now).any()) for tensor in float_tensors(kept))
+            for name, calls in now.calls.items():
+                self.calls[name] = max(calls, self.calls.get(name, 0))
         return now
 
     def _pass(self) -> Pass:
@@ -204,14 +265,22 @@ class Dyer:
 
     def _records(self, site: Site) -> bool:
         sites = self._pass().sites
-        return sites is None or site in sites
+        return site in self.order and (sites is None or site in sites)
 
-    def _record(self, site: Site, axis: int, profile: Tensor) -> None:
-        found = self._pass().found.setdefault(site, {})
+    def _record(self, site: Site, axis: int, profile: Tensor, activity: Tensor) -> None:
+        now = self._pass()
+        if now.detect == "values":
+            now.values.setdefault((site, now.example), {}).setdefault(axis, []).append(
+                (activity.shape, profile)
+            )
+            return
+        found = now.found.setdefault(site, {})
         before = found.get(axis)
-        if before is not None and before.shape == profile.shape:
-            profile = profile | before
-        found[axis] = profile
+        if before is not None and before.shape != profile.shape:
+            # an axis of several lengths counts no features
+            self.axes[site] = tuple(other for other in self.axes.get(site, found) if other != axis)
+            return
+        found[axis] = profile if before is None else profile | before
 
     def _narrow(self, site: Site, dyed: Tensor) -> None:
         """Rule out axes along which the dyed slices are not all alike, or are all there are."""
@@ -231,15 +300,52 @@ class Dyer:
         transposed = getattr(module, "transposed", False)
 
         def forward(input: Tensor, *rest: Any, **options: Any) -> Tensor:
+            now = self._pass()
+            call = now.call(name)
+            if now.emit == "run":
+                return self._own(site, call, axis, original(input, *rest, **options), input)
             form = self._shape(name, input, original, rest, options)
-            self.order.setdefault(site)
-            self.shapes[site] = tuple(input.shape)
-            if self._records(site):
-                self._record(site, axis, _profile(input, axis, self._pass()))
+            if self._records(site) and input.numel():
+                self._record(site, axis, _profile_of_all(input, (rest, options), axis, now), input)
             shape = input.shape if transposed else form[0]
-            positions = self._pass().positions
-            positions[name] = positions.get(name, 0) + shape.numel() // max(shape[axis], 1)
-            return self._pass().output(name, axis, form, input.device)
+            now.positions[name] = now.positions.get(name, 0) + shape.numel() // max(shape[axis], 1)
+            own = self._emissions.output(name, now.example, call, form[0]) if now.emit == "own" else None
+            return now.output(name, axis, form, input.device, own)
+
+        return forward
+
+    def _recurrent_module(
+        self, name: str, module: nn.Module, original: Callable[..., Any]
+    ) -> Callable[..., Any]:
+        parts = parts_of(name, module)
+
+        def forward(input: Any, hx: Any = None) -> Any:
+            now = self._pass()
+            # of a packed sequence the data come first
+            given, *states = float_tensors((input, hx))
+            rows = given.numel() // max(given.shape[-1], 1)
+            if now.emit == "run":
+                for layer, view in layers_of(name, module).items():
+                    if given.numel():
+                        self.order.setdefault(Site(layer))
+                        self.shapes.setdefault(Site(layer), (rows, size_of(view)[1]))
+                return original(input, hx)
+            key = (name, *(one.shape for one in (given, *states)))
+            if key not in self._returned:
+                self._returned[key] = original(*map_floats((input, hx), torch.nan_to_num))
+            returned = list(float_tensors(self._returned[key]))
+
+            def emit(layer: str, shape: torch.Size, like: Tensor) -> Tensor:
+                return now.output(layer, -1, (shape, returned[0].dtype), like.device, None)
+
+            mark = torch.nan if now.detect == "dye" else 1.0
+            made, read = emission(parts, given, states, returned, emit, lambda x: _profile(x, -1, now), mark)
+            for layer, profile in read.items():
+                if self._records(Site(layer)) and given.numel():
+                    self._record(Site(layer), -1, profile, given)
+                now.positions[layer] = now.positions.get(layer, 0) + rows
+            emitted = iter(made)
+            return map_floats(self._returned[key], lambda _: next(emitted))
 
         return forward
 
@@ -249,16 +355,26 @@ class Dyer:
 
         def forward(input: Tensor, *rest: Any, **options: Any) -> Tensor:
             now = self._pass()
+            call = now.call(name)
+            if now.emit == "run":
+                return self._own(site, call, axis, original(input, *rest, **options), input)
             form = self._shape(name, input, original, rest, options)
-            self.order.setdefault(site)
-            self.shapes[site] = tuple(input.shape)
+            own = self._emissions.output(name, now.example, call, form[0]) if now.emit == "own" else None
+            output = now.output(name, axis, form, input.device, own)
+            if not input.numel():
+                return output
+            if now.detect == "values":
+                if self._records(site):
+                    values = _profile(input, axis, now).repeat_interleave(units // features)
+                    self._record(site, axis, values, input)
+                return original(input, *rest, **options)
             profile = _profile(input, axis, now).repeat_interleave(units // features)
-            self._record(site, axis, profile)
-            output = now.output(name, axis, form, input.device)
+            if self._records(site):
+                self._record(site, axis, profile, input)
             here = along(profile.to(input.device), axis, output.ndim)
             if now.detect == "activity":
                 return output * here
-            output.masked_fill_(here, torch.nan)
+            output = _dyed(output, here)
             _cache(output, axis, profile)
             return output
 
@@ -274,17 +390,18 @@ class Dyer:
             now = self._pass()
             given = (*inputs, *options.values())
             activity = next((value for value in given if isinstance(value, Tensor)), None)
-            if activity is None or not activity.is_floating_point():
+            if activity is None or not is_float(activity):
                 return original(*inputs, **options)
-            call = now.calls.get(name, 0)
-            now.calls[name] = call + 1
+            call = now.call(name)
             site = Site(name, 0 if kind is not None and kind.spikes else call)
-            self.order.setdefault(site)
-            self.shapes[site] = tuple(activity.shape)
+            if now.emit == "run":
+                self._reached(site, activity)
+            if now.emit == "run" or not activity.numel():
+                return original(*inputs, **options)
             if now.narrow:
                 self._narrow(site, torch.isnan(activity))
             for axis in self.axes.get(site, range(-activity.ndim, 0)) if self._records(site) else ():
-                self._record(site, axis, _profile(activity, axis, now))
+                self._record(site, axis, _profile(activity, axis, now), activity)
             if kind is not None and kind.spikes and now.stateful != "zero":
                 return self._transparent(name, original, activity, inputs, options)
             if now.detect == "dye" and leaf and (kind is not None or name in self.passing):
@@ -309,13 +426,28 @@ class Dyer:
         self, name: str, original: Callable[..., Any], activity: Tensor, inputs: Any, options: Any
     ) -> Any:
         """The input of a spiking neuron, in the form in which it returns spikes (and states) itself."""
-        if name not in self._returned:
-            self._returned[name] = original(
+        key = (name, tuple(activity.shape))
+        if key not in self._returned:
+            self._returned[key] = original(
                 *map_floats(tuple(inputs), torch.nan_to_num), **map_floats(options, torch.nan_to_num)
             )
         return map_floats(
-            self._returned[name], lambda part: activity if part.shape == activity.shape else part
+            self._returned[key], lambda part: activity if part.shape == activity.shape else part
         )
+
+    def _reached(self, site: Site, activity: Tensor) -> None:
+        """The network as it is reaches a site; a batch of none does not."""
+        if activity.numel():
+            self.order.setdefault(site)
+            self.shapes.setdefault(site, tuple(activity.shape))
+
+    def _own(self, site: Site, call: int, axis: int, output: Tensor, activity: Tensor) -> Tensor:
+        """What a layer emits on the example, kept for other passes."""
+        self._reached(site, activity)
+        if activity.numel():
+            self._emissions.keep(site.module, self._pass().example, call, output, axis)
+        self._outputs[site.module, tuple(activity.shape)] = (output.shape, output.dtype)
+        return output
 
 
 def _activity_axis(module: nn.Module) -> int:
@@ -329,14 +461,24 @@ def _found(activity: Tensor, now: Pass) -> Tensor:
     return torch.isnan(activity) if now.detect == "dye" else activity != 0
 
 
-def _profile(activity: Tensor, axis: int, now: Pass) -> Bool[Tensor, "_"]:
-    """Which slices along an axis hold what is detected."""
+def _values(activity: Tensor, axis: int) -> Tensor:
+    """A number for each slice along an axis, which changes where one of its values does."""
+    slices = activity.detach().movedim(axis, 0).flatten(1)
+    slices = slices.to(torch.promote_types(slices.dtype, torch.float32))
+    places = torch.arange(1, slices.shape[1] + 1, dtype=torch.float64, device=activity.device)
+    return (slices @ (1 + (places * 0.6180339887).frac()).to(slices.dtype)).cpu()
+
+
+def _profile(activity: Tensor, axis: int, now: Pass) -> Tensor:
+    """Which slices along an axis hold what is detected, or a number for each."""
     others = [other for other in range(-activity.ndim, 0) if other != axis]
+    if now.detect == "values":
+        return _values(activity, axis)
     if now.detect == "activity":
         strongest = activity.abs().amax(others) if others else activity
         return (strongest != 0).cpu()
     version, cached = _cached(activity)
-    if version == activity._version and axis in cached:
+    if version is not None and version == _version(activity) and axis in cached:
         return cached[axis]
     # a sum with NaN is NaN: the activity is read once, without a mask of its size
     profile = torch.isnan(activity.sum(others) if others else activity).cpu()
@@ -344,20 +486,40 @@ def _profile(activity: Tensor, axis: int, now: Pass) -> Bool[Tensor, "_"]:
     return profile
 
 
-_CACHE = "_dpap_dye"
+def _profile_of_all(activity: Tensor, further: Any, axis: int, now: Pass) -> Tensor:
+    """The profile of a layer's first input; what is detected in a further one may reach whatever the first does."""
+    profile = _profile(activity, axis, now)
+    if now.detect == "values":
+        return profile + sum(_values(one, -1).sum() for one in float_tensors(further) if one.ndim)
+    if now.detect == "dye" and any(bool(torch.isnan(one).any()) for one in float_tensors(further)):
+        return torch.ones_like(profile)
+    return profile
+
+
+_CACHE: Any = WeakTensorKeyDictionary()
 
 
 def _cached(activity: Tensor) -> tuple[int | None, dict[int, Bool[Tensor, "_"]]]:
-    """What was cached on a tensor, and for which version of it."""
-    cached: tuple[int | None, dict[int, Tensor]] = getattr(activity, _CACHE, (None, {}))
+    """What was cached of a tensor, and for which version of it."""
+    cached: tuple[int | None, dict[int, Tensor]] = _CACHE.get(activity, (None, {}))
     return cached
 
 
 def _cache(activity: Tensor, axis: int, profile: Tensor) -> None:
-    """Cache on a tensor which of its slices are dyed, until it is changed in place."""
+    """Cache which slices of a tensor are dyed, until it is changed in place."""
     version, cached = _cached(activity)
-    cached = cached if version == activity._version else {}
-    setattr(activity, _CACHE, (activity._version, {**cached, axis: profile}))
+    now = _version(activity)
+    if now is not None:
+        _CACHE[activity] = (now, {**(cached if version == now else {}), axis: profile})
+
+
+def _version(activity: Tensor) -> int | None:
+    return None if activity.is_inference() else activity._version
+
+
+def _dyed(activity: Tensor, where: Bool[Tensor, "..."]) -> Tensor:
+    """An activity with dye in some places."""
+    return torch.where(where, nan_like(activity), activity)
 
 
 def _same_dye(given: Tensor, output: Any) -> bool:

@@ -1,4 +1,6 @@
-"""Neurons of other frameworks, found by name, so that none of them has to be installed."""
+"""Neurons and weight layers of other frameworks, found by name, so that none of them has to be installed."""
+
+from typing import NamedTuple
 
 from torch import nn
 
@@ -22,6 +24,23 @@ RESETS = {
     "snntorch._neurons.neurons.SpikingNeuron": "reset_mem",
 }
 """Class of modules with hidden state, neurons or not -> its method that resets it."""
+
+
+class LayerAxes(NamedTuple):
+    """Axes of a weight that count units and features, and the attributes that count them."""
+
+    unit: int
+    feature: int
+    units: tuple[str, ...]
+    features: tuple[str, ...]
+
+
+LAYERS = {
+    "transformers.pytorch_utils.Conv1D": LayerAxes(1, 0, ("nf",), ("nx",)),
+    "transformers.modeling_utils.Conv1D": LayerAxes(1, 0, ("nf",), ("nx",)),
+    "torch_geometric.nn.dense.linear.Linear": LayerAxes(0, 1, ("out_channels",), ("in_channels",)),
+}
+"""Class of fully connected layers, with parameters `weight` and `bias` -> its axes."""
 
 
 def qualified_name(base: type) -> str:

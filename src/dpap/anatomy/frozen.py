@@ -1,12 +1,14 @@
 """A network frozen while its anatomy is studied: evaluation mode, state reset, and everything restored afterwards."""
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
 
 from dpap.anatomy.hidden_state import preserved_state
+from dpap.anatomy.layers import layer_kind
 
 
 @contextmanager
@@ -14,9 +16,9 @@ def frozen(model: nn.Module, *, training_paths: bool = False) -> Iterator[None]:
     """No gradients, no dropout, fixed statistics, no hidden state, no kernels that bypass modules.
 
     Args:
-        model: the network; its modes and states are restored, also after an error.
-        training_paths: run the paths of training, such as auxiliary heads: modules that contain others are
-            in training mode, single layers in evaluation mode.
+        model: the network; all that it holds is restored, also after an error.
+        training_paths: run the paths of training, such as auxiliary heads: modules that contain weight layers are
+            in training mode, layers, also those of several parts, in evaluation mode.
     """
     modes = {module: module.training for module in model.modules()}
     compiled = {
@@ -27,11 +29,11 @@ def frozen(model: nn.Module, *, training_paths: bool = False) -> Iterator[None]:
     fast = torch.backends.mha.get_fastpath_enabled()
     try:
         for module in modes:
-            module.training = training_paths and any(True for _ in module.children())
+            module.training = training_paths and _contains_layers(module)
         for module in compiled:
             module._compiled_call_impl = None
         torch.backends.mha.set_fastpath_enabled(False)
-        with torch.no_grad(), preserved_state(model):
+        with torch.no_grad(), _not_compiled(), preserved_state(model):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
@@ -39,3 +41,18 @@ def frozen(model: nn.Module, *, training_paths: bool = False) -> Iterator[None]:
             module._compiled_call_impl = implementation
         for module, mode in modes.items():
             module.training = mode
+
+
+def _contains_layers(module: nn.Module) -> bool:
+    """Whether a module is made of others, and not a layer, which may have parts such as an activation or observers."""
+    if layer_kind(module) is not None or not any(True for _ in module.children()):
+        return False
+    own = (*module._parameters.values(), *module._buffers.values())
+    parts = list(module.modules())[1:]
+    return all(tensor is None for tensor in own) or any(layer_kind(part) is not None for part in parts)
+
+
+def _not_compiled() -> AbstractContextManager[object]:
+    """Functions and parts that the user compiled run as they are written; nothing is compiled for a look."""
+    # importing the compiler takes seconds, and where it was not imported nothing is compiled
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()

@@ -4,19 +4,35 @@ State is what a forward leaves behind: tensors among a module's attributes, also
 (SpikingJelly's memories), and buffers that it replaces (snnTorch's membranes).
 """
 
-from collections.abc import Callable, Iterator
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import torch
+import numpy as np
 from torch import Tensor, nn
 
 from dpap.anatomy.layers import layer_kind
 from dpap.anatomy.neurons import neuron_kind, reset_module
+from dpap.anatomy.recurrent import SIZES, is_recurrent
+from dpap.anatomy.snapshot import RandomState, Snapshot, is_generator
 
 _OF_ANY_MODULE = frozenset(vars(nn.Module()))
+_TENSORS = ("_parameters", "_buffers")
+_TABLES = frozenset(name for name, value in vars(nn.Module()).items() if isinstance(value, dict | set))
+"""Attributes of every module that hold its parameters, buffers, children and hooks."""
+_COPIED = frozenset((list, dict, OrderedDict, defaultdict, Counter, deque, set))
+"""Containers of which a network works on copies."""
+_CONTAINERS = (list, dict, deque, set)
+_MUTABLE = (Tensor, np.ndarray, tuple, *_CONTAINERS)
+_WITHOUT_STATE = frozenset(("builtins", "torch", "numpy", "types", "functools", "enum", "typing", "inspect"))
+"""Libraries whose objects no forward changes, or that are copied as values."""
+_MISSING = object()
+DEPTH = 2
+"""Objects that a module holds, and those that these hold, are preserved; what lies deeper is not."""
 _SIZES = frozenset(
     ("in_features", "out_features", "in_channels", "out_channels", "num_features", "num_parameters", "groups")
 )
@@ -25,109 +41,205 @@ _SIZES = frozenset(
 
 def _sizes_of(module: nn.Module) -> frozenset[str]:
     """Names of a module's attributes that surgery sets."""
+    if is_recurrent(module):
+        return frozenset(SIZES)
     kind = layer_kind(module)
     return _SIZES if kind is None else _SIZES.union(kind.unit_counts, kind.feature_counts)
 
 
-@dataclass
-class _Buffer:
-    """A buffer as it was: the tensor, its version, and its values."""
-
-    tensor: Tensor
-    version: int
-    values: Tensor
-
-    @classmethod
-    def of(cls, tensor: Tensor) -> "_Buffer":
-        return cls(tensor, _version(tensor), tensor.detach().clone())
-
-    @property
-    def changed(self) -> bool:
-        """Whether something was written into it; one that surgery sliced has another shape."""
-        if self.version == _version(self.tensor) or self.tensor.shape != self.values.shape:
-            return False
-        return not torch.equal(self.tensor, self.values.to(self.tensor.dtype))
-
-
 @dataclass(eq=False)
 class _Preserved:
-    """A module's attributes and buffers as they were."""
+    """What a module, or another object that one holds, has as its own.
+
+    Attributes:
+        attributes: other than those that every module has.
+        tables: parameters, buffers, children and hooks, by the name of the attribute that holds them.
+        training: mode of a module.
+        mutable: names of attributes that a forward may change in place.
+    """
 
     attributes: dict[str, Any]
-    buffers: dict[str, _Buffer | None]
+    tables: dict[str, Any]
+    training: bool | None
+
+    def __post_init__(self) -> None:
+        self.mutable = [name for name, value in self.attributes.items() if isinstance(value, _MUTABLE)]
 
     @classmethod
-    def of(cls, module: nn.Module) -> "_Preserved":
-        attributes = {name: value for name, value in vars(module).items() if name not in _OF_ANY_MODULE}
-        buffers = {
-            name: None if tensor is None else _Buffer.of(tensor) for name, tensor in module._buffers.items()
-        }
-        return cls(attributes, buffers)
+    def of(cls, owner: object) -> "_Preserved":
+        attributes = {name: value for name, value in vars(owner).items() if name not in _OF_ANY_MODULE}
+        if not isinstance(owner, nn.Module):
+            return cls(attributes, {}, None)
+        tables = {name: copy(table) for name, table in vars(owner).items() if name in _TABLES}
+        return cls(attributes, tables, owner.training)
 
-    def put_copies(self, module: nn.Module, copies: dict[int, Any]) -> None:
-        """Let the module work on copies of what is preserved."""
-        self._put(module, {name: _copy(value, copies) for name, value in self.attributes.items()})
-        for name, buffer in self.buffers.items():
-            if buffer is not None and buffer.tensor.requires_grad:
-                module._buffers[name] = buffer.values.clone()
+    @property
+    def buffers(self) -> dict[str, Tensor | None]:
+        """Buffers by name."""
+        found: dict[str, Tensor | None] = self.tables["_buffers"]
+        return found
 
-    def put_back(self, module: nn.Module) -> None:
-        """Restore the module."""
-        self._put(module, self.attributes)
+    def put_copies(self, owner: object, copies: dict[int, Any]) -> None:
+        """Let it work on copies of what is preserved."""
+        values = self.attributes
+        if self.mutable:
+            values = {**values, **{name: _copy(values[name], copies) for name in self.mutable}}
+        self._put(owner, values)
+        if isinstance(owner, nn.Module):
+            owner.training = bool(self.training)
+            self._put_tables(owner, _TENSORS)
+            for name, buffer in self.buffers.items():
+                if buffer is not None and buffer.requires_grad:
+                    owner._buffers[name] = buffer.detach().clone()
 
-    def _put(self, module: nn.Module, attributes: dict[str, Any]) -> None:
-        now = vars(module)
+    def put_back(self, owner: object) -> None:
+        """Restore it."""
+        self._put(owner, self.attributes)
+        if isinstance(owner, nn.Module):
+            owner.training = bool(self.training)
+            self._put_tables(owner, self.tables)
+
+    def _put(self, owner: object, attributes: dict[str, Any]) -> None:
+        now = vars(owner)
         for name in [name for name in now if name not in _OF_ANY_MODULE and name not in self.attributes]:
             # a forward on the instance belongs to staining, which removes it itself
             if name != "forward":
                 del now[name]
-        sizes = _sizes_of(module)
-        for name, value in attributes.items():
-            if name not in sizes and name != "forward":
-                now[name] = value
-        for name in [name for name in module._buffers if name not in self.buffers]:
-            del module._buffers[name]
-        for name, buffer in self.buffers.items():
-            module._buffers[name] = None if buffer is None else buffer.tensor
-            if buffer is not None and buffer.changed:
-                with torch.no_grad():
-                    buffer.tensor.copy_(buffer.values)
-                buffer.version = _version(buffer.tensor)
+        changed = [name for name, value in attributes.items() if now.get(name, _MISSING) is not value]
+        if changed:
+            sizes = _sizes_of(owner) if isinstance(owner, nn.Module) else ()
+            for name in changed:
+                if name not in sizes and name != "forward":
+                    now[name] = attributes[name]
+
+    def _put_tables(self, module: nn.Module, names: Iterable[str]) -> None:
+        for name in names:
+            now, before = vars(module)[name], self.tables[name]
+            if list(now) != list(before) or any(now[key] is not before[key] for key in _keys(now)):
+                # in place, for handles of hooks refer to the table
+                now.clear()
+                now.update(before)
 
 
+@dataclass(eq=False)
+class _Network:
+    """A network whose state is preserved, with all that its modules hold."""
+
+    model: nn.Module
+    owners: list[object]
+    preserved: list[_Preserved]
+    snapshot: Snapshot
+    random: RandomState
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "_Network":
+        owners, generators = _reachable(model)
+        snapshot = Snapshot(owner for owner in owners if isinstance(owner, nn.Module))
+        preserved = [_Preserved.of(owner) for owner in owners]
+        return cls(model, owners, preserved, snapshot, RandomState(snapshot.devices, generators))
+
+
+_NETWORKS: list[_Network] = []
 _PRESERVED: "WeakKeyDictionary[nn.Module, list[_Preserved]]" = WeakKeyDictionary()
 
 
 @contextmanager
 def preserved_state(model: nn.Module) -> Iterator[None]:
-    """Preserve every module's hidden state, reset it meanwhile, and restore it afterwards.
+    """Preserve all that a network holds, reset its hidden state meanwhile, and restore everything afterwards.
 
-    State may be of any batch size and part of an autograd graph: the network works on copies meanwhile.
+    Parameters, buffers, gradients, modes, hooks, other attributes and the state of random numbers are afterwards as
+    they were, bit for bit. State may be of any batch size and part of an autograd graph: the network works on copies
+    of it meanwhile.
     """
-    modules = list(model.modules())
-    for module in modules:
-        _PRESERVED.setdefault(module, []).append(_Preserved.of(module))
+    network = _Network.of(model)
+    modules = [
+        (owner, preserved)
+        for owner, preserved in zip(network.owners, network.preserved, strict=True)
+        if isinstance(owner, nn.Module)
+    ]
+    for module, preserved in modules:
+        _PRESERVED.setdefault(module, []).append(preserved)
+    _NETWORKS.append(network)
     try:
         reset_state(model)
         yield
     finally:
-        for module in modules:
-            _PRESERVED[module].pop().put_back(module)
+        _NETWORKS.remove(network)
+        for module, preserved in modules:
+            _PRESERVED[module].remove(preserved)
             if not _PRESERVED[module]:
                 del _PRESERVED[module]
+        for owner, preserved in zip(network.owners, network.preserved, strict=True):
+            preserved.put_back(owner)
+        network.snapshot.restore()
+        network.random.restore()
 
 
-def reset_state(model: nn.Module) -> None:
+def reset_state(model: nn.Module, *, weights: bool = True) -> None:
     """Reset a network's state to that at the start of a presentation.
 
-    Neurons are reset; other state is, within `preserved_state`, as it was when that began.
+    Neurons are reset; everything else is, within `preserved_state`, as it was when that began.
+
+    Args:
+        model: the network.
+        weights: whether parameters of weight layers are compared too; not needed where these do not run.
     """
-    copies: dict[int, Any] = {}
-    for module in model.modules():
-        if module in _PRESERVED:
-            _PRESERVED[module][-1].put_copies(module, copies)
+    network = next((one for one in reversed(_NETWORKS) if one.model is model), None)
+    if network is not None:
+        network.snapshot.restore_meanwhile(weights)
+        # an attribute that is a buffer too stays one
+        own = [buffer for one in network.preserved if one.tables for buffer in one.buffers.values()]
+        copies: dict[int, Any] = {id(one): one for one in own if one is not None and not one.requires_grad}
+        for owner, preserved in zip(network.owners, network.preserved, strict=True):
+            preserved.put_copies(owner, copies)
+        network.random.restore()
     for module in model.modules():
         reset_module(module)
+
+
+def accept(tensor: Tensor) -> None:
+    """Within `preserved_state`, keep what was just written into a tensor, such as by a removal."""
+    for network in _NETWORKS:
+        network.snapshot.take(tensor)
+
+
+def _reachable(model: nn.Module) -> tuple[list[object], list[Any]]:
+    """Modules and plain objects that a network holds, registered or not, and generators of random numbers."""
+    owners: list[object] = []
+    generators: list[Any] = []
+    seen: set[int] = set()
+    left: list[tuple[Any, int]] = [(model, DEPTH)]
+    while left:
+        value, depth = left.pop()
+        if id(value) in seen:
+            continue
+        if isinstance(value, nn.Module):
+            seen.add(id(value))
+            owners.append(value)
+            left.extend((child, DEPTH) for child in value._modules.values() if child is not None)
+            held = [part for name, part in vars(value).items() if name not in _OF_ANY_MODULE]
+            left.extend((part, DEPTH) for part in held)
+        elif isinstance(value, list | tuple | set | deque | dict):
+            seen.add(id(value))
+            left.extend((part, depth) for part in (value.values() if isinstance(value, dict) else value))
+        elif is_generator(value):
+            seen.add(id(value))
+            generators.append(value)
+        elif depth and _is_plain(value):
+            seen.add(id(value))
+            owners.append(value)
+            left.extend((part, depth - 1) for part in vars(value).values())
+    return owners, generators
+
+
+def _keys(table: dict[Any, Any] | set[Any]) -> Iterable[Any]:
+    return table if isinstance(table, dict) else ()
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is an object of a class of the user's, or of a library, that may keep state in attributes."""
+    library = type(value).__module__.partition(".")[0]
+    return hasattr(value, "__dict__") and not isinstance(value, type) and library not in _WITHOUT_STATE
 
 
 def slice_state(module: nn.Module, axis: int, size: int, index: Tensor) -> Callable[[], None]:
@@ -207,48 +319,44 @@ def _slice_buffers(
     sliced: Callable[[Any], Any],
     undo: list[Callable[[], None]],
 ) -> None:
+    kept = module._buffers if preserved is None else preserved.buffers
+
     def put_back(name: str, old: Tensor) -> None:
-        if preserved is not None and preserved in _PRESERVED.get(module, ()):
-            preserved.buffers[name] = _Buffer.of(old)
-        else:
-            module._buffers[name] = old
+        within = preserved is not None and preserved in _PRESERVED.get(module, ())
+        (kept if within else module._buffers)[name] = old
+        accept(old)
 
     for name in state_buffers(module):
-        if preserved is None:
-            old = module._buffers[name]
-        else:
-            buffer = preserved.buffers.get(name)
-            old = None if buffer is None else buffer.tensor
+        old = kept.get(name)
         new = sliced(old)
         if new is old or old is None:
             continue
         undo.append(lambda name=name, old=old: put_back(name, old))  # type: ignore[misc]
-        if preserved is None:
-            module._buffers[name] = new
-        else:
-            preserved.buffers[name] = _Buffer.of(new)
+        kept[name] = new
+        accept(new)
 
 
 def _copy(value: Any, copies: dict[int, Any]) -> Any:
-    """Detached copies of tensors, in new containers; everything else stays the same object."""
-    if isinstance(value, nn.Parameter) or not isinstance(value, Tensor | list | dict | tuple):
+    """Detached copies of tensors and arrays, in new containers; everything else stays the same object."""
+    if isinstance(value, nn.Parameter) or not isinstance(value, _MUTABLE):
         return value
     if id(value) in copies:
         return copies[id(value)]
     copied: Any = value
     if isinstance(value, Tensor):
         copied = value.detach().clone()
-    elif type(value) is list:
-        copied = copies[id(value)] = []
-        copied.extend(_copy(part, copies) for part in value)
-    elif type(value) is dict:
-        copied = copies[id(value)] = {}
-        copied.update({key: _copy(part, copies) for key, part in value.items()})
-    elif type(value) is tuple:
-        copied = tuple(_copy(part, copies) for part in value)
+    elif isinstance(value, np.ndarray):
+        copied = value.copy()
+    elif isinstance(value, tuple):
+        parts = [_copy(part, copies) for part in value]
+        if hasattr(value, "_fields"):
+            copied = type(value)(*parts)
+        elif type(value) is tuple:
+            copied = tuple(parts)
+    elif type(value) in _COPIED:
+        copied = copies[id(value)] = copy(value)
+        if not isinstance(value, set):
+            for place, part in list(value.items() if isinstance(value, dict) else enumerate(value)):
+                copied[place] = _copy(part, copies)
     copies[id(value)] = copied
     return copied
-
-
-def _version(tensor: Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version

@@ -67,13 +67,15 @@ def _columns(wiring: Wiring) -> Iterator[list[tuple[str, Tensor]]]:
 
 
 def _coupled(wiring: Wiring) -> Iterator[list[str]]:
-    """Layers that share a feature, or feed groups that must stay equally large, or are tied."""
+    """Layers that share a feature, or feed groups or are layers that must stay equally large, or are tied."""
     for reader in wiring.readers():
         sources = [name for name in reader.feeds if name in wiring.layers]
         if len(sources) > 1 and (_grouped(reader) or _overlap([reader.feeds[name] for name in sources])):
             yield sources
     for tie in wiring.ties:
         yield [name for name, _ in tie]
+    yield from wiring.levels()
+    yield from (list(pair) for pair in wiring.projections().items())
 
 
 def _grouped(reader: Reader) -> bool:

@@ -1,13 +1,18 @@
 """Weight layers: modules whose weight connects every unit to every feature that it reads, and how to add others."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-KindName = Literal["conv", "fc"]
+from dpap.anatomy.frameworks import LAYERS, qualified_name
+
+Registrable = Literal["conv", "fc"]
+KindName = Literal["conv", "fc", "recurrent"]
 
 
 @dataclass(frozen=True)
@@ -15,7 +20,8 @@ class LayerKind:
     """Where a class of weight layers keeps its units and features.
 
     Attributes:
-        name: "conv" (a unit is a channel and dies whole) or "fc" (units and single synapses die).
+        name: "conv" (a unit is a channel and dies whole), "fc" (units and single synapses die), or "recurrent" (a
+            unit dies with all its gates).
         unit_axis: axis of the weight that counts units.
         feature_axis: axis of the weight that counts input features.
         activity_axis: axis of the layer's input and output that counts features and units, from the end.
@@ -36,6 +42,8 @@ class LayerKind:
 
 _REGISTRY: dict[type[nn.Module], LayerKind] = {
     nn.Linear: LayerKind("fc", 0, 1, -1),
+    # cut along its units and its first input; what enters second is mixed for it
+    nn.Bilinear: LayerKind("fc", 0, 1, -1, feature_counts=("in1_features",)),
     nn.Conv1d: LayerKind("conv", 0, 1, -2),
     nn.Conv2d: LayerKind("conv", 0, 1, -3),
     nn.Conv3d: LayerKind("conv", 0, 1, -4),
@@ -53,7 +61,7 @@ def register_layer(
     activity_axis: int,
     weight: str = "weight",
     bias: str = "bias",
-    kind: KindName = "fc",
+    kind: Registrable = "fc",
     unit_count: str | None = None,
     feature_count: str | None = None,
 ) -> None:
@@ -103,7 +111,7 @@ def register_layer(
         )
     if activity_axis >= 0:
         raise ValueError(f"activity_axis counts from the end, -1 is the last axis; got {activity_axis}")
-    if kind not in get_args(KindName):
+    if kind not in get_args(Registrable):
         raise ValueError(f'kind must be "fc" or "conv"; got {kind!r}')
     _REGISTRY[layer] = LayerKind(
         kind,
@@ -117,9 +125,93 @@ def register_layer(
     )
 
 
+class MatrixView(nn.Module):
+    """A matrix of a module with several, in the place of a weight layer: it owns nothing and is never called.
+
+    Args:
+        owner: the module.
+        weight, bias: names of its parameters; it may lack the bias.
+        gates: rows of the weight that each unit has: first come the first rows of all units, then the second.
+    """
+
+    def __init__(self, owner: nn.Module, weight: str, bias: str, gates: int = 1) -> None:
+        super().__init__()
+        self._owner = (owner,)  # in a tuple, so that it is no child
+        self.names = (weight, bias)
+        self.gates = gates
+
+    @property
+    def owner(self) -> nn.Module:
+        """The module."""
+        return self._owner[0]
+
+    @property
+    def weight(self) -> Tensor:
+        """Its weight [gates * unit, feature]."""
+        weight: Tensor = getattr(self.owner, self.names[0])
+        return weight
+
+    @property
+    def bias(self) -> nn.Parameter | None:
+        """Its bias [gates * unit], if it has one."""
+        return self.owner._parameters.get(self.names[1])
+
+
+class JointView(nn.Module):
+    """Several matrices with the same units, in the place of one weight layer that reads the features of all.
+
+    Args:
+        matrices: of one module.
+        outer: whether the first reads what that module is given.
+    """
+
+    def __init__(self, *matrices: MatrixView, outer: bool) -> None:
+        super().__init__()
+        self.matrices = matrices
+        self.outer = outer
+
+    @property
+    def owner(self) -> nn.Module:
+        """The module that they belong to."""
+        return self.matrices[0].owner
+
+    @property
+    def weight(self) -> Tensor:
+        """The first of the weights."""
+        return self.matrices[0].weight
+
+
+_REGISTRY[MatrixView] = _REGISTRY[JointView] = LayerKind(
+    "recurrent", 0, 1, -1, unit_counts=(), feature_counts=()
+)
+
+
+def matrices_of(module: nn.Module) -> Iterator[tuple[nn.Module, slice]]:
+    """Each matrix of a weight layer, most of which have one, as a weight layer, and which features it reads."""
+    first = 0
+    for matrix in module.matrices if isinstance(module, JointView) else (module,):
+        features = size_of(matrix)[1]
+        yield matrix, slice(first, first + features)
+        first += features
+
+
+def gates_of(module: nn.Module) -> int:
+    """How many rows of the weight, and values of the bias, each unit has."""
+    return module.gates if isinstance(module, MatrixView) else 1
+
+
 def layer_kind(module: nn.Module) -> LayerKind | None:
     """The kind of weight layer that a module is, or None; the nearest registered base class decides."""
-    return next((_REGISTRY[base] for base in type(module).__mro__ if base in _REGISTRY), None)
+    kinds = (_REGISTRY.get(base) or _of_framework(base) for base in type(module).__mro__)
+    return next((kind for kind in kinds if kind is not None), None)
+
+
+@cache
+def _of_framework(base: type) -> LayerKind | None:
+    axes = LAYERS.get(qualified_name(base))
+    if axes is None:
+        return None
+    return LayerKind("fc", axes.unit, axes.feature, -1, unit_counts=axes.units, feature_counts=axes.features)
 
 
 def known_kind(module: nn.Module) -> LayerKind:
@@ -159,20 +251,28 @@ def weight_of(module: nn.Module) -> Tensor:
     return weight
 
 
+def owner_of(module: nn.Module) -> nn.Module:
+    """The module that holds a weight layer's parameters: itself, or the one of which it is a part."""
+    return module.owner if isinstance(module, MatrixView | JointView) else module
+
+
 def bias_of(module: nn.Module) -> nn.Parameter | None:
     """The bias of a weight layer, one value per unit, if it has one."""
-    return module._parameters.get(known_kind(module).bias)
+    return module.bias if isinstance(module, MatrixView) else module._parameters.get(known_kind(module).bias)
 
 
 def incoming(module: nn.Module) -> Float[Tensor, "unit incoming"]:
     """The weight of a layer with one row for each unit: its weights from every feature that it reads."""
-    return as_rows(weight_of(module).detach(), module)
+    rows = [as_rows(weight_of(matrix).detach(), matrix) for matrix, _ in matrices_of(module)]
+    return rows[0] if len(rows) == 1 else torch.cat(rows, 1)
 
 
 def as_rows(tensor: Tensor, module: nn.Module) -> Float[Tensor, "unit incoming"]:
     """A tensor laid out like a layer's weight, with one row for each unit."""
     if known_kind(module).unit_axis == 1:
         tensor = tensor.unflatten(0, (groups_of(module), -1)).transpose(1, 2).flatten(0, 1)
+    if gates_of(module) > 1:
+        tensor = tensor.unflatten(0, (gates_of(module), -1)).transpose(0, 1)
     return tensor.flatten(1)
 
 
@@ -190,7 +290,8 @@ def _summed(tensor: Tensor, module: nn.Module, by_unit: bool) -> Float[Tensor, "
     if tensor.ndim > 2:
         tensor = tensor.sum(tuple(range(2, tensor.ndim)))
     if (known_kind(module).unit_axis == 0) == by_unit:
-        return tensor.sum(1)  # the first axis counts through all groups
+        # the first axis counts through all groups
+        return tensor.sum(1) if gates_of(module) == 1 else tensor.sum(1).view(gates_of(module), -1).sum(0)
     return tensor.unflatten(0, (groups_of(module), -1)).sum(1).flatten()
 
 
@@ -201,9 +302,12 @@ def as_weight(synapses: Bool[Tensor, "unit feature"], module: nn.Module) -> Bool
 
 def size_of(module: nn.Module) -> tuple[int, int]:
     """How many units and features a layer has, groups counted in."""
+    if isinstance(module, JointView):
+        sizes = [size_of(matrix) for matrix in module.matrices]
+        return sizes[0][0], sum(features for _, features in sizes)
     kind = known_kind(module)
     shape, groups = weight_of(module).shape, groups_of(module)
-    units, features = shape[kind.unit_axis], shape[kind.feature_axis]
+    units, features = shape[kind.unit_axis] // gates_of(module), shape[kind.feature_axis]
     return (units * groups, features) if kind.unit_axis == 1 else (units, features * groups)
 
 
@@ -221,6 +325,8 @@ def select(
         features: indices of the features that remain, likewise.
     """
     kind = known_kind(module)
+    if units is not None:
+        units = rows_of(units, module, shape[0])
     # the first axis counts through all groups, the second within one
     through, within = (units, features) if kind.unit_axis == 0 else (features, units)
     if through is not None and tensor.shape[0] == shape[0]:
@@ -236,10 +342,23 @@ def select(
     return tensor
 
 
+def rows_of(units: Int64[Tensor, "_"], module: nn.Module, rows: int) -> Int64[Tensor, "_"]:
+    """Indices of the values that some units have along the first axis of the weight, or in the bias.
+
+    Args:
+        units: their indices.
+        module: the layer.
+        rows: values of all units.
+    """
+    gates = gates_of(module)
+    return units if gates == 1 else torch.cat([units + gate * (rows // gates) for gate in range(gates)])
+
+
 def between(module: nn.Module, units: Bool[Tensor, "_"], features: Bool[Tensor, "_"]) -> Bool[Tensor, "..."]:
     """Which weights lie between the given features and units, in the weight's shape."""
     kind = known_kind(module)
     shape, groups = weight_of(module).shape, groups_of(module)
+    units = units.repeat(gates_of(module))
     through, within = (units, features) if kind.unit_axis == 0 else (features, units)
     blocks = through.view(groups, -1, 1) & within.view(groups, 1, -1)
     return blocks.flatten(0, 1).view(*shape[:2], *[1] * (len(shape) - 2)).expand(shape)

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
 
-from dpap.anatomy.layers import groups_of
+from dpap.anatomy.layers import groups_of, owner_of
 from dpap.anatomy.levels import common_step, joint_step
 from dpap.anatomy.pytrees import float_tensors
 from dpap.anatomy.recording import Hook
@@ -41,13 +41,14 @@ def check_countable(wiring: Wiring) -> None:
 
     Raises:
         ValueError: where a registered layer has activity with axes behind its features, as a convolution has, for only
-            torch's convolutions tell how many weights read each place.
+            torch's convolutions tell how many weights read each place; of recurrent layers, whose activity is inside.
     """
     for name, layer in wiring.layers.items():
-        if layer.kind.activity_axis != -1 and not isinstance(layer.module, nn.modules.conv._ConvNd):
+        behind = layer.kind.activity_axis != -1 and not isinstance(layer.module, nn.modules.conv._ConvNd)
+        if behind or layer.kind.name == "recurrent":
             raise ValueError(
                 f"operations are counted of fully connected layers and torch's convolutions; {name} is a "
-                f"{type(layer.module).__name__}: set target_of to weights, parameters or macs"
+                f"{type(owner_of(layer.module)).__name__}: set target_of to weights, parameters or macs"
             )
 
 
@@ -71,6 +72,22 @@ class OperationCounter:
         """What arrived since the last call, by weight layer."""
         counts, self._counts = self._counts, {}
         return counts
+
+    def state_dict(self) -> dict[str, dict[str, Tensor | float]]:
+        """Copies of what arrived since it was last taken, as plain tensors and numbers."""
+        return {
+            name: {
+                key: value.clone() if isinstance(value, Tensor) else value for key, value in vars(own).items()
+            }
+            for name, own in self._counts.items()
+        }
+
+    def load_state_dict(self, state: dict[str, dict[str, Any]]) -> None:
+        """Take over what `state_dict` gave."""
+        self._counts = {
+            name: OperationCounts(**{**own, **{key: own[key].clone() for key in ("operations", "magnitude")}})
+            for name, own in state.items()
+        }
 
     def remove(self) -> None:
         """Remove the hooks from the network."""

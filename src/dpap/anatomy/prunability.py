@@ -3,9 +3,18 @@
 import torch
 from torch import Tensor, nn
 
-from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT
+from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT, Feeds
 from dpap.anatomy.dye import Site
-from dpap.anatomy.layers import is_depthwise, known_kind, layer_kind, size_of
+from dpap.anatomy.layers import (
+    JointView,
+    MatrixView,
+    is_depthwise,
+    known_kind,
+    layer_kind,
+    matrices_of,
+    owner_of,
+    size_of,
+)
 from dpap.anatomy.neurons import neuron_kind
 from dpap.anatomy.ownership import (
     Further,
@@ -13,24 +22,43 @@ from dpap.anatomy.ownership import (
     further_tensors,
     replayed,
     study_further,
+    tensor_of,
     tensors_of,
     unit_axes,
 )
-from dpap.anatomy.pytrees import Inputs
-from dpap.anatomy.stain import Feeds, Stained, stain
+from dpap.anatomy.pytrees import Inputs, Outputs
+from dpap.anatomy.recurrent import reads_state, with_parts
+from dpap.anatomy.stain import Stained, stain
 from dpap.anatomy.usage import output_widths, unused_layers
-from dpap.anatomy.wiring import Attachment, NeuronSite, Prunability, WeightLayer, Wiring
+from dpap.anatomy.wiring import (
+    Attachment,
+    NeuronSite,
+    Prunability,
+    WeightLayer,
+    Wiring,
+    named_with_class,
+    weights_in,
+)
+
+FURTHER_EXAMPLE = (
+    "give a further example that takes its branch (example_inputs=[first, second]), or delete it"
+)
+"""What to do about a layer that never ran."""
 
 
-def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
+def find_wiring(model: nn.Module, example_inputs: Inputs, outputs: Outputs | None = None) -> Wiring:
     """Find the wiring of a network by staining it.
 
     Args:
         model: any network that runs forward.
-        example_inputs: what its forward takes: a tuple of positional or a dictionary of keyword arguments.
+        example_inputs: what its forward takes: a tuple of positional or a dictionary of keyword arguments, or a list
+            of several such examples, where no single one takes every branch of the network.
+        outputs: a function of what its forward returns that gives the tensors which must keep their width; all
+            must if None.
 
     Raises:
         ValueError: where no weight layer runs, or where the network makes NaN by itself.
+        TypeError: where `outputs` does not take what the forward returns.
 
     Example:
         >>> import torch, dpap
@@ -42,13 +70,14 @@ def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
         >>> wiring.layers["2"].reason
         "its units are the network's output"
     """
-    stained = stain(model, example_inputs)
-    modules = dict(model.named_modules())
+    stained = stain(model, example_inputs, outputs)
+    modules = with_parts(model)
     layers = _weight_layers(modules, stained)
     if not layers:
         raise ValueError(
             "no weight layer (Linear, convolution, or registered) ran on the example inputs; give the inputs that "
-            "training gives, and a network of torch.nn modules"
+            "training gives, and a network of torch.nn modules, or make the classes of its weight layers known by "
+            f"dpap.register_layer; its weights are in: {named_with_class(_others(modules, {}, {})) or 'no module'}"
         )
     neurons = _neurons(modules, stained)
     stepped = any(
@@ -56,20 +85,21 @@ def find_wiring(model: nn.Module, example_inputs: Inputs) -> Wiring:
         for site, neuron in neurons.items()
     )
     attachments = _attachments(model, example_inputs, stained)
-    wiring = Wiring(layers, neurons, attachments, stained.training_paths, stepped)
+    wiring = Wiring(layers, neurons, attachments, stained.training_paths, stepped, outputs=outputs)
     shared = _shared_parameters(modules)
     read = {source for layer in layers.values() for source in layer.feeds}
-    unused = unused_layers(
-        model, example_inputs, layers.keys() - read - stained.outputs, stained.training_paths
-    )
+    called = {name for name, layer in layers.items() if owner_of(layer.module) is layer.module}
+    unused = unused_layers(model, example_inputs, called - read - stained.outputs, stained.training_paths)
     widths = output_widths(model, example_inputs, stained.training_paths)
     for layer in layers.values():
         layer.neuron = _activity_site(layer, wiring)
         layer.unused = layer.name in unused
         layer.prunability, layer.reason = _prunability(layer, wiring, stained, shared, widths)
-        layer.synapses = layer.kind.name == "fc" and layer.can_die
+        # where several weights lie between a unit and a feature, as in Bilinear, none is a synapse of its own
+        layer.synapses = layer.kind.name == "fc" and layer.taps == 1 and layer.can_die
         layer.fixed = _computed(layer) or layer.name in shared
     _study_further(model, example_inputs, wiring)
+    wiring.others = _others(modules, layers, attachments)
     propagate_unremovable(wiring)
     return wiring
 
@@ -79,7 +109,7 @@ def _study_further(model: nn.Module, example_inputs: Inputs, wiring: Wiring) -> 
     axes = {
         name: layer.kind.activity_axis
         for name, layer in wiring.layers.items()
-        if not _computed(layer) and further_tensors(layer.module)
+        if owner_of(layer.module) is layer.module and not _computed(layer) and further_tensors(layer.module)
     }
     studied: dict[str, Further | Exception] = {}
 
@@ -124,6 +154,9 @@ def _weight_layers(modules: dict[str, nn.Module], stained: Stained) -> dict[str,
             units,
             stained.positions.get(site.module, 0),
         )
+    for name in stained.unreached:
+        units, features = size_of(modules[name])
+        layers[name] = WeightLayer(name, features, {}, {}, modules[name], known_kind(modules[name]), units)
     return layers
 
 
@@ -202,6 +235,20 @@ def _unit_tensors(
     return found
 
 
+def _others(
+    modules: dict[str, nn.Module], layers: dict[str, WeightLayer], attachments: dict[str, Attachment]
+) -> dict[str, nn.Module]:
+    """Modules with weights of their own that are neither those of weight layers that ran nor belong to units."""
+    pruned = {id(tensor) for layer in layers.values() for tensor in layer.tensors()}
+    pruned |= {id(tensor_of(layer.module, name)) for layer in layers.values() for name in layer.further}
+    computed = tuple(f"{layer.name}." for layer in layers.values() if _computed(layer))
+    return {
+        name: module
+        for name, module in modules.items()
+        if name not in attachments and not name.startswith(computed) and weights_in(module, pruned)
+    }
+
+
 def _joined(one: Tensor, other: Tensor) -> Tensor:
     """Units that feed the features in either of two calls."""
     both = torch.where(one == other, one, MIXED)
@@ -215,7 +262,13 @@ def _shared_parameters(modules: dict[str, nn.Module]) -> dict[str, str]:
         for parameter in module.parameters(recurse=False):
             owners.setdefault(id(parameter), []).append(name)
     together = [names for names in owners.values() if len(names) > 1]
-    return {name: names[0] if name != names[0] else names[1] for names in together for name in names}
+    shared = {name: names[0] if name != names[0] else names[1] for names in together for name in names}
+    for name, module in modules.items():
+        if isinstance(module, JointView | MatrixView):
+            owner = next(own for own, other in modules.items() if other is module.owner)
+            if owner in shared:
+                shared[name] = shared[owner]
+    return shared
 
 
 def _activity_site(layer: WeightLayer, wiring: Wiring) -> Site | None:
@@ -226,14 +279,18 @@ def _activity_site(layer: WeightLayer, wiring: Wiring) -> Site | None:
         if not neuron.incoming and _carries(neuron.feeds, layer):
             return site
     for reader in wiring.layers.values():
-        if _carries(reader.feeds, layer):
+        if reader.entry is None:
+            continue
+        _, entering = next(matrices_of(reader.module))
+        feeds = {source: unit[entering] for source, unit in reader.feeds.items()}
+        if _carries(feeds, layer):
             site = Site(reader.name)
             if site not in wiring.neurons:
                 wiring.neurons[site] = NeuronSite(
                     reader.name,
-                    reader.features,
-                    reader.feeds,
-                    reader.gates,
+                    entering.stop,
+                    feeds,
+                    {source: gated[entering] for source, gated in reader.gates.items()},
                     site,
                     reader.kind.activity_axis,
                     spikes=False,
@@ -255,7 +312,10 @@ def _prunability(
 ) -> tuple[Prunability, str]:
     """Whether a layer's units may die, whether they can be removed, and why not."""
     name = layer.name
+    if name in stained.unreached:
+        return "whole", f"it never ran on the example inputs; {FURTHER_EXAMPLE}"
     readers = [other for other in wiring.layers.values() if name in other.feeds]
+    onward = [other for other in readers if not _reads_back(layer, other)]
     reads = [other.feeds[name] for other in readers]
     if name in stained.outputs:
         return "whole", _at_output(layer, readers, widths)
@@ -265,9 +325,11 @@ def _prunability(
         return "whole", f"it shares a parameter with {shared[name]}"
     if layer.unused:
         return "whole", "it is unused: nothing that it computes reaches the network's output"
-    if not reads:
+    if name in stained.held and not onward:
+        return "whole", f"{stained.held[name]}, which never ran, might read its units; {FURTHER_EXAMPLE}"
+    if not onward:
         return "whole", "its activity reaches no weight layer: is there a neuron that is not registered?"
-    if layer.neuron is None:
+    if layer.neuron is None and layer.kind.name != "recurrent":
         return (
             "whole",
             "its units are mixed, or no neuron carries them all, before their activity can be seen",
@@ -276,15 +338,27 @@ def _prunability(
         if name in attachment.feeds and attachment.name in shared:
             fed = f"{attachment.name}, which it feeds,"
             return "whole", f"{fed} shares a parameter with {shared[attachment.name]}"
-    modulated = _modulated(layer, wiring)
+    modulated = None if name in stained.held else _modulated(layer, wiring)
     if modulated is not None:
         return modulated
     for other in readers:
         nonzero = stained.nonzero.get(other.name)
-        if nonzero is not None and bool((nonzero & (other.feeds[name] != NO_UNIT)).any()):
+        if nonzero is None:
+            continue
+        active = nonzero & (other.feeds[name] != NO_UNIT)
+        if bool(active[reads_state(other.module)].any()):
+            return "whole", f"the state that {other.name} is given is not zero, so a silent unit would not be"
+        if bool(active.any()):
             return "whole", (
                 f"a silent unit would still send activity to {other.name} ({_cause(name, wiring, stained)})"
             )
+    if name in stained.held:
+        return (
+            "silenced",
+            f"{stained.held[name]} never ran on the example inputs and might read its units; {FURTHER_EXAMPLE}",
+        )
+    if name in stained.deciding:
+        return "silenced", "its units decide together what runs (a branch, a router)"
     if any(bool((read == MIXED).any()) for read in reads):
         return "silenced", "its units are mixed before the next weight layer"
     unmapped = [
@@ -327,8 +401,21 @@ def _cause(name: str, wiring: Wiring, stained: Stained) -> str:
     return "activation with f(0) != 0?"
 
 
+def _reads_back(layer: WeightLayer, reader: WeightLayer) -> bool:
+    """Whether a reader is the same recurrent layer, which passes nothing on by itself."""
+    if reader is layer:
+        return True
+    module, loop = layer.module, reader.module
+    return (
+        isinstance(module, MatrixView)
+        and isinstance(loop, JointView)
+        and layer.name.startswith(f"{reader.name}.")
+    )
+
+
 def _computed(layer: WeightLayer) -> bool:
-    return known_kind(layer.module).weight not in layer.module._parameters
+    own = {id(parameter) for parameter in owner_of(layer.module).parameters(recurse=False)}
+    return not all(id(tensor) in own for tensor in layer.tensors())
 
 
 def _modulated(layer: WeightLayer, wiring: Wiring) -> tuple[Prunability, str] | None:
@@ -368,6 +455,18 @@ def propagate_unremovable(wiring: Wiring) -> None:
                     layer.prunability = "silenced" if layer.can_die else "whole"
                     layer.reason = f"its units are joined with those of {source}, which stay"
                     changed = True
+                    continue
+                equal = _unremovable_equal(layer, wiring)
+                if equal is not None:
+                    layer.prunability = "silenced" if layer.can_die else "whole"
+                    layer.reason = f"it has as many units as {equal}, of which none leave"
+                    changed = True
+
+
+def _unremovable_equal(layer: WeightLayer, wiring: Wiring) -> str | None:
+    """A layer that is never removed and has to keep as many units as a layer."""
+    together = next((names for names in wiring.levels() if layer.name in names), [])
+    return next((name for name in together if not wiring.layers[name].removable), None)
 
 
 def _unremovable_source(layer: WeightLayer, wiring: Wiring) -> str | None:

@@ -23,8 +23,8 @@ class Recording:
     """What was active in one presentation to the network.
 
     Attributes:
-        inputs: weight layer -> activity of its input features [T, B, features], for convolutions its sum over the
-            features of each group [T, B, groups], which is all that they need.
+        inputs: weight layer -> activity of its input features [T, B, features], for convolutions and recurrent
+            layers its sum over the features of each group [T, B, groups], which is all that they need.
         outputs: neurons -> activity of their units, or of the features that these feed [T, B, features].
     """
 
@@ -47,6 +47,25 @@ class _Forward:
     entering: dict[str, list[Tensor]] = field(default_factory=dict)
 
 
+def check_recordable(wiring: Wiring) -> None:
+    """Check that the activity of every weight layer whose units may die can be recorded.
+
+    Raises:
+        ValueError: where units are inside a recurrent module: those of all layers but the last, and under a
+            projection.
+    """
+    hidden = [
+        layer.name
+        for layer in wiring.layers.values()
+        if layer.can_die and (layer.neuron is None or layer.entry is None)
+    ]
+    if hidden:
+        raise ValueError(
+            f"the activity of {', '.join(hidden)} stays inside a recurrent module, where it cannot be recorded; use a "
+            'criterion that needs none ("taylor", "magnitude"), or one module for each layer, without projection'
+        )
+
+
 class Hook:
     """A hook that does nothing in copies of the network, and that is not compiled."""
 
@@ -59,6 +78,11 @@ class Hook:
 
     def __reduce__(self) -> tuple[type["Hook"], tuple[()]]:
         return Hook, ()
+
+    @property
+    def idle(self) -> bool:
+        """Whether it came along with a copy, and does nothing."""
+        return self._call is None
 
 
 class Recorder:
@@ -104,9 +128,9 @@ class Recorder:
         ]
         entered = {neuron.name for neuron in self._sites if neuron.incoming}
         for name, layer in wiring.layers.items():
-            if layer.prunability != "whole" or name in entered:
+            if layer.entry is not None and (layer.prunability != "whole" or name in entered):
                 hook = Hook(self._input_hook(layer, name in entered))
-                self._handles.append(layer.module.register_forward_pre_hook(hook, with_kwargs=True))
+                self._handles.append(layer.entry.register_forward_pre_hook(hook, with_kwargs=True))
         modules = dict(model.named_modules())
         emitting = [neuron for neuron in (*self._sites, *self._spiking) if not neuron.incoming]
         for name, axis in {neuron.name: neuron.axis for neuron in emitting}.items():
@@ -153,7 +177,7 @@ class Recorder:
             self._now = _Forward(None if given is None or given.ndim == 0 else len(given))
 
     def _input_hook(self, layer: WeightLayer, entered: bool) -> Callable[..., None]:
-        name, axis, whole = layer.name, layer.kind.activity_axis, layer.kind.name == "conv"
+        name, axis, whole = layer.name, layer.kind.activity_axis, layer.kind.name != "fc"
 
         def hook(module: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
             if self._now is None:

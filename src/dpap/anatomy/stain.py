@@ -11,16 +11,15 @@ import math
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool
 from torch import Tensor, nn
 
-from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT, codewords, decode
+from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT, Feeds, codewords, decode
 from dpap.anatomy.dye import Dyer, Pass, Reach, Site
 from dpap.anatomy.layers import layer_kind, size_of
-from dpap.anatomy.pytrees import Inputs, map_floats
-
-Feeds = dict[str, Int64[Tensor, "_"]]
-"""Source layer -> its unit that feeds each feature (`NO_UNIT` where none does)."""
+from dpap.anatomy.perturb import Known, NumericLook
+from dpap.anatomy.pytrees import Inputs, Outputs, map_floats, nan_like
+from dpap.anatomy.unreached import Calls
 
 PROBES = 32
 """Activities of random sign that must all be zero before a source counts as a gate: wrong once in 2^32."""
@@ -37,7 +36,7 @@ class Stained:
             them (a product).
         axis: site -> axis of its activity that counts features, from the end.
         reached: source layer -> sites that its dye reached at all, mapped or not.
-        outputs: source layers with dye that reached the network's output.
+        outputs: source layers with dye that reached what must keep its width of the network's output.
         nonzero: weight layer -> features that are not zero although every weight layer emits zero.
         order: sites in the order of their calls.
         shapes: neuron or other site -> shape of its activity on the example input.
@@ -45,6 +44,9 @@ class Stained:
         positions: weight layer -> how often its weights are used in one forward pass.
         mixing: modules with values of their own that mix features.
         training_paths: whether the network runs weight layers in training that it does not run in evaluation.
+        deciding: source layers whose units decide together what runs, or the shapes of what runs.
+        unreached: weight layers that never ran on the examples.
+        held: source layer -> a module that never ran on the examples and might read its units.
     """
 
     feeds: dict[Site, Feeds]
@@ -59,6 +61,9 @@ class Stained:
     positions: dict[str, int]
     mixing: set[str]
     training_paths: bool
+    deciding: set[str]
+    unreached: list[str]
+    held: dict[str, str]
 
 
 @dataclass
@@ -83,7 +88,7 @@ class _Decoded:
         return best[0] if most and len(best) == 1 else None
 
 
-def stain(model: nn.Module, example_inputs: Inputs) -> Stained:
+def stain(model: nn.Module, example_inputs: Inputs, outputs: Outputs | None = None) -> Stained:
     """Stain a network and read off its wiring.
 
     The network is run without gradients, once for every weight layer and once for every bit of the codes; its
@@ -91,16 +96,26 @@ def stain(model: nn.Module, example_inputs: Inputs) -> Stained:
 
     Args:
         model: any network that runs forward.
-        example_inputs: what its forward takes: a tuple of positional or a dictionary of keyword arguments.
+        example_inputs: what its forward takes: a tuple of positional or a dictionary of keyword arguments, or a list
+            of several such examples, over which the wiring is joined.
+        outputs: gives the tensors that must keep their width, of what its forward returns; all must if None.
 
     Raises:
         ValueError: where the network makes NaN by itself, which no dye can be distinguished from.
     """
-    dyer = Dyer(model, example_inputs)
+    dyer = Dyer(model, example_inputs, outputs)
     training_paths = _has_training_paths(dyer)
     with dyer.ready(training_paths=training_paths):
+        calls = Calls(model)
+        with calls.observed():
+            dyer.observe()
         clean = dyer.run(Pass())
-        where = sorted({site.module for site, reach in clean.found.items() if _any(reach)})
+        where = _dyed(clean)
+        if where or clean.at_output:
+            # transparent neurons may pass on what no spike could be, such as a negative rate
+            dyer.emit_ones()
+            clean = dyer.run(Pass())
+            where = _dyed(clean)
         if where or clean.at_output:
             raise ValueError(
                 f"the network makes NaN where no dye is, seen at {', '.join(where) or 'the output'}: give example "
@@ -110,7 +125,7 @@ def stain(model: nn.Module, example_inputs: Inputs) -> Stained:
         units = {source: size_of(dyer.layers[source])[0] for source in sources}
         half = {source: torch.arange(count) % 2 == 0 for source, count in units.items()}
         dyer.run(Pass(dye=half, narrow=True))
-        reach, outputs = _reach(dyer, units)
+        reach, at_output, at_hand = _reach(dyer, units, calls)
         groups = _groups({source: reach[source] for source in sources})
         decoded = _Decoded()
         for group in groups:
@@ -123,6 +138,15 @@ def stain(model: nn.Module, example_inputs: Inputs) -> Stained:
             if distinct:
                 _decode(dyer, distinct, reach, decoded)
         feeds, axis = _feature_axes(dyer, decoded)
+        dyer.axes.update({site: (along,) for site, along in axis.items()})
+        seen = NumericLook(dyer, Known(units, feeds, axis, reach, at_output)).look()
+        for site, by_axis in seen.feeds.items():
+            for along, fed_by in by_axis.items():
+                for source, fed in fed_by.items():
+                    decoded.add(site, along, source, fed)
+                    reach[source].setdefault(site, {})[along] = fed != NO_UNIT
+        feeds, axis = _feature_axes(dyer, decoded)
+        at_output |= seen.outputs
         for site, reached in reach[INPUT].items():
             if site in axis and axis[site] in reached:
                 fed = torch.where(reached[axis[site]], 0, NO_UNIT)
@@ -134,7 +158,7 @@ def stain(model: nn.Module, example_inputs: Inputs) -> Stained:
         gates=gates,
         axis=axis,
         reached={source: set(sites) for source, sites in reach.items()},
-        outputs=outputs,
+        outputs=at_output,
         nonzero={
             site.module: found[axis[site]]
             for site, found in silent.found.items()
@@ -146,7 +170,14 @@ def stain(model: nn.Module, example_inputs: Inputs) -> Stained:
         positions=clean.positions,
         mixing=dyer.mixing,
         training_paths=training_paths,
+        deciding=seen.deciding,
+        unreached=[name for name in dyer.layers if name in calls.unreached],
+        held=calls.held(at_hand, units),
     )
+
+
+def _dyed(clean: Pass) -> list[str]:
+    return sorted({site.module for site, reach in clean.found.items() if _any(reach)})
 
 
 def _any(reach: Reach) -> bool:
@@ -159,31 +190,36 @@ def _has_training_paths(dyer: Dyer) -> bool:
     for training_paths in (False, True):
         try:
             with dyer.ready(training_paths=training_paths):
-                dyer.run(Pass(sites=frozenset()))
+                dyer.observe()
         except Exception:
             # the passes themselves report what evaluation cannot run; training may need targets, for example
             if training_paths:
                 return False
         ran.append({site.module for site in dyer.order if site.module in dyer.layers})
-        dyer.order.clear()
     return ran[0] < ran[1]
 
 
-def _reach(dyer: Dyer, units: dict[str, int]) -> tuple[dict[str, dict[Site, Reach]], set[str]]:
-    """Where the dye of each source, and of the network's input, arrives; and which of them reach the output."""
+def _reach(
+    dyer: Dyer, units: dict[str, int], calls: Calls
+) -> tuple[dict[str, dict[Site, Reach]], set[str], dict[str, set[str]]]:
+    """Where the dye of each source, and of the network's input, arrives; which of them reach the output; and in the
+    forwards of which modules, around those that never ran, the dye of each source is at hand.
+    """
     reach: dict[str, dict[Site, Reach]] = {}
     outputs = set()
+    at_hand: dict[str, set[str]] = {}
     for source, count in units.items():
-        now = dyer.run(Pass(dye={source: torch.ones(count, dtype=torch.bool)}))
+        with calls.at_hand() as at_hand[source]:
+            now = dyer.run(Pass(dye={source: torch.ones(count, dtype=torch.bool)}))
         reach[source] = {site: found for site, found in now.found.items() if _any(found)}
         if now.at_output:
             outputs.add(source)
-    dyed = map_floats(dyer.example_inputs, lambda tensor: torch.full_like(tensor, torch.nan))
+    dyed = map_floats(dyer.examples, nan_like)
     now = dyer.run(Pass(), inputs=dyed)
     reach[INPUT] = {site: found for site, found in now.found.items() if _any(found)}
     if now.at_output:
         outputs.add(INPUT)
-    return reach, outputs
+    return reach, outputs, at_hand
 
 
 def _meet(one: dict[Site, Reach], other: dict[Site, Reach]) -> bool:

@@ -1,6 +1,7 @@
 """What is connected to what, what can be pruned, and why the rest cannot."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -8,11 +9,19 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
-from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT
+from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT, Feeds
 from dpap.anatomy.dye import Site
-from dpap.anatomy.layers import LayerKind, groups_of, weight_of
+from dpap.anatomy.layers import (
+    JointView,
+    LayerKind,
+    MatrixView,
+    groups_of,
+    matrices_of,
+    weight_of,
+)
 from dpap.anatomy.ownership import Belonging
-from dpap.anatomy.stain import Feeds
+from dpap.anatomy.pytrees import Outputs
+from dpap.anatomy.table import Row, as_html, as_text
 
 Gates = dict[str, Bool[Tensor, "_"]]
 """Source layer -> features that are silent whenever its unit is."""
@@ -80,10 +89,15 @@ class WeightLayer(Reader):
     further: dict[str, Belonging] = field(default_factory=dict)
     unused: bool = False
 
+    def tensors(self) -> Iterator[Tensor]:
+        """Its weight, or each of its weights."""
+        for matrix, _ in matrices_of(self.module):
+            yield weight_of(matrix)
+
     @property
     def weights(self) -> int:
         """Number of weights."""
-        return weight_of(self.module).numel()
+        return sum(tensor.numel() for tensor in self.tensors())
 
     @property
     def groups(self) -> int:
@@ -93,7 +107,14 @@ class WeightLayer(Reader):
     @property
     def taps(self) -> int:
         """Weights between one unit and one feature that it reads: the kernel's size, 1 in fc layers."""
-        return weight_of(self.module).numel() * self.groups // max(self.units * self.features, 1)
+        return self.weights * self.groups // max(self.units * self.features, 1)
+
+    @property
+    def entry(self) -> nn.Module | None:
+        """The module that is given the features that it reads; None where they stay inside a recurrent module."""
+        if isinstance(self.module, JointView):
+            return self.module.owner if self.module.outer else None
+        return None if isinstance(self.module, MatrixView) else self.module
 
     def weights_between(self, units: int, features: int) -> int:
         """Number of weights that so many units and features would have, equally many in each group."""
@@ -162,17 +183,21 @@ class Wiring:
         stepped: whether a forward is one timestep: spiking neurons keep their state from call to call.
         ties: units that leave together although no feature joins them, as those of one number in parts that are cut
             from a layer by `chunk`.
+        others: further modules that hold weights, of which none can be pruned: of classes that are no weight layers,
+            and weight layers that did not run.
+        outputs: gives the tensors that must keep their width, of what forward returns; all must if None.
 
     Example:
         >>> import torch, dpap
         >>> from torch import nn
         >>> model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 10))
         >>> wiring = dpap.find_wiring(model, (torch.rand(2, 1, 8, 8),))
-        >>> print(wiring)
+        >>> print(wiring.table(width=100))  # print(wiring): as wide as the terminal
         layer  kind  units  features  weights  fed by  seen at  prunable
         -----  ----  -----  --------  -------  ------  -------  --------------------------------------
         0      conv  4      1         36       input   1        units
         3      fc    10     144       1,440    0       -        no: its units are the network's output
+        total: 2 layers (1 prunable, 1 whole), 1,476 weights, of which 100.0% can die
     """
 
     layers: dict[str, WeightLayer]
@@ -181,6 +206,8 @@ class Wiring:
     training_paths: bool = False
     stepped: bool = False
     ties: list[Tie] = field(default_factory=list)
+    others: dict[str, nn.Module] = field(default_factory=dict)
+    outputs: Outputs | None = None
 
     @property
     def spiking(self) -> bool:
@@ -190,6 +217,22 @@ class Wiring:
     def neuron_of(self, layer: WeightLayer) -> NeuronSite | None:
         """The neurons at which the activity of a layer's units is seen."""
         return None if layer.neuron is None else self.neurons[layer.neuron]
+
+    def levels(self) -> list[list[str]]:
+        """Layers that keep equally many units: of one recurrent module, all layers and directions; all projections."""
+        found: dict[tuple[int, type], list[str]] = {}
+        for name, layer in self.layers.items():
+            if isinstance(layer.module, MatrixView | JointView):
+                found.setdefault((id(layer.module.owner), type(layer.module)), []).append(name)
+        return [names for names in found.values() if len(names) > 1]
+
+    def projections(self) -> dict[str, str]:
+        """Projection of an LSTM -> the layer whose units it reads."""
+        return {
+            name: next(source for source in self.layers if name == f"{source}.projection")
+            for name, layer in self.layers.items()
+            if isinstance(layer.module, MatrixView)
+        }
 
     def readers(self) -> Iterator[Reader]:
         """Every part at which activity arrives."""
@@ -258,34 +301,100 @@ class Wiring:
         left = torch.stack([unit >= 0 for _, unit in columns]).any(0)
         return tuple((name, unit[left]) for name, unit in columns)
 
+    def table(self, width: int | None = None) -> str:
+        """The wiring as a table: where there are many layers, those of one shape share a row.
+
+        Args:
+            width: characters a line; what is too wide is shortened in the middle, and reasons follow as notes below.
+                The terminal's width if None.
+        """
+        return as_text(self._rows(), self._total(), width)
+
     def __str__(self) -> str:
-        rows = [("layer", "kind", "units", "features", "weights", "fed by", "seen at", "prunable")]
+        return self.table()
+
+    def _repr_html_(self) -> str:
+        return as_html(self._rows(), self._total())
+
+    def _rows(self) -> list[Row]:
+        rows = []
+        level = {name: f"as many in each of {len(names)}" for names in self.levels() for name in names}
         for layer in self.layers.values():
-            fed = [name if name != INPUT else "input" for name in layer.feeds] or ["?"]
-            if layer.prunability == "prunable":
-                prunable = "units and synapses" if layer.synapses else "units"
-                prunable += ", as many in each group" if layer.groups > 1 else ""
-            else:
-                prefix = {"silenced": "units, silenced only: ", "follows": "no, but ", "whole": "no: "}
-                prunable = prefix[layer.prunability] + layer.reason
+            verdict = {"silenced": "silenced only", "follows": "no", "whole": "no"}.get(layer.prunability)
+            reason = layer.reason
+            if verdict is None:
+                verdict = "units and synapses" if layer.synapses else "units"
+                reason = "as many in each group" if layer.groups > 1 else level.get(layer.name, "")
             rows.append(
-                (
+                Row(
                     layer.name,
                     layer.kind.name,
-                    f"{layer.units:,}",
-                    f"{layer.features:,}",
-                    f"{layer.weights:,}",
-                    ", ".join(fed),
+                    (layer.units, layer.features),
+                    layer.weights,
+                    tuple(name if name != INPUT else "input" for name in layer.feeds) or ("?",),
                     layer.neuron.module if layer.neuron else "-",
-                    prunable,
+                    verdict,
+                    reason,
                 )
             )
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows
-        ]
-        lines.insert(1, "  ".join("-" * width for width in widths))
-        return "\n".join(line.rstrip() for line in lines)
+        return rows
+
+    def _total(self) -> str:
+        """How much can die, and in how many layers units can leave."""
+        weights = sum(layer.weights for layer in self.layers.values())
+        may_die = sum(layer.weights for layer in self.layers.values() if self._may_lose_weights(layer))
+        counts = Counter(layer.prunability for layer in self.layers.values())
+        verdicts: dict[Prunability, str] = {
+            "prunable": "prunable",
+            "silenced": "silenced only",
+            "follows": "following others",
+            "whole": "whole",
+        }
+        found = ", ".join(f"{counts[key]} {words}" for key, words in verdicts.items() if counts[key])
+        total = (
+            f"total: {len(self.layers)} layers ({found}), {weights:,} weights, of which "
+            f"{may_die / max(weights, 1):.1%} can die"
+        )
+        return "; ".join((total, *self._about_others()))
+
+    def _may_lose_weights(self, layer: WeightLayer) -> bool:
+        """Whether units of a layer, or of one that feeds it, can die."""
+        dying = (self.layers[source].can_die for source in layer.feeds if source in self.layers)
+        return not layer.fixed and (layer.can_die or layer.prunability == "follows" or any(dying))
+
+    def _about_others(self) -> Iterator[str]:
+        """What holds weights besides those in the table, with its share of all weights."""
+        if not self.others:
+            return
+        listed = {id(tensor): tensor for layer in self.layers.values() for tensor in layer.tensors()}
+        of_units = weights_in_all(attachment.module for attachment in self.attachments.values())
+        rest = weights_in_all(self.others.values(), listed)
+        share = rest / (rest + of_units + sum(tensor.numel() for tensor in listed.values()))
+        yield (
+            f"{share:.0%} of all weights lie elsewhere and cannot be pruned: {named_with_class(self.others)}; "
+            "dpap.register_layer makes a class of weight layers known"
+        )
+
+
+def named_with_class(modules: dict[str, nn.Module]) -> str:
+    """Modules by name and class, in one line."""
+    return ", ".join(f"{name or 'the network'} ({type(module).__name__})" for name, module in modules.items())
+
+
+def weights_in(module: nn.Module, besides: Container[int] = ()) -> int:
+    """Number of weights that a module holds itself: of parameters with two axes or more.
+
+    Args:
+        module: its children are not counted.
+        besides: ids of parameters that do not count.
+    """
+    return weights_in_all((module,), besides)
+
+
+def weights_in_all(modules: Iterable[nn.Module], besides: Container[int] = ()) -> int:
+    """The same of several modules; what they share counts once."""
+    own = {id(one): one for module in modules for one in module.parameters(recurse=False)}
+    return sum(one.numel() for one in own.values() if one.ndim > 1 and id(one) not in besides)
 
 
 def receiving(

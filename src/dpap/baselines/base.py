@@ -77,6 +77,12 @@ class Baseline(ABC):
         counted = dense.weights(self.wiring) if dense.units else {}
         if not counted:
             raise ValueError(f"nothing in this network can be pruned:\n{self.wiring}")
+        recurrent = [name for name in counted if self.wiring.layers[name].kind.name == "recurrent"]
+        if recurrent:
+            raise ValueError(
+                f"{type(self).__name__} prunes the weights of Linear and convolution layers; {', '.join(recurrent)} "
+                "are parts of a recurrent module: prune them with dpap.Pruner"
+            )
         self.weights: Weights = {name: weight_of(self.wiring.layers[name].module) for name in counted}
 
     @property

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from dpap.cli.shared import add_quiet_flag, continued_by
+from dpap.cli.shared import add_imports_flag, add_quiet_flag, check_imports, continued_by
 from dpap.experiment.compare import compare, seconds_left, states
 from dpap.experiment.comparison_table import comparison
 from dpap.experiment.config import add_experiment_flags, config_from
@@ -40,6 +40,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="only list the runs and how far they are")
     parser.add_argument("--overwrite", action="store_true", help="begin again")
+    add_imports_flag(parser)
     add_quiet_flag(parser)
 
 
@@ -47,6 +48,8 @@ def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
     """Train what is not finished, print the table and write the page; or list the runs."""
     flags = shlex.split(command)[2:]
     folder, rows = _rows(parser, given, flags)
+    for row in rows:
+        check_imports(row.config, given, command)
     runs = plan(rows, folder)
     if given.dry_run:
         _list_runs(runs, folder)

@@ -3,6 +3,7 @@
 from jsonargparse import ArgumentParser, Namespace
 
 from dpap.anatomy import find_wiring
+from dpap.cli.shared import add_imports_flag, check_imports
 from dpap.data import load_data
 from dpap.experiment.config import add_experiment_flags, config_from
 from dpap.experiment.costs import costs
@@ -16,11 +17,13 @@ from dpap.experiment.tables import text_table
 def add_arguments(parser: ArgumentParser) -> None:
     """Give `parser` the subcommand's flags."""
     add_experiment_flags(parser)
+    add_imports_flag(parser)
 
 
 def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
     """Print the wiring and the costs of the untrained network."""
     config = config_from(parser, given)
+    check_imports(config, given, command)
     device = choose_device(config.training.device)
     with blame("the data"):
         data = load_data(config.data)

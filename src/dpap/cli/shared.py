@@ -1,9 +1,13 @@
 """What the subcommands that train have in common."""
 
+import itertools
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
+
+from dpap.experiment.config import ExperimentConfig, refuse_imports
 
 
 def add_quiet_flag(parser: ArgumentParser) -> None:
@@ -18,3 +22,25 @@ def continued_by(command: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"go on with: {command}") from None
+
+
+def add_imports_flag(parser: ArgumentParser) -> None:
+    """Give `parser` --allow-imports."""
+    parser.add_argument(
+        "--allow-imports",
+        action="store_true",
+        help="import the data set of its own that a file or run folder names; that runs code of whoever wrote it",
+    )
+
+
+def check_imports(config: ExperimentConfig, given: Namespace, command: str) -> None:
+    """Let code be imported that the command line itself names, and other code only with --allow-imports.
+
+    Raises:
+        UserError: when the configuration names other code.
+    """
+    words = shlex.split(command)
+    typed = [word.partition("=")[2] for word in words if word.startswith("--data.name=")]
+    typed += [after for word, after in itertools.pairwise(words) if word == "--data.name"]
+    if not (given.allow_imports or config.data.name in typed):
+        refuse_imports(config, "the configuration")

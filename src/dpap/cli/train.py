@@ -4,7 +4,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from dpap.cli.shared import add_quiet_flag, continued_by
+from dpap.cli.shared import add_imports_flag, add_quiet_flag, check_imports, continued_by
 from dpap.experiment.config import ExperimentConfig, add_experiment_flags, config_from
 from dpap.experiment.errors import UserError
 from dpap.experiment.progress import progress_for
@@ -16,6 +16,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_experiment_flags(parser)
     parser.add_argument("--resume", metavar="RUN", help="go on with this run folder; takes no other setting")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
+    add_imports_flag(parser)
     add_quiet_flag(parser)
 
 
@@ -25,11 +26,14 @@ def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
     progress = progress_for(given.quiet)
     if given.resume is not None:
         if given.config or given.overwrite or config != ExperimentConfig():
-            raise UserError("--resume takes the run's own configuration; give no other setting but --quiet")
+            raise UserError(
+                "--resume takes the run's own configuration; give no other setting but --quiet and --allow-imports"
+            )
         path = Path(given.resume)
         with continued_by(f"dpap train --resume {path}"):
-            summary = resume(path, progress=progress)
+            summary = resume(path, progress=progress, allow_imports=given.allow_imports)
     else:
+        check_imports(config, given, command)
         path = config.folder
         with continued_by(f"dpap train --resume {path}"):
             summary = train(config, overwrite=given.overwrite, progress=progress, command=command)

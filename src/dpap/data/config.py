@@ -1,7 +1,11 @@
 """Which data a run uses, and how it is split and batched."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
+
+Plain = bool | int | float | str | list | dict | None
+"""A value of an argument as YAML has it. Of `Any`, the parser of the command would import and call any class that a
+file names as `class_path`."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class DataConfig:
     cache: str | None = None
     frames: Literal["counts", "binary"] = "counts"
     downsample: int | None = None
-    arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Plain] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("timesteps", "batch_size", "test_batch_size", "train_limit", "test_limit", "downsample"):

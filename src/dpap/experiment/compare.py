@@ -152,7 +152,8 @@ def _finish(run: Planned, overwrite: bool, progress: Quiet, command: str) -> Non
     if overwrite or not files.holds_a_run():
         train(run.config, overwrite=overwrite, progress=progress, command=command)
     else:
-        resume(files.path, progress=progress)
+        # its configuration is the planned one, which was allowed
+        resume(files.path, progress=progress, allow_imports=True)
     files.failure.unlink(missing_ok=True)
     if files.path != run.dense:
         write_text(files.twin, os.path.relpath(run.dense, files.path) + "\n")
@@ -175,7 +176,7 @@ def _stored(run: Planned) -> ExperimentConfig:
     values = yaml.safe_load(run.files.config.read_text(encoding="utf-8"))
     if isinstance(values, dict) and {**values, **place} == run.config.as_dict():
         return run.config  # the usual case, and far faster than to check every key
-    return replace(load_run_config(run.files.config), **place)
+    return replace(load_run_config(run.files.config, allow_imports=True), **place)
 
 
 def _lock(run: Planned, folder: Path) -> FileLock:

@@ -14,12 +14,12 @@ HEAD = (
     "syn. ops", "energy", "counted", "latency", "training",
 )  # fmt: skip
 LEGEND = (
-    "Means ± standard deviations over n seeds; one seed, the same initial weights and batches for every method. "
-    "To dense: accuracy less that of the dense twin of the same seed, in points. Verdict: a tie where the 95% "
-    "t-interval of these differences holds 0. Best, marked \\*: the highest mean accuracy of its target and all that "
-    "tie with it, paired in the same way; † pruned less than its target, and is not ranked. Parameters are stored, "
-    "weights are not zero; costs are per sample. Energy by (14), (15); counted: of the operations that are done. "
-    "Training: seconds, as a share of the dense twin's."
+    "Means ± standard deviations over n seeds; one seed, the same batches for every method, and the same initial "
+    "weights for all that are pruned. To dense: accuracy less that of the dense twin of the same seed, in points. "
+    "Verdict: a tie where the 95% t-interval of these differences holds 0. Best, marked \\*: the highest mean "
+    "accuracy of its target and all that tie with it, paired in the same way; † pruned less than its target, and is "
+    "not ranked. Parameters are stored, weights are not zero; costs are per sample. Energy by (14), (15); counted: of "
+    "the operations that are done. Training: seconds, as a share of the dense twin's."
 )
 
 

@@ -2,10 +2,11 @@
 
 import math
 from argparse import ArgumentError
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
@@ -119,7 +120,7 @@ class ExperimentConfig:
     def __post_init__(self) -> None:
         if self.seed < 0:
             raise ValueError(f"seed must not be negative; got {self.seed}")
-        if not self.name or "/" in self.name:
+        if not can_name_a_folder(self.name):
             raise ValueError(f"name must be a word that can name a folder; got {self.name!r}")
         if self.protocol == "validation" and not self.data.validation:
             raise ValueError(
@@ -152,10 +153,53 @@ class ExperimentConfig:
         return yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True)
 
 
+def can_name_a_folder(name: str) -> bool:
+    """Whether a name is one folder's, inside the one that it is put in, on any system."""
+    return bool(name.strip(". ")) and name.isprintable() and not set(name) & set('/\\:*?"<>|')
+
+
+CLASS = "class_path"
+"""The key by which the parser takes a class for a value."""
+
+
+class _PlainConfigFile(ActionConfigFile):
+    """A file of plain values. The parser would import the module of any class that it names, even to refuse it."""
+
+    def __call__(self, parser: Any, parsed: Any, values: Any, option_string: str | None = None) -> None:
+        path = Path(str(values))
+        with suppress(OSError, ValueError, yaml.YAMLError):  # which the parser itself explains
+            text = path.read_text(encoding="utf-8") if "\n" not in str(values) else values
+            check_plain(yaml.safe_load(text), f"configuration {path.name}")
+        super().__call__(parser, parsed, values, option_string)
+
+
+def _parts(of: type, prefix: str = "") -> Iterator[str]:
+    for name, kind in get_type_hints(of).items():
+        if is_dataclass(kind) and isinstance(kind, type):
+            yield prefix + name
+            yield from _parts(kind, f"{prefix}{name}.")
+
+
+PARTS = frozenset(_parts(ExperimentConfig))
+"""Keys of the configuration that hold keys themselves."""
+
+
+def check_plain(values: Any, where: str, key: str = "") -> None:
+    """Raises UserError where a configuration has a class to import, or another file, in the place of plain values."""
+    if isinstance(values, str) and key in PARTS:
+        raise UserError(f"{where}: {key} holds keys and values; got {values!r}")
+    if not isinstance(values, Mapping) or key == "data.arguments":
+        return
+    for name, value in values.items():
+        if str(name).rpartition(".")[2] == CLASS:
+            raise UserError(f"{where}: {key or 'it'} holds plain values; got {CLASS} {value!r}")
+        check_plain(value, where, f"{key}.{name}" if key else str(name))
+
+
 def add_experiment_flags(parser: ArgumentParser) -> None:
     """Give `parser` --config FILE and one flag for every field of ExperimentConfig."""
     parser.add_argument(
-        "--config", action=ActionConfigFile, help="YAML file of a recipe or a run; flags after it override it"
+        "--config", action=_PlainConfigFile, help="YAML file of a recipe or a run; flags after it override it"
     )
     parser.add_class_arguments(ExperimentConfig, None)
 
@@ -171,30 +215,52 @@ def config_from(parser: ArgumentParser, parsed: Namespace) -> ExperimentConfig:
         return ExperimentConfig(**{each.name: values[each.name] for each in fields(ExperimentConfig)})
 
 
-def load_config(path: Path | str) -> ExperimentConfig:
+def load_config(path: Path | str, *, allow_imports: bool = False) -> ExperimentConfig:
     """Read a YAML file that holds any part of an ExperimentConfig.
 
+    Args:
+        path: of the file.
+        allow_imports: take a file that names code, a data set of its own, which a run of it would import.
+
     Raises:
-        UserError: when there is no such file, or a key or a value in it is not one of the configuration's.
+        UserError: when there is no such file, a key or a value in it is not one of the configuration's, or it names
+            code and that is not allowed.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no configuration file {path}")
     parser = _plain_parser()
     try:
+        check_plain(yaml.safe_load(path.read_text(encoding="utf-8")), f"configuration {path}")
         parsed = parser.parse_path(path)
-    except ArgumentError as error:
+    except OSError as error:
+        raise UserError(f"configuration {path}: {error.strerror}") from error
+    except (ArgumentError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"configuration {path}: {error}") from error
-    return config_from(parser, parsed)
+    config = config_from(parser, parsed)
+    if not allow_imports:
+        refuse_imports(config, f"configuration {path}")
+    return config
 
 
-def load_run_config(path: Path | str) -> ExperimentConfig:
+def refuse_imports(config: ExperimentConfig, where: str) -> None:
+    """Raises UserError when the configuration names code, which a run of it would import: whoever wrote the file could
+    run anything.
+    """
+    if ":" in config.data.name:
+        raise UserError(
+            f"{where} names code to import, data.name {config.data.name!r}: if you trust it, add --allow-imports "
+            "(allow_imports=True in Python) or name it yourself, by the flag --data.name"
+        )
+
+
+def load_run_config(path: Path | str, *, allow_imports: bool = False) -> ExperimentConfig:
     """Read the configuration that a run wrote down, by this version or an earlier one.
 
     Raises:
         UserError: as `load_config`.
     """
-    config = load_config(path)
+    config = load_config(path, allow_imports=allow_imports)
     stored = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     return overridden(config, complete(stored)) if isinstance(stored, Mapping) else config
 
@@ -221,6 +287,7 @@ def overridden(config: ExperimentConfig, changes: Mapping[str, Any]) -> Experime
     Raises:
         UserError: when a key or a value is not one of the configuration's.
     """
+    check_plain(changes, "the configuration")
     parser = _plain_parser()
     try:
         parsed = parser.parse_object(_merged(config.as_dict(), changes))

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from dpap.data import DataConfig
-from dpap.experiment.config import ExperimentConfig, load_config, overridden
+from dpap.experiment.config import ExperimentConfig, can_name_a_folder, load_config, overridden
 from dpap.experiment.errors import UserError, blame
 from dpap.experiment.methods import DENSE, METHODS, check_methods, configured
 from dpap.experiment.run_folder import RunFolder
@@ -205,13 +205,14 @@ def read_grid(
         if not isinstance(changes, Mapping):
             raise UserError(f"{where}: `set` holds keys of a configuration; got {changes!r}")
         try:
-            recipe = load_config(path.parent / str(entry["recipe"]))
+            # what is allowed is checked by what is planned: a flag may have replaced the name
+            recipe = load_config(path.parent / str(entry["recipe"]), allow_imports=True)
             config = settle(overridden(recipe, changes) if changes else recipe)
             config = comparable(config, protocol_given or "protocol" in changes)
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
         name = str(entry.get("name", recipe.name))
-        if not name or "/" in name:
+        if not can_name_a_folder(name):
             raise UserError(f"{where}: `name` must be a word that can name a folder; got {name!r}")
         rows.append(
             Row(

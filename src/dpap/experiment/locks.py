@@ -1,8 +1,31 @@
-"""Locks by which processes share a comparison; the operating system releases them however a process ends."""
+"""Locks by which processes share a comparison, and keep out of each other's runs; the operating system releases them
+however a process ends.
+"""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from dpap.experiment.errors import UserError
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Holds the lock of a run folder, which exists.
+
+    Raises:
+        UserError: when another process writes in it.
+    """
+    try:
+        acquired = FileLock(folder / ".lock").acquire(blocking=False)
+    except Timeout as error:
+        raise UserError(
+            f"{folder} is being written by another process: wait for it, or choose another folder (--out)"
+        ) from error
+    with acquired:
+        yield
 
 
 def comparison_lock(folder: Path, name: str) -> FileLock:

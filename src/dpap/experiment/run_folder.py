@@ -3,7 +3,6 @@
 import datetime
 import json
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,9 @@ from typing import Any
 from dpap.experiment.errors import UserError
 
 Record = dict[str, Any]
+
+REPORT_MARK = "dpap report"
+"""In every file that the report of a run writes: only these are removed with the run."""
 
 
 @dataclass(frozen=True)
@@ -79,15 +81,25 @@ class RunFolder:
         return self.config.exists()
 
     def check_free(self, overwrite: bool) -> None:
-        """Raises UserError when it holds a run that may not be overwritten."""
-        if self.holds_a_run() and not overwrite:
+        """Raises UserError when it holds a run that may not be overwritten, or files that no run wrote and a run would
+        replace.
+        """
+        if self.facts.exists():
+            if self.holds_a_run() and not overwrite:
+                raise UserError(
+                    f"{self.path} already holds a run; go on with it (--resume {self.path}), replace it "
+                    "(--overwrite), or choose another folder (--out)"
+                )
+            return
+        strange = [each.name for each in self._files() if each.exists() and each != self.failure]
+        if strange:
             raise UserError(
-                f"{self.path} already holds a run; go on with it (--resume {self.path}), replace it "
-                "(--overwrite), or choose another folder (--out)"
+                f"{self.path} is no run folder, for it has no {self.facts.name}, but holds {', '.join(strange)}, "
+                "which a run would replace: choose another folder (--out) or move them away"
             )
 
-    def begin(self, config: str, facts: Record) -> None:
-        """Make the folder, empty of any earlier run, and write what is known at the start.
+    def make(self) -> None:
+        """Make the folder where it is not there.
 
         Raises:
             UserError: when it cannot be made.
@@ -96,30 +108,41 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot make the run folder {self.path}: {error.strerror}") from error
+
+    def begin(self, config: str, facts: Record) -> None:
+        """Remove any earlier run, and write what is known at the start."""
         self.clear()
         write_json(self.facts, facts)
         write_text(self.config, config)
 
     def clear(self) -> None:
         """Remove the files of a run, and no other."""
-        for each in (
-            self.config,
-            self.facts,
-            self.metrics,
-            self.survival,
-            self.checkpoint,
-            self.kept,
-            self.model,
+        for each in self._files():
+            each.unlink(missing_ok=True)
+            # of a process that was killed while it wrote
+            for cut_off in self.path.glob(f".{each.name}.*.part"):
+                cut_off.unlink(missing_ok=True)
+        report = self.path / "report"
+        for each in (report / "index.html", *report.glob("*.png")):
+            if each.is_file() and REPORT_MARK.encode() in each.read_bytes():
+                each.unlink()
+        if report.is_dir() and not any(report.iterdir()):
+            report.rmdir()
+
+    def _files(self) -> tuple[Path, ...]:
+        # what is written first is removed last: a folder that is cleared in part is still a run's
+        return (
             self.summary,
+            self.model,
+            self.kept,
+            self.checkpoint,
+            self.survival,
+            self.metrics,
             self.twin,
             self.failure,
-        ):
-            each.unlink(missing_ok=True)
-            for cut_off in self.path.glob(
-                f".{each.name}.*.part"
-            ):  # of a process that was killed while it wrote
-                cut_off.unlink(missing_ok=True)
-        shutil.rmtree(self.path / "report", ignore_errors=True)
+            self.config,
+            self.facts,
+        )
 
 
 def write_text(path: Path, text: str) -> None:

@@ -21,6 +21,7 @@ from dpap.experiment.config import ExperimentConfig, complete, load_run_config
 from dpap.experiment.errors import Diverged, UserError, blame
 from dpap.experiment.finish import finish
 from dpap.experiment.learner import Learner, apply_memory_format, build_learner, example_of
+from dpap.experiment.locks import only_writer
 from dpap.experiment.loop import evaluate, train_epoch
 from dpap.experiment.losses import loss_function
 from dpap.experiment.machine import (
@@ -66,26 +67,35 @@ def train(
     folder.check_free(overwrite)
     with repeatable(config.training.threads):
         run = _prepare(config, folder, progress)
-        folder.begin(config.as_yaml(), _facts(run, command))
-        return _run_epochs(run, [])
+        folder.make()
+        with only_writer(folder.path):
+            folder.check_free(overwrite)
+            folder.begin(config.as_yaml(), _facts(run, command))
+            return _run_epochs(run, [])
 
 
-def resume(path: Path | str, *, progress: Quiet | None = None) -> Record:
+def resume(path: Path | str, *, progress: Quiet | None = None, allow_imports: bool = False) -> Record:
     """Go on with a run that stopped, to the weights that it would have had without the stop.
 
     A finished run is left alone; its summary is returned.
 
+    Args:
+        path: the run folder.
+        progress: prints what happens.
+        allow_imports: import the data set of its own that the run may name.
+
     Raises:
-        UserError: when there is no run, or its files were changed since its checkpoint.
+        UserError: when there is no run, its files were changed since its checkpoint, or it names code to import and
+            that is not allowed.
     """
     folder = RunFolder(Path(path))
     if not folder.holds_a_run():
         raise UserError(f"{folder.path} holds no run, for it has no {folder.config.name}")
     if folder.summary.exists():
         return read_json(folder.summary)
-    stored = load_run_config(folder.config)
+    stored = load_run_config(folder.config, allow_imports=allow_imports)
     config = replace(stored, out=str(folder.path), structure=_structure_now(stored, folder.path))
-    with repeatable(config.training.threads):
+    with repeatable(config.training.threads), only_writer(folder.path):
         run = _prepare(config, folder, progress)
         return _run_epochs(run, _restore(run))
 
@@ -252,7 +262,7 @@ def _facts(run: _Run, command: str) -> Record:
         "command": command,
         "protocol": config.protocol,
         "started": now(),
-        "wiring": str(wiring),
+        "wiring": wiring.table(width=200),
     }
 
 

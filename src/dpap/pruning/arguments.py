@@ -8,7 +8,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
-from dpap.anatomy.pytrees import Inputs, float_tensors
+from dpap.anatomy.pytrees import Inputs, Outputs, float_tensors
 from dpap.surgery.timesteps import AXES, BUFFER
 
 
@@ -33,18 +33,26 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def as_inputs(example_inputs: Any, model: nn.Module) -> Inputs:
-    """A tensor, positional arguments or keyword arguments, as what a network can be run on.
+    """A tensor, positional arguments or keyword arguments, or a list of such examples, as what a network can be run on.
 
     Raises:
         TypeError: where it is none of these.
-        ValueError: where it lies on another device than the network.
+        ValueError: where it lies on another device than the network, or is an empty list.
     """
+    if isinstance(example_inputs, list):
+        if not example_inputs:
+            raise ValueError("example_inputs expects at least one example; got an empty list")
+        return [_as_example(example, model) for example in example_inputs]
+    return _as_example(example_inputs, model)
+
+
+def _as_example(example_inputs: Any, model: nn.Module) -> Inputs:
     if isinstance(example_inputs, Tensor):
         example_inputs = (example_inputs,)
     if not isinstance(example_inputs, tuple | dict):
         raise TypeError(
-            "example_inputs expects a tensor, a tuple of positional arguments or a dict of keyword arguments; got "
-            f"{type(example_inputs).__name__}"
+            "example_inputs expects a tensor, a tuple of positional arguments or a dict of keyword arguments, or a "
+            f"list of several such examples; got {type(example_inputs).__name__}"
         )
     devices = {parameter.device for parameter in model.parameters()}
     for tensor in float_tensors(example_inputs):
@@ -55,6 +63,20 @@ def as_inputs(example_inputs: Any, model: nn.Module) -> Inputs:
                 f"move them with .to({str(device)!r})"
             )
     return example_inputs
+
+
+def as_outputs(outputs: Any) -> Outputs | None:
+    """A function of what forward returns, or None.
+
+    Raises:
+        TypeError: where it is something else.
+    """
+    if outputs is None or callable(outputs):
+        return outputs
+    raise TypeError(
+        "outputs expects a function of what the network's forward returns that gives the tensors which must keep "
+        f"their width, for example lambda returned: returned[0]; got {type(outputs).__name__}"
+    )
 
 
 def as_optimizers(optimizer: Optimizer | Sequence[Optimizer] | None) -> tuple[Optimizer, ...]:

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float64
 from torch import Tensor, nn
 
 from dpap.anatomy import WeightLayer, Wiring
-from dpap.anatomy.layers import bias_of
+from dpap.anatomy.layers import bias_of, matrices_of
 from dpap.anatomy.operations import OperationCounts
 from dpap.anatomy.ownership import tensor_of
 from dpap.pruning.budget import dead_weights
@@ -168,6 +168,15 @@ class CostLedger:
             if name in kept.features:
                 activity.keep(kept.features[name])
 
+    def dense(self) -> dict[str, int]:
+        """What the dense network had, besides units."""
+        return {"weights": self.weights, "parameters": self.parameters, "macs": self.macs}
+
+    def take_dense(self, dense: Mapping[str, int], units: Mapping[str, int]) -> None:
+        """Count shares of another dense network, of which this one is what was left."""
+        self.weights, self.parameters, self.macs = (dense[cost] for cost in ("weights", "parameters", "macs"))
+        self.units = dict(units)
+
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """Copies of the operations, as plain tensors and numbers."""
         return {
@@ -182,7 +191,9 @@ class CostLedger:
         """Take over what `state_dict` gave, for a network of the same structure."""
         self.activity = {}
         for name, values in state.items():
-            tensors = {key: value.cpu() for key, value in values.items() if isinstance(value, Tensor)}
+            tensors = {
+                key: value.to("cpu", copy=True) for key, value in values.items() if isinstance(value, Tensor)
+            }
             self.activity[name] = ActivityCounts(**{**values, **tensors})
 
 
@@ -251,8 +262,9 @@ def _removed_parameters(wiring: Wiring, kept: Kept) -> int:
         )
         if (units, features) != (layer.units, layer.features):
             leaving += layer.weights - layer.weights_between(units, features)
-            bias = bias_of(layer.module)
-            leaving += 0 if bias is None else layer.units - units
+            biases = [bias_of(matrix) for matrix, _ in matrices_of(layer.module)]
+            each = sum(len(bias) // layer.units for bias in biases if bias is not None)
+            leaving += each * (layer.units - units)
             leaving += _further_parameters(layer, units, features)
     for name, attachment in wiring.attachments.items():
         if name in kept.features:

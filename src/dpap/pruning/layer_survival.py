@@ -17,7 +17,7 @@ class LayerSurvival:
     """Survival F of (11) of one weight layer.
 
     Attributes:
-        kind: "conv" or "fc", which decides the constants.
+        kind: "conv", "fc" or "recurrent", which decides the constants.
         units: F of its units.
         synapses: F of its synapses, or None where single synapses do not die.
         timesteps: F of its neuron-timesteps, or None where they do not die.
@@ -64,6 +64,7 @@ def constants(config: PruningConfig, kind: str) -> Decay:
     return {
         "conv": config.conv,
         "fc": config.neuron,
+        "recurrent": config.neuron,
         "synapses": config.synapse,
         "timesteps": config.timestep,
     }[kind]

@@ -1,6 +1,7 @@
 """What is observed of a training network: activity, contributions to the loss, operations, as far as asked for."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
@@ -82,6 +83,26 @@ class Observation:
             return None
         samples, self._samples = self._samples, 0
         return self._counter.take(), samples
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was counted since the epoch began, as plain tensors and numbers."""
+        recorder, contributions, counter = self._recorder, self._contributions, self._counter
+        return {
+            "presentations": 0 if recorder is None else recorder.presentations,
+            "steps": 0 if contributions is None else contributions.steps,
+            "samples": self._samples,
+            "operations": {} if counter is None else counter.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over what `state_dict` gave."""
+        self._samples = state["samples"]
+        if self._recorder is not None:
+            self._recorder.presentations = state["presentations"]
+        if self._contributions is not None:
+            self._contributions.steps = state["steps"]
+        if self._counter is not None:
+            self._counter.load_state_dict(state["operations"])
 
     def rewire(self) -> None:
         """Follow the wiring after a removal."""

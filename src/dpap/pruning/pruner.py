@@ -1,7 +1,7 @@
 """The life cycle of a network that is pruned while it learns: observe, step, compact."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,14 +11,15 @@ from torch.optim import Optimizer
 from dpap.anatomy import Wiring, find_wiring
 from dpap.anatomy.operations import check_countable
 from dpap.anatomy.prunability import propagate_unremovable
-from dpap.anatomy.pytrees import Inputs
-from dpap.anatomy.recording import Hook
-from dpap.pruning.arguments import as_copies, as_inputs, as_optimizers, unwrapped
+from dpap.anatomy.pytrees import Inputs, Outputs
+from dpap.anatomy.recording import Hook, check_recordable
+from dpap.pruning.arguments import as_copies, as_inputs, as_optimizers, as_outputs, unwrapped
 from dpap.pruning.budget import TOLERANCE, dead_timesteps
 from dpap.pruning.config import PruningConfig
 from dpap.pruning.costs import OBSERVED, CostLedger
 from dpap.pruning.observation import Observation
-from dpap.pruning.reports import LayerReport, PruneReport
+from dpap.pruning.reports import PruneReport, layer_reports
+from dpap.pruning.resume import FRESH, Structure, match_timesteps, misfits
 from dpap.pruning.state import PruningState
 from dpap.pruning.versions import VERSION, upgraded
 from dpap.surgery import CompactionError, CompactReport, Silence
@@ -26,11 +27,16 @@ from dpap.surgery.claims import not_silent
 from dpap.surgery.compact import remove_dead, what_remains
 from dpap.surgery.compiled import recompile
 from dpap.surgery.copies import Copies
+from dpap.surgery.known_optimizers import KnownOptimizers
+from dpap.surgery.optimizer import loaded_before
+from dpap.surgery.pruned import check_unpruned, mark, remove_idle_hooks, unmark
 from dpap.surgery.slicing import Kept, keep_only
 from dpap.surgery.trial import leave_whole, try_removal
 
 STEP = 3
 """Multiplications of a training step, in forwards: one forwards, twice as many backwards."""
+_CONNECTION = frozenset(("_silence", "_observation", "_handles", "_mark"))
+"""Attributes that hold hooks, or stand for them."""
 REMOVAL = 4
 """Cost of a removal, in forwards: it is checked by two of the example inputs in double precision."""
 
@@ -46,11 +52,15 @@ class Pruner:
         model: any network whose forward runs on `example_inputs`, also as `torch.compile` and `DataParallel` return
             it, whose results stay in use.
         example_inputs: what its forward takes: a tensor, a tuple of positional or a dict of keyword arguments, on the
-            network's device. A small batch of real data is best, for it also serves to check every removal.
+            network's device; a list of several such examples, where none takes every branch of the network. A small
+            batch of real data is best, for it also serves to check every removal.
         optimizer: the optimizer, or several, of its parameters.
         config: what to prune and how much.
         copies: networks of the same structure that follow it, such as its `torch.optim.swa_utils.AveragedModel` or
             a deep copy: what dies in it is silenced there, and what leaves it leaves there.
+        outputs: a function of what forward returns that gives the tensors which must keep their width, for example
+            `lambda returned: returned[0]` of logits and membranes; all must if None. What it leaves out may become
+            narrower, and is not compared when a removal is checked.
 
     Attributes:
         wiring: what is connected to what, what can be pruned, and why the rest cannot; print it.
@@ -85,74 +95,113 @@ class Pruner:
         optimizer: Optimizer | Sequence[Optimizer] | None = None,
         config: PruningConfig | None = None,
         copies: nn.Module | Sequence[nn.Module] = (),
+        outputs: Outputs | None = None,
     ) -> None:
         self.model = unwrapped(model)
+        check_unpruned(
+            self.model,
+            "go on with that one, or call its detach() before another is made; several pruners would undo each "
+            "other's removals",
+        )
         self.config = config or PruningConfig()
         self.epoch = 0
         self._example = as_inputs(example_inputs, self.model)
-        self._optimizers = as_optimizers(optimizer)
+        self._optimizers = KnownOptimizers(as_optimizers(optimizer))
         followers = as_copies(copies, self.model)
-        self.wiring: Wiring = find_wiring(self.model, self._example)
+        self.wiring: Wiring = find_wiring(self.model, self._example, as_outputs(outputs))
         try_removal(self.model, self.wiring, self._example)
         self._copies = Copies(followers, self.wiring, self._optimizers)
         self._state = PruningState(self.wiring, self.config)
         if not self._state.masks.units:
             raise ValueError(f"nothing in this network can be pruned:\n{self.wiring}")
-        counts_operations = self.config.target is not None and self.config.target_of in OBSERVED
-        if counts_operations:
+        if self._counts_operations:
             check_countable(self.wiring)
+        if self._state.observes_activity:
+            check_recordable(self.wiring)
         self._ledger = CostLedger.of_dense(self.model, self.wiring, self._state.masks, self.config.round_to)
         if self.config.target_of not in (*OBSERVED, "weights"):
             self._check_reach()
-        self._initial_weights = {
-            name: weights for name, (_, weights) in self._state.masks.weights(self.wiring).items()
-        }
-        self._initial_units = {name: layer.units for name, layer in self.wiring.layers.items()}
-        self._original_index = {name: torch.arange(units) for name, units in self._initial_units.items()}
+        self._structure = Structure(self.wiring, self._state.masks)
+        self._forwards, self._steps, self._steps_per_epoch = 0, 0, 0
+        self._alive_before = self._units_alive()
+        self._epsilon: dict[str, float] = {}
+        self._connect()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the hooks, which copies of the network and of its optimizers come without."""
+        state = {name: value for name, value in vars(self).items() if name not in _CONNECTION}
+        return {**state, "_counted": self._observation.state_dict(), "_attached": self._mark is not None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        # of a network that holds its pruner nothing is there yet; the hooks follow when they are asked for
+        if "_modules" in vars(self.model):
+            self._connect_copy()
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _CONNECTION and "_counted" in vars(self):
+            self._connect_copy()
+            return vars(self)[name]
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def _connect_copy(self) -> None:
+        counted, attached = vars(self).pop("_counted"), vars(self).pop("_attached")
+        for network in (self.model, *self._copies.models):
+            remove_idle_hooks(network)
+        self._connect()
+        self._observation.load_state_dict(counted)
+        self._silence.impose(self._state.masks)
+        if not attached:
+            self.detach()
+
+    def _connect(self) -> None:
+        """Put the hooks into the network and its optimizers."""
         self._silence = Silence(self.model, self.wiring, self._optimizers)
-        self._forwards = 0
-        self._forward_handle = self.model.register_forward_pre_hook(Hook(self._count_forward))
+        self._handles: list[Any] = [self.model.register_forward_pre_hook(Hook(self._before_forward))]
         self._observation = Observation(
             self.model,
             self.wiring,
             self._state,
             self.config,
-            self._optimizers,
-            counts_operations,
+            self._optimizers.given,
+            self._counts_operations,
             lambda: self._may_die,
         )
-        self._steps, self._steps_per_epoch = 0, 0
-        self._alive_before = self._units_alive()
         self._looked_at: dict[str, int] | None = None
-        self._epsilon: dict[str, float] = {}
-        self._step_handle = (
-            self._optimizers[-1].register_step_post_hook(self._after_step) if self._optimizers else None
-        )
+        if self._optimizers.given:
+            self._handles.append(self._optimizers.given[-1].register_step_post_hook(self._after_step))
+        for network in (self.model, *self._copies.models):
+            self._handles.append(network.register_load_state_dict_pre_hook(Hook(self._before_loading)))
+            self._handles.append(network.register_load_state_dict_post_hook(Hook(self._after_loading)))
+        self._mark: object | None = mark(self.model)
         recompile()
 
     @property
     def sparsity(self) -> float:
         """Share of the prunable weights that is dead."""
-        return self._ledger.share("weights", self._state.masks)
+        self._renew()
+        return self._share("weights")
 
     @property
     def achieved(self) -> float:
         """Share that is pruned of what `PruningConfig.target_of` names; 0.0 where nothing of it was observed yet."""
-        return self._ledger.share(self.config.target_of, self._state.masks)
+        self._renew()
+        return self._share(self.config.target_of)
 
     @property
     def timestep_sparsity(self) -> float:
         """Share of the alive neurons' timesteps that is dead; 0.0 where timesteps do not die."""
+        self._renew()
         return dead_timesteps(self._state.masks)
 
     def survival(self) -> dict[str, list[float | None]]:
         """Survival F of every unit of the dense network, by layer; None once it is dead."""
         by_layer: dict[str, list[float | None]] = {}
         for name, layer_survival in self._state.survival.items():
-            values: list[float | None] = [None] * self._initial_units[name]
+            values: list[float | None] = [None] * self._structure.units[name]
             mask = self._state.masks.units[name].tolist()
             for index, value, alive in zip(
-                self._original_index[name].tolist(), layer_survival.units.tolist(), mask, strict=True
+                self._structure.index[name].tolist(), layer_survival.units.tolist(), mask, strict=True
             ):
                 values[index] = value if alive else None
             by_layer[name] = values
@@ -167,6 +216,8 @@ class Pruner:
                 step.
         """
         epoch, config = self.epoch, self.config
+        self._structure.check_complete()
+        self._renew()
         self._observation.end()
         if self._may_die and self._state.observes and not self._state.anything_observed:
             raise RuntimeError(self._observation.missing())
@@ -184,12 +235,16 @@ class Pruner:
         return PruneReport(
             epoch=epoch,
             epsilon=epsilon,
-            sparsity=self.sparsity,
-            timestep_sparsity=self.timestep_sparsity,
+            sparsity=self._share("weights"),
+            timestep_sparsity=dead_timesteps(self._state.masks),
             target_of=config.target_of,
-            achieved=self.achieved,
+            achieved=self._share(config.target_of),
             target=config.due(epoch + 1.0),
-            layers=tuple(self._layer_reports(before)),
+            layers=tuple(
+                layer_reports(
+                    self.wiring, self._state.masks, self._structure.units, self._structure.weights, before
+                )
+            ),
             compacted=compacted,
         )
 
@@ -200,6 +255,8 @@ class Pruner:
         Raises:
             CompactionError: where the network would not compute the same without them; nothing is changed then.
         """
+        self._structure.check_complete()
+        self._renew()
         self._check_claims(always=True)
         kept, report = remove_dead(
             self.model,
@@ -210,6 +267,7 @@ class Pruner:
             self.config.round_to,
         )
         if not kept.everything:
+            self._optimizers.removed = True
             self._copies.keep_only(kept)
             self._renumber(kept)
         return report
@@ -221,31 +279,41 @@ class Pruner:
         until something changes them.
         """
         self._observation.remove()
-        for handle in (self._forward_handle, self._step_handle):
-            if handle is not None:
-                handle.remove()
+        for handle in self._handles:
+            handle.remove()
         self._silence.remove()
+        unmark(self._mark)
+        self._mark = None
         recompile()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on, as plain tensors and numbers; also the structure of a compacted network."""
+        self._structure.check_complete()
+        if not self._optimizers.given:
+            self._observation.end()  # as the next forward would
         return {
             "version": VERSION,
             "epoch": self.epoch,
             "config": self.config.as_dict(),
-            "initial_units": dict(self._initial_units),
-            "original_index": {name: index.clone() for name, index in self._original_index.items()},
+            **self._structure.state_dict(),
+            "dense": self._ledger.dense(),
             "steps": self._steps,
             "steps_per_epoch": self._steps_per_epoch,
+            "forwards": self._forwards,
+            "alive_before": dict(self._alive_before),
+            "epsilon": dict(self._epsilon),
+            "refused": self._refused,
             **self._state.state_dict(),
             "activity": self._ledger.state_dict(),
+            "observation": self._observation.state_dict(),
         }
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved state: a pruner of the dense network shrinks it to the saved structure.
+        """Go on from a saved state: the network takes the structure that was saved, with its optimizers and copies.
 
-        Load the network's and the optimizer's state after this.
+        Pruner, network and optimizer may be loaded in any order. A network may be dense, have taken the sizes of its
+        own state when that was loaded, or have been compact when this pruner was made.
 
         Raises:
             ValueError: where the state is of another network, of a network smaller than this one has become, of a
@@ -266,36 +334,32 @@ class Pruner:
             <All keys matched successfully>
         """
         state = upgraded(state)
-        if state["initial_units"] != self._initial_units:
-            raise ValueError(
-                f"this state is of a network with units {state['initial_units']}; this network has "
-                f"{self._initial_units}: build the network that the state was saved with"
-            )
-        leaving = {}
-        for name, stored in state["original_index"].items():
-            place = {unit: index for index, unit in enumerate(self._original_index[name].tolist())}
-            missing = [unit for unit in stored.tolist() if unit not in place]
-            if missing:
-                raise ValueError(
-                    f"this state holds {len(missing)} units of {name} that were removed from this network: load it "
-                    "into a pruner of the freshly built network"
-                )
-            leaving[name] = torch.ones(self.wiring.layers[name].units, dtype=torch.bool)
-            leaving[name][[place[unit] for unit in stored.tolist()]] = False
-        kept = what_remains(self.wiring, leaving)
+        kept = self._structure.leading_to(state)
         if not kept.everything:
-            keep_only(self.model, self.wiring, kept, self._optimizers)
-            self._copies.keep_only(kept)
-            self._renumber(kept)
+            self._shrink(kept)
+        self._structure.take(state)
+        if "dense" in state:
+            self._ledger.take_dense(state["dense"], self._structure.units)
         self.epoch = int(state["epoch"])
         self._steps, self._steps_per_epoch = state.get("steps", 0), state.get("steps_per_epoch", 0)
-        self._state.load_state_dict(state)
+        self._forwards, self._refused = state.get("forwards", 0), state.get("refused", False)
+        self._epsilon = dict(state.get("epsilon", {}))
+        self._state.load_state_dict(state, self._structure.units)
         self._ledger.load_state_dict(state["activity"])
+        self._observation.rewire()
+        if "observation" in state:
+            self._observation.load_state_dict(state["observation"])
         self._impose()
-        self._alive_before = self._units_alive()
+        self._alive_before = dict(state.get("alive_before", self._units_alive()))
 
     _refused = False
     _reach_checked = False
+    _loaded = False
+    """Whether a state was loaded into the network, and the dead not cleared since."""
+
+    @property
+    def _counts_operations(self) -> bool:
+        return self.config.target is not None and self.config.target_of in OBSERVED
 
     @property
     def _may_die(self) -> bool:
@@ -333,8 +397,62 @@ class Pruner:
                 self._check_claims()
         self._state.begin_interval()
 
-    def _count_forward(self, *forward: Any) -> None:
+    def _before_forward(self, *forward: Any) -> None:
         self._forwards += self.model.training and torch.is_grad_enabled()
+        if self._loaded:
+            self._renew()
+
+    @torch.no_grad()
+    def _before_loading(self, network: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Let the network take the sizes of a state that is loaded into it, where it is smaller."""
+        own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+        match_timesteps(network, state, prefix)
+        kept = self._structure.smaller(own)
+        if kept.everything:
+            return
+        undo = self._slice(kept)
+        problems = misfits(network, own)
+        if problems:
+            undo()
+            raise RuntimeError(
+                "this state is of a smaller network, and its sizes do not say which units are left: load the pruner's "
+                f"state first, pruner.load_state_dict(...), or {FRESH}; {problems[0]}"
+            )
+        self._structure.awaited = True
+        self._renumber(kept)
+
+    def _after_loading(self, *loaded: Any) -> None:
+        self._loaded = True
+
+    @torch.no_grad()
+    def _renew(self) -> None:
+        """Silence the dead again, where something else wrote into them."""
+        self._loaded = False
+        self._silence.renew(self._state.masks)
+
+    def _shrink(self, kept: Kept) -> None:
+        self._slice(kept)
+        self._renumber(kept)
+
+    def _slice(self, kept: Kept) -> Callable[[], None]:
+        """Slice network, optimizers and copies to a saved structure; returns a function that undoes it."""
+        undo: list[Callable[[], None]] = []
+
+        def undo_all() -> None:
+            for step in reversed(undo):
+                step()
+
+        try:
+            with loaded_before(self._optimizers):
+                undo.append(keep_only(self.model, self.wiring, kept, self._optimizers))
+                undo.append(self._copies.keep_only(kept))
+        except BaseException:
+            undo_all()
+            raise
+        return undo_all
+
+    def _share(self, cost: str) -> float:
+        return self._ledger.share(cost, self._state.masks)
 
     def _anything_dead(self) -> bool:
         return any(not bool(alive.all()) for alive in self._state.masks.units.values())
@@ -404,31 +522,7 @@ class Pruner:
         """Let everything that counts units and features follow a removal."""
         self.wiring.keep(kept.units, kept.features)
         self._observation.rewire()
-        for name, kept_units in kept.units.items():
-            self._original_index[name] = self._original_index[name][kept_units]
+        self._structure.keep(kept)
         self._state.keep(kept)
         self._ledger.keep(kept)
         self._impose()
-
-    def _layer_reports(self, before: dict[str, int]) -> list[LayerReport]:
-        reports = []
-        for name, (weights_alive, _) in self._state.masks.weights(self.wiring).items():
-            layer = self.wiring.layers[name]
-            units = self._state.masks.units.get(name)
-            alive = layer.units if units is None else int(units.sum())
-            times = self._state.masks.timesteps.get(name)
-            reports.append(
-                LayerReport(
-                    name=name,
-                    kind=layer.kind.name,
-                    units=self._initial_units[name],
-                    alive=alive,
-                    died=before.get(name, alive) - alive,
-                    weights=self._initial_weights[name],
-                    weights_alive=weights_alive,
-                    timesteps_alive=1.0
-                    if times is None or units is None or not units.any()
-                    else float(times[:, units].float().mean()),
-                )
-            )
-        return reports

@@ -1,8 +1,10 @@
 """What the pruner reports after each step."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from dpap.surgery import CompactReport
+from dpap.anatomy import Wiring
+from dpap.surgery import CompactReport, Masks
 
 
 @dataclass(frozen=True)
@@ -11,7 +13,7 @@ class LayerReport:
 
     Attributes:
         name: of the layer.
-        kind: "conv" or "fc".
+        kind: "conv", "fc" or "recurrent".
         units: units of the dense network.
         alive: units alive.
         died: units that died in this step.
@@ -93,3 +95,35 @@ class PruneReport:
             dead = f"{self.achieved:.1%} of the {self.target_of.replace('_', ' ')} pruned{due}, {dead}"
         text = f"epoch {self.epoch}: {dead}{times}; units alive: {layers}"
         return text if self.compacted is None else f"{text}; {self.compacted}"
+
+
+def layer_reports(
+    wiring: Wiring,
+    masks: Masks,
+    initial_units: Mapping[str, int],
+    initial_weights: Mapping[str, int],
+    alive_before: Mapping[str, int],
+) -> Iterator[LayerReport]:
+    """Every weight layer of which any weight can die.
+
+    Args:
+        wiring: of the network.
+        masks: what is alive.
+        initial_units, initial_weights: of the dense network, by layer.
+        alive_before: units that were alive before the step.
+    """
+    for name, (weights_alive, _) in masks.weights(wiring).items():
+        layer = wiring.layers[name]
+        units, times = masks.units.get(name), masks.timesteps.get(name)
+        alive = layer.units if units is None else int(units.sum())
+        known = times is not None and units is not None and bool(units.any())
+        yield LayerReport(
+            name=name,
+            kind=layer.kind.name,
+            units=initial_units[name],
+            alive=alive,
+            died=alive_before.get(name, alive) - alive,
+            weights=initial_weights[name],
+            weights_alive=weights_alive,
+            timesteps_alive=float(times[:, units].float().mean()) if known else 1.0,  # type: ignore[index]
+        )

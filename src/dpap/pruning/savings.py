@@ -1,8 +1,9 @@
 """What the death of each unit and synapse would save by itself, in the cost that a target is a share of.
 
 A weight layer has a price for each feature that one unit reads: the weights in between, their MACs, the operations that
-the feature causes. A unit saves what it reads and what reads it. Units that are joined, as in a residual stream, can
-only be removed together: they are one group, which saves what all of them do.
+the feature causes. A unit saves what it reads and what reads it, synapses that died before included: only its own death
+removes what is stored for them. Units that are joined, as in a residual stream, can only be removed together: they are
+one group, which saves what all of them do.
 """
 
 from dataclasses import dataclass
@@ -44,9 +45,10 @@ def savings(
     """
     wiring = ledger.wiring
     prices = {name: ledger.price(cost, layer) for name, layer in wiring.layers.items()}
-    by_layer = {name: _read_by(masks, layer, prices[name]) for name, layer in wiring.layers.items()}
+    stored = Masks(masks.units, {}, masks.timesteps)
+    by_layer = {name: _read_by(stored, layer, prices[name]) for name, layer in wiring.layers.items()}
     for reader in wiring.layers.values():
-        arriving = prices[reader.name] * reading_units(masks, reader, _alive(masks, reader))
+        arriving = prices[reader.name] * reading_units(stored, reader, _alive(masks, reader))
         sources = torch.zeros_like(arriving)
         for unit in reader.feeds.values():
             sources += unit >= 0
@@ -80,8 +82,5 @@ def _read_by(
 ) -> Float64[Tensor, " unit"]:
     """What each unit reads, at a layer's prices."""
     worth = price * masks.features(layer)
-    synapses = masks.synapses.get(layer.name)
-    if synapses is not None:
-        return (synapses.to(torch.float32) @ worth.to(synapses.device, torch.float32)).cpu().double()
     by_group = worth.view(layer.groups, -1).sum(1)
     return by_group.repeat_interleave(layer.units // layer.groups)

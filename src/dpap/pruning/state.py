@@ -1,6 +1,7 @@
 """What is alive in a network, the statistics of its activity, and how an epoch updates both."""
 
 import math
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -57,7 +58,6 @@ class PruningState:
     def __init__(self, wiring: Wiring, config: PruningConfig) -> None:
         self.wiring = wiring
         self.config = config
-        self.criterion = CRITERIA[config.criterion]
         self.masks = Masks.all_alive(
             wiring, synapses=config.prunes_synapses, timesteps=config.prunes_timesteps
         )
@@ -70,6 +70,11 @@ class PruningState:
         self.anything_observed = False
         self.floors = {name: config.floor(len(alive)) for name, alive in self.masks.units.items()}
         self._groups: dict[str, Tensor] | None = None
+
+    @property
+    def criterion(self) -> Criterion:
+        """How importance is judged; looked up, for a state may have come from another process."""
+        return CRITERIA[self.config.criterion]
 
     def observe(self, recording: Recording) -> None:
         """Add the activity of one presentation to the statistics."""
@@ -225,12 +230,18 @@ class PruningState:
                 name: {part: value.clone() for part, value in layer_survival.parts()}
                 for name, layer_survival in self.survival.items()
             },
+            "observed": sorted(self.observed),
+            "anything_observed": self.anything_observed,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave, for a network of the same structure."""
+    def load_state_dict(self, state: dict[str, Any], dense_units: Mapping[str, int]) -> None:
+        """Take over what `state_dict` gave, for a network of the same structure; `dense_units`: before any left."""
         for name in [name for name in self.statistics if name not in state["statistics"]]:
             self.give_up(name)
+        self.floors = {name: self.config.floor(dense_units[name]) for name in self.masks.units}
+        self.observed = set(state.get("observed", ()))
+        self.anything_observed = state.get("anything_observed", False)
+        self._groups = None
         for name, statistics in self.statistics.items():
             statistics.load_state_dict(state["statistics"][name])
             for part, value in state["survival"][name].items():

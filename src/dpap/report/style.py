@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from dpap.experiment.run_folder import REPORT_MARK
+
 # Role -> colour on light and on dark paper. After Okabe and Ito (2008), darkened or lightened until each
 # also reads as text (contrast at least 4.5 to its paper).
 PALETTE: dict[str, tuple[str, str]] = {
@@ -168,7 +170,7 @@ def spread(wanted: Sequence[float], gap: float, high: float = 1.05) -> list[floa
 
 def as_png(figure: Figure) -> bytes:
     """The figure on light paper, for documents."""
-    return _save(figure, format="png", dpi=200)
+    return _save(figure, format="png", dpi=200, metadata={"Software": REPORT_MARK})
 
 
 def as_svg(figure: Figure) -> str:

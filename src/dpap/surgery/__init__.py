@@ -2,8 +2,9 @@
 
 from dpap.surgery.compact import CompactReport
 from dpap.surgery.equivalence import CompactionError
+from dpap.surgery.fitting import load_state
 from dpap.surgery.masks import Masks
 from dpap.surgery.silence import Silence
 from dpap.surgery.storage import load, save
 
-__all__ = ["CompactReport", "CompactionError", "Masks", "Silence", "load", "save"]
+__all__ = ["CompactReport", "CompactionError", "Masks", "Silence", "load", "load_state", "save"]

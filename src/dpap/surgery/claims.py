@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dpap.anatomy import Wiring
 from dpap.anatomy.frozen import frozen
+from dpap.anatomy.layers import owner_of
 from dpap.anatomy.pytrees import Inputs, float_tensors, run
 from dpap.surgery.masks import Masks
 
@@ -55,7 +56,7 @@ def not_silent(
             for name, layer in wiring.layers.items():
                 axis = layer.kind.activity_axis
                 if training:
-                    for part in layer.module.modules():
+                    for part in owner_of(layer.module).modules():
                         part.training = True
                 if not layer.fixed and not useful[name].all():
                     look = emitting(name, ~useful[name], axis)

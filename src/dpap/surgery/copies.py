@@ -1,6 +1,6 @@
 """Copies of a network, such as moving averages of its weights, in which the same units die and are removed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring
+from dpap.anatomy.recurrent import with_parts
 from dpap.surgery.masks import Masks
 from dpap.surgery.silence import impose
 from dpap.surgery.slicing import Kept, keep_only
@@ -28,7 +29,7 @@ class Copies:
     def __init__(self, models: Sequence[nn.Module], wiring: Wiring, optimizers: Sequence[Optimizer]) -> None:
         self.models = tuple(models)
         self.wiring = wiring
-        self.optimizers = tuple(optimizers)
+        self.optimizers = optimizers
 
     @torch.no_grad()
     def impose(self, masks: Masks) -> None:
@@ -36,13 +37,22 @@ class Copies:
         for model in self.models:
             impose(model, self._wiring_of(model), masks, self.optimizers)
 
-    def keep_only(self, kept: Kept) -> None:
-        """Slice what is sliced in the followed network, before its wiring is renumbered."""
-        for model in self.models:
-            keep_only(model, self._wiring_of(model), kept, self.optimizers)
+    def keep_only(self, kept: Kept) -> Callable[[], None]:
+        """Slice what is sliced in the followed network, before its wiring is renumbered.
+
+        Returns:
+            A function that undoes it.
+        """
+        undo = [keep_only(model, self._wiring_of(model), kept, self.optimizers) for model in self.models]
+
+        def undo_all() -> None:
+            for step in reversed(undo):
+                step()
+
+        return undo_all
 
     def _wiring_of(self, model: nn.Module) -> Wiring:
-        parts = dict(model.named_modules())
+        parts = with_parts(model)
         layers, attachments = self.wiring.layers, self.wiring.attachments
         return replace(
             self.wiring,

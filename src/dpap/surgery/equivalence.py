@@ -14,7 +14,17 @@ from torch import Tensor, nn
 from dpap.anatomy import Wiring, neuron_kind
 from dpap.anatomy.frozen import frozen
 from dpap.anatomy.hidden_state import reset_state
-from dpap.anatomy.pytrees import Inputs, float_tensors, map_floats, run
+from dpap.anatomy.pytrees import (
+    Inputs,
+    doubled,
+    examples_of,
+    float_tensors,
+    is_float,
+    keeping,
+    map_floats,
+    run,
+)
+from dpap.surgery.further import further_inputs
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-1, torch.float16: 1e-2}
 """Largest accepted difference between silent and compact output, relative to the largest output."""
@@ -49,12 +59,13 @@ class NothingFires(CompactionError):
 
 
 class EquivalenceCheck:
-    """Runs a network in evaluation mode and, where possible, double precision, on an input on which neurons fire.
+    """Runs a network in evaluation mode and, where possible, double precision, on an input on which neurons fire, and
+    on a further one like it that took no part in staining.
 
     Args:
         model: the network.
         wiring: its wiring.
-        example_inputs: what its forward takes.
+        example_inputs: what its forward takes; all of several examples are compared.
         double: whether to compute in double precision, which takes several times as long.
     """
 
@@ -63,6 +74,7 @@ class EquivalenceCheck:
         self.wiring = wiring
         self.example_inputs = example_inputs
         self.inputs = example_inputs
+        self._further: Inputs | None = None
         self.double = double
 
     @property
@@ -110,19 +122,43 @@ class EquivalenceCheck:
                 "nothing was removed; give Pruner example inputs like those of training"
             )
         self.inputs = best
+        return found + self._further_reference()
+
+    def _further_reference(self) -> list[Tensor]:
+        """Outputs on a further input; nothing where the network does not take it, as shuffled values may be invalid."""
+        further = further_inputs(self.inputs)
+        try:
+            found = self._run(further)
+        except Exception:
+            return []
+        if not all(bool(tensor.isfinite().all()) for tensor in found):
+            return []
+        self._further = further
         return found
 
     def outputs(self) -> list[Tensor]:
-        """All floating-point outputs, of several timesteps where each forward is one."""
+        """All floating-point outputs that keep their width, of several timesteps where each forward is one, and of a
+        further input if the reference has it.
+        """
+        found = self._run(self.inputs)
+        return found if self._further is None else found + self._run(self._further)
+
+    def _run(self, inputs: Inputs) -> list[Tensor]:
         if not self.double:
-            return self._presentation(self.inputs)
+            return self._presentation(inputs)
         with in_double(self.model):
-            return self._presentation(map_floats(self.inputs, Tensor.double))
+            return self._presentation(map_floats(inputs, doubled))
 
     def _presentation(self, inputs: Inputs) -> list[Tensor]:
-        reset_state(self.model)
         steps = STEPS if self.wiring.stepped else 1
-        return [tensor for _ in range(steps) for tensor in float_tensors(run(self.model, inputs))]
+        found: list[Tensor] = []
+        for example in examples_of(inputs):
+            reset_state(self.model)
+            for _ in range(steps):
+                returned = keeping(self.wiring.outputs, run(self.model, example))
+                # a network may return its own state, which the next presentation changes
+                found += [tensor.clone() for tensor in float_tensors(returned)]
+        return found
 
     @contextmanager
     def _firing(self) -> Iterator[set[str]]:
@@ -141,8 +177,8 @@ class EquivalenceCheck:
             return lambda module, args, output: note(name, output)
 
         handles = [
-            modules[site.module].register_forward_pre_hook(entering(site.module))
-            if neuron.incoming
+            entry.register_forward_pre_hook(entering(site.module))
+            if neuron.incoming and (entry := self.wiring.layers[site.module].entry) is not None
             else modules[site.module].register_forward_hook(emitted(site.module))
             for site, neuron in self.wiring.neurons.items()
             if site.call == 0
@@ -160,12 +196,12 @@ def in_double(model: nn.Module) -> Iterator[None]:
 
     Spikes are exact in any precision; snnTorch emits them in single precision whatever comes in.
     """
-    floating = [tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()]
+    floating = [tensor for tensor in (*model.parameters(), *model.buffers()) if is_float(tensor)]
     old = [tensor.data for tensor in floating]
     gradients = [tensor.grad for tensor in floating]
     for tensor in floating:
         tensor.grad = None
-        tensor.data = tensor.data.double()
+        tensor.data = doubled(tensor.data)
     spiking = [module for module in model.modules() if (kind := neuron_kind(module)) and kind.spikes]
     handles = [module.register_forward_hook(_doubled) for module in spiking]
     try:
@@ -179,7 +215,7 @@ def in_double(model: nn.Module) -> Iterator[None]:
 
 
 def _doubled(module: nn.Module, args: Any, output: Any) -> Any:
-    return map_floats(output, Tensor.double)
+    return map_floats(output, doubled)
 
 
 def largest_difference(before: list[Tensor], after: list[Tensor]) -> float:

@@ -124,7 +124,7 @@ class Masks:
         """Units that can be removed: dead or useless, as is all that is added to them wherever they are read.
 
         Units joined in a residual stream leave only together; grouped convolutions lose equally many units, and
-        equally many features, in every group.
+        equally many features, in every group; a recurrent module equally many in each of its layers and directions.
 
         Args:
             wiring: of the network.
@@ -140,6 +140,7 @@ class Masks:
                 _keep_joined(wiring, leaving),
                 _keep_tied(wiring, leaving),
                 _keep_groups(wiring, leaving),
+                _keep_levels(wiring, leaving),
                 _keep_widths(leaving, round_to),
             ]
         ):
@@ -221,16 +222,35 @@ def _level_groups(leave: Bool[Tensor, "_"], groups: int, out: Bool[Tensor, "_"])
     return changed
 
 
+def _keep_levels(wiring: Wiring, leaving: dict[str, Bool[Tensor, "_"]]) -> bool:
+    """Keep units until equally many leave each layer and direction of a recurrent module, and more units than
+    projected ones remain, as torch wants it; returns whether there were any.
+    """
+    changed = False
+    for names in wiring.levels():
+        number = min(int(leaving[name].sum()) for name in names)
+        for name in names:
+            changed |= _keep_last(leaving[name], int(leaving[name].sum()) - number)
+    for name, below in wiring.projections().items():
+        width, least = (int((~leaving[one]).sum()) for one in (below, name))
+        changed |= _keep_last(leaving[below], min(least + 1 - width, int(leaving[below].sum())))
+    return changed
+
+
+def _keep_last(leave: Bool[Tensor, "_"], number: int) -> bool:
+    """Keep so many of those that would leave, the last; returns whether there were any."""
+    if number > 0:
+        leave[leave.nonzero().flatten()[-number:]] = False
+    return number > 0
+
+
 def _keep_widths(leaving: dict[str, Bool[Tensor, "_"]], round_to: int) -> bool:
     """Keep units until every width is a multiple above 0; returns whether that changed anything."""
     changed = False
     for leave in leaving.values():
         number = int(leave.sum())
         left = len(leave) - number
-        excess = min(round_to - left if left == 0 else -left % round_to, number)
-        if excess:
-            leave[leave.nonzero().flatten()[-excess:]] = False
-            changed = True
+        changed |= _keep_last(leave, min(round_to - left if left == 0 else -left % round_to, number))
     return changed
 
 

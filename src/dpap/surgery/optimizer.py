@@ -5,7 +5,8 @@ size 1 (as in the factored moments of Adafactor), is changed along with the para
 any other layout is refused: dropping it would change the training that follows, unnoticed.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -62,6 +63,29 @@ def check_state(optimizer: Optimizer) -> None:
                     "Nothing was removed: call optimizer.state.clear() before, so that the optimizer starts anew, or "
                     "prune without removal"
                 )
+
+
+@contextmanager
+def loaded_before(optimizers: Sequence[Optimizer]) -> Iterator[None]:
+    """Set aside, while parameters are sliced, state that was loaded for the shapes that they come to have.
+
+    Raises:
+        CompactionError: where it does not fit these either.
+    """
+    aside: list[tuple[Optimizer, Parameter, Any]] = []
+    for optimizer in optimizers:
+        if isinstance(optimizer, LBFGS):
+            continue  # what is not of its present length is left as it is
+        for parameter, state in list(optimizer.state.items()):
+            if not all(_is_number(value) or _is_moment(value, parameter) for value in state.values()):
+                aside.append((optimizer, parameter, optimizer.state.pop(parameter)))
+    try:
+        yield
+    finally:
+        for optimizer, parameter, state in aside:
+            optimizer.state[parameter] = state
+    for optimizer in optimizers:
+        check_state(optimizer)
 
 
 def change_state(

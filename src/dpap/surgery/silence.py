@@ -1,5 +1,6 @@
 """Where masks are applied: the dead are exactly zero after every optimizer step, and stay so."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,12 +11,14 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring, neuron_kind
-from dpap.anatomy.layers import as_weight, between, bias_of, weight_of
+from dpap.anatomy.layers import as_weight, between, bias_of, gates_of, matrices_of, weight_of
 from dpap.anatomy.ownership import tensor_of
+from dpap.anatomy.recording import Hook
 from dpap.anatomy.wiring import Attachment
+from dpap.surgery.known_optimizers import KnownOptimizers, Watch
 from dpap.surgery.masks import Masks
 from dpap.surgery.optimizer import reset_curvature, silence_moments
-from dpap.surgery.timesteps import silence_timesteps
+from dpap.surgery.timesteps import BUFFER, silence_timesteps
 
 
 def dead_tensors(wiring: Wiring, masks: Masks) -> list[tuple[Tensor, Bool[Tensor, "..."]]]:
@@ -30,15 +33,16 @@ def dead_tensors(wiring: Wiring, masks: Masks) -> list[tuple[Tensor, Bool[Tensor
     for name, layer in wiring.layers.items():
         if layer.fixed:
             continue
-        weight, units = weight_of(layer.module), useful[name]
-        dead = ~between(layer.module, units, received.features(layer)).to(weight.device)
-        if name in masks.synapses:
-            dead = dead | ~as_weight(masks.synapses[name], layer.module).to(weight.device)
-        if dead.any():
-            found.append((weight, dead))
-        bias = bias_of(layer.module)
-        if bias is not None and not units.all():
-            found.append((bias, ~units.to(bias.device)))
+        units, features = useful[name], received.features(layer)
+        for matrix, read in matrices_of(layer.module):
+            weight, bias = weight_of(matrix), bias_of(matrix)
+            dead = ~between(matrix, units, features[read]).to(weight.device)
+            if name in masks.synapses:
+                dead = dead | ~as_weight(masks.synapses[name], matrix).to(weight.device)
+            if dead.any():
+                found.append((weight, dead))
+            if bias is not None and not units.all():
+                found.append((bias, ~units.repeat(gates_of(matrix)).to(bias.device)))
         for further, belonging in layer.further.items():
             if belonging.unit is not None and not units.all():
                 tensor = tensor_of(layer.module, further)
@@ -100,6 +104,8 @@ def _impose_timesteps(model: nn.Module, wiring: Wiring, masks: Masks) -> None:
         known = (fed >= 0).nonzero().flatten().to(alive.device)
         of_site[:, known] = alive[:, fed[fed >= 0].to(alive.device)]
         module = model.get_submodule(neuron.site.module)
+        if BUFFER not in module._buffers and bool(of_site.all()):
+            continue
         silence_timesteps(module, of_site, neuron.time_axis, neuron.axis)
 
 
@@ -108,7 +114,8 @@ class Silence:
 
     Gradients of the dead are cleared as soon as they arrive, so that code that reads gradients (clipping, a gradient
     scaler) gets what it would get without the dead. Their values are cleared after each step of the optimizers;
-    without an optimizer, before every forward of the network.
+    without an optimizer, before every forward of the network. An optimizer that was not given is noticed when it
+    steps, and named when it changes the dead.
 
     Args:
         model: the network.
@@ -119,15 +126,19 @@ class Silence:
     def __init__(self, model: nn.Module, wiring: Wiring, optimizers: Sequence[Optimizer]) -> None:
         self.model = model
         self.wiring = wiring
-        self.optimizers = tuple(optimizers)
+        self.optimizers = (
+            optimizers if isinstance(optimizers, KnownOptimizers) else KnownOptimizers(optimizers)
+        )
         self._dead: list[tuple[Tensor, Tensor]] = []
         self._gradient_handles: list[Any] = []
         self._handles: list[Any] = []
-        for optimizer in self.optimizers:
+        for optimizer in self.optimizers.given:
             self._handles.append(optimizer.register_step_pre_hook(self._before_step))
             self._handles.append(optimizer.register_step_post_hook(self._after_step))
-        if not self.optimizers:
-            self._handles.append(model.register_forward_pre_hook(self._before_forward))
+        if not self.optimizers.given:
+            self._handles.append(model.register_forward_pre_hook(Hook(self._before_forward)))
+        self._watch = Watch(model, self.optimizers, self._after_foreign_step)
+        self._named: set[int] = set()
 
     def impose(self, masks: Masks) -> None:
         """From now on exactly what is dead in `masks` is silent; clears it at once."""
@@ -147,17 +158,36 @@ class Silence:
             if tensor.requires_grad
         ]
 
+    @torch.no_grad()
+    def renew(self, masks: Masks) -> None:
+        """Silence again what was written into the dead, also where parameters are new objects; warns of it."""
+        dead = dead_tensors(self.wiring, masks)
+        revived = _revived([pair for pair in dead if isinstance(pair[0], Parameter)])
+        same = [id(tensor) for tensor, _ in dead] == [id(tensor) for tensor, _ in self._dead]
+        if not same or _revived(dead):
+            self.hold(dead)
+        _impose_timesteps(self.model, self.wiring, masks)
+        # without a given optimizer, code of the user's own may write them at every step
+        if revived and self.optimizers.given:
+            warnings.warn(
+                f"{revived:,} dead weights were no longer zero, as after weights of an earlier epoch were loaded, and "
+                "were silenced again: to go back to an earlier epoch, load the pruner's state of that epoch too, "
+                "pruner.load_state_dict(...)",
+                stacklevel=4,
+            )
+
     def remove(self) -> None:
         """Remove the hooks; the dead stay zero only as long as nothing changes them."""
         for handle in (*self._handles, *self._gradient_handles):
             handle.remove()
         self._handles.clear()
         self._gradient_handles.clear()
+        self._watch.remove()
 
-    @torch.no_grad()
     def _clear_values(self) -> None:
         for tensor, dead in self._dead:
-            _clear(tensor, dead)
+            # the same storage, so that a graph that still needs the tensor does not take this for a change of it
+            _clear(tensor.data, dead)
 
     def _clear_gradients(self) -> None:
         for tensor, dead in self._dead:
@@ -165,13 +195,38 @@ class Silence:
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         # of parameters that were frozen when their units died, and of gradients that other code wrote
-        self._clear_gradients()
+        with torch.no_grad():
+            self._clear_gradients()
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._clear_values()
 
+    @torch.no_grad()
+    def _after_foreign_step(self, optimizer: Optimizer) -> None:
+        if id(optimizer) not in self._named and (changed := _revived(self._dead)):
+            self._named.add(id(optimizer))
+            name = type(optimizer).__name__
+            for tensor, dead in self._dead:
+                if isinstance(tensor, Parameter) and tensor.shape == dead.shape:
+                    silence_moments(optimizer, tensor, dead)
+            warnings.warn(
+                f"{name} was not given to Pruner and changed {changed:,} dead weights; from now on they are silenced "
+                "after each of its steps: give it, Pruner(model, example_inputs, optimizer)",
+                stacklevel=2,
+            )
+        self._clear_values()
+
     def _before_forward(self, model: nn.Module, args: Any) -> None:
         self._clear_values()
+
+
+def _revived(dead: Dead) -> int:
+    """How many of the dead entries are not zero."""
+    fitting = [(tensor, entries) for tensor, entries in dead if tensor.shape == entries.shape]
+    if not fitting:
+        return 0
+    counts = [(tensor.ne(0) & entries).count_nonzero().cpu() for tensor, entries in fitting]
+    return int(torch.stack(counts).sum())
 
 
 def _clear(tensor: Tensor | None, dead: Bool[Tensor, "..."]) -> None:

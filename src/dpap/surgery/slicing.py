@@ -11,9 +11,10 @@ from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring
 from dpap.anatomy.dye import Site
-from dpap.anatomy.hidden_state import slice_state
-from dpap.anatomy.layers import bias_of, is_depthwise, select, size_of
+from dpap.anatomy.hidden_state import accept, slice_state
+from dpap.anatomy.layers import bias_of, is_depthwise, matrices_of, owner_of, rows_of, select, size_of
 from dpap.anatomy.ownership import tensor_of
+from dpap.anatomy.recurrent import counts_of, flatten, is_recurrent
 from dpap.anatomy.wiring import Attachment, WeightLayer
 from dpap.surgery.equivalence import CompactionError
 from dpap.surgery.optimizer import change_state, check_state
@@ -53,6 +54,9 @@ def keep_only(model: nn.Module, wiring: Wiring, kept: Kept, optimizers: Sequence
     try:
         for layer in wiring.layers.values():
             slicer.slice_layer(layer, kept)
+        for module in {owner_of(layer.module): None for layer in wiring.layers.values()}:
+            if is_recurrent(module):
+                slicer.recount(module)
         for attachment in wiring.attachments.values():
             slicer.slice_attachment(attachment, kept)
         for site, neuron in wiring.neurons.items():
@@ -84,13 +88,17 @@ class _Slicer:
         units, features = kept.units.get(layer.name), kept.features.get(layer.name)
         if units is None and features is None:
             return
-        weight = module.get_parameter(layer.kind.weight)
-        remains = partial(select, module=module, shape=weight.shape, units=units, features=features)
-        self._change(layer.name, weight, remains)
+        for matrix, read in list(matrices_of(module)):
+            weight, bias = matrix.get_parameter(layer.kind.weight), bias_of(matrix)
+            inside = None
+            if features is not None:
+                inside = features[(features >= read.start) & (features < read.stop)] - read.start
+            remains = partial(select, module=matrix, shape=weight.shape, units=units, features=inside)
+            self._change(layer.name, weight, remains)
+            if units is not None and bias is not None:
+                rows = rows_of(units, matrix, len(bias))
+                self._change(layer.name, bias, partial(_along, axis=0, size=len(bias), index=rows))
         if units is not None:
-            bias = bias_of(module)
-            if bias is not None:
-                self._change(layer.name, bias, partial(_along, axis=0, size=len(bias), index=units))
             self._set_number(module, layer.kind.unit_counts, len(units))
         if features is not None:
             self._set_number(module, layer.kind.feature_counts, len(features))
@@ -103,6 +111,12 @@ class _Slicer:
         # one tensor may be sliced along two axes in turn
         self._sliced.pop(tensor, None)
         self._change(name, tensor, partial(_along, axis=axis, size=tensor.shape[axis], index=index))
+
+    def recount(self, module: nn.Module) -> None:
+        """Let a recurrent module's counts, and how its weights lie in memory, follow what was sliced."""
+        for name, count in counts_of(module).items():
+            self._set_number(module, (name,), count)
+        flatten(module)
 
     def slice_attachment(self, attachment: Attachment, kept: Kept) -> None:
         module, features = attachment.module, kept.features.get(attachment.name)
@@ -151,6 +165,7 @@ def _replace(tensor: Tensor, data: Tensor, gradient: Tensor | None) -> None:
     tensor.data = data.new_empty(0, dtype=torch.float16 if data.dtype != torch.float16 else torch.float32)
     tensor.data = data
     tensor.grad = gradient
+    accept(tensor)
 
 
 def _laid_out_alike(tensor: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:

@@ -10,17 +10,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
-from dpap.anatomy.hidden_state import preserved_state, reset_state, state_buffers
-from dpap.surgery.structure import differences, modules_of, plain_name, recount, structure_of
-from dpap.surgery.timesteps import AXES, BUFFER, silence_timesteps
+from dpap.anatomy.hidden_state import preserved_state
+from dpap.surgery.fitting import fit, tensors_of, tied_names
+from dpap.surgery.structure import structure_of
 
 KEY, FORMAT = "dpap", 2
-EXTRA = "_extra_state"
-"""Under this name a state_dict holds what a module adds to its tensors."""
-SHOWN = 12
-"""So many differences are listed when a file does not fit."""
 
 
 def save(model: nn.Module, path: str | Path) -> Path:
@@ -49,8 +44,8 @@ def save(model: nn.Module, path: str | Path) -> Path:
     """
     path = Path(path)
     with preserved_state(model):
-        own, extra = _state(model)
-        tied = _tied(own)
+        own, extra = tensors_of(model)
+        tied = tied_names(own)
         tensors = {
             name: tensor.detach().cpu().contiguous().clone()
             for name, tensor in own.items()
@@ -105,56 +100,8 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
     """
     path = Path(path)
     about, stored = _read(path)
-    modules = modules_of(model)
-    silenced = {
-        name.removesuffix(f".{BUFFER}")
-        for name in stored
-        if name.endswith(f".{BUFFER}") and f"{name.removesuffix(BUFFER)}{AXES}" in stored
-    }
-    with preserved_state(model):
-        own, extra = _state(model)
-        _check_fit(path, about, stored, model, own, extra, silenced & modules.keys())
-    fitting = {
-        name: stored[name].to(device=tensor.device, dtype=tensor.dtype, memory_format=_memory_format(tensor))
-        for name, tensor in own.items()
-    }
-    _set_extra(modules, extra, {name: about["extra"].get(name, stored.get(name)) for name in extra})
-    reset_state(model)
-    own, _ = _state(model)
-    for name in silenced:
-        alive, axes = stored[f"{name}.{BUFFER}"], stored[f"{name}.{AXES}"].tolist()
-        device = next((tensor.device for tensor in own.values()), torch.device("cpu"))
-        silence_timesteps(modules[name], alive.to(device), time_axis=axes[0], feature_axis=axes[1])
-    for name, tensor in fitting.items():
-        own[name].grad = None
-        own[name].data = tensor
-    for name, module in modules.items():
-        recount(module, about["layers"].get(name))
-        _shrink_state(module)
+    fit(model, stored, about, str(path), "file")
     return model
-
-
-def _state(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The very tensors of the state_dict, not copies, and what modules add to them."""
-    tensors, extra = {}, {}
-    for name, value in model.state_dict(keep_vars=True).items():
-        if name.rpartition(".")[2] == EXTRA:
-            extra[plain_name(name)] = value
-        elif is_lazy(value):
-            raise ValueError(f"{name} has no shape yet: run the network once, on an input, before")
-        elif isinstance(value, Tensor):
-            tensors[plain_name(name)] = value
-    return tensors, extra
-
-
-def _tied(tensors: dict[str, Tensor]) -> dict[str, str]:
-    """Names of tensors that have another name too -> the first of their names."""
-    first: dict[int, str] = {}
-    return {
-        name: first[id(tensors[name])]
-        for name in sorted(tensors)
-        if first.setdefault(id(tensors[name]), name) != name
-    }
 
 
 def _is_plain(value: Any) -> bool:
@@ -196,75 +143,3 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{path} was changed after it was saved: its checksum does not fit; save the network again"
         )
     return about, tensors | {name: tensors[first] for name, first in about["tied"].items()}
-
-
-def _check_fit(
-    path: Path,
-    about: dict[str, Any],
-    stored: dict[str, Tensor],
-    model: nn.Module,
-    own: dict[str, Tensor],
-    extra: dict[str, Any],
-    silenced: set[str],
-) -> None:
-    """Raise with everything that does not fit, at once."""
-    masks = {f"{name}.{part}" for name in silenced for part in (BUFFER, AXES)}
-    network, file = own.keys() | extra.keys(), stored.keys() | about["extra"].keys()
-    problems = [f"{name}: in the network, not in the file" for name in network - file - masks]
-    problems += [f"{name}: in the file, not in the network" for name in file - network - masks]
-    for name in stored.keys() & own.keys() - masks:
-        problems += _misfits(name, stored[name], own[name])
-    tied = _tied(own)
-    for name in (tied.keys() | about["tied"].keys()) & own.keys():
-        here, there = (names.get(name, "none") for names in (tied, about["tied"]))
-        if here != there:
-            problems.append(f"{name}: the same tensor as {there} in the file, as {here} in the network")
-    problems = sorted(problems) + differences(about["layers"], model)
-    if problems:
-        more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        listed = "\n  ".join(problems[:SHOWN])
-        raise ValueError(
-            f"{path} is of another network than the one given:\n  {listed}{more}\n"
-            "build the network as it was built before it was pruned"
-        )
-
-
-def _misfits(name: str, stored: Tensor, own: Tensor) -> list[str]:
-    small, large = tuple(stored.shape), tuple(own.shape)
-    if len(small) != len(large) or any(new > old for new, old in zip(small, large, strict=True)):
-        return [f"{name}: the file has {small}, the network only {large}"]
-    if stored.dtype != own.dtype and not (stored.is_floating_point() and own.is_floating_point()):
-        return [f"{name}: {stored.dtype} in the file, {own.dtype} in the network"]
-    return []
-
-
-def _memory_format(tensor: Tensor) -> torch.memory_format:
-    for layout, dimensions in ((torch.channels_last, 4), (torch.channels_last_3d, 5)):
-        if (
-            tensor.ndim == dimensions
-            and not tensor.is_contiguous()
-            and tensor.is_contiguous(memory_format=layout)
-        ):
-            return layout
-    return torch.preserve_format
-
-
-def _set_extra(modules: dict[str, nn.Module], old: dict[str, Any], new: dict[str, Any]) -> None:
-    """Give modules their extra state; where one refuses it, all get their own back."""
-    given: list[str] = []
-    try:
-        for name, value in new.items():
-            given.append(name)
-            modules[name.rpartition(".")[0]].set_extra_state(value)
-    except Exception as error:
-        for name in given:
-            modules[name.rpartition(".")[0]].set_extra_state(old[name])
-        raise ValueError(f"the network refuses the extra state {given[-1]} of the file: {error}") from error
-
-
-def _shrink_state(module: nn.Module) -> None:
-    """Let a neuron's reset state fit any number of units: one value, where all are equal."""
-    for name in state_buffers(module):
-        state = module._buffers[name]
-        if state is not None and state.numel() and bool((state == state.flatten()[0]).all()):
-            module._buffers[name] = state.flatten()[0].clone()

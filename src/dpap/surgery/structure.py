@@ -7,12 +7,13 @@ from torch import nn
 
 from dpap.anatomy.layers import groups_of, is_depthwise, layer_kind, size_of
 from dpap.anatomy.neurons import neuron_kind
+from dpap.anatomy.recurrent import SIZES, counts_of, flatten, is_recurrent
 
 Structure = dict[str, dict[str, Any]]
 """Path of a layer -> its class, its settings, and its size where it is a weight layer; plain values throughout."""
 
 _SIZES = ("in_features", "out_features", "in_channels", "out_channels", "num_features", "num_parameters")
-_OF_TRAINING = ("inplace", "momentum", "p")
+_OF_TRAINING = ("inplace", "momentum", "p", "dropout")
 _PLAIN = (bool, int, float, str)
 
 
@@ -73,6 +74,9 @@ def recount(module: nn.Module, layer: dict[str, Any] | None) -> None:
             _set_counts(module, counts)
         units, features = size_of(module)
         counts = dict.fromkeys(kind.unit_counts, units) | dict.fromkeys(kind.feature_counts, features)
+    elif is_recurrent(module):
+        counts = counts_of(module)
+        flatten(module)
     else:
         own = (*module.parameters(recurse=False), *module.buffers(recurse=False))
         sizes = [len(tensor) for tensor in own if tensor.ndim == 1]
@@ -99,7 +103,7 @@ def _layer(module: nn.Module) -> dict[str, Any]:
     """A module's class, without where it is defined, which may change, and what torch lists as its constants."""
     layer: dict[str, Any] = {"class": type(module).__name__, "settings": {}}
     kind = layer_kind(module)
-    sizes = _SIZES if kind is None else (*_SIZES, *kind.unit_counts, *kind.feature_counts)
+    sizes = (*_SIZES, *SIZES) if kind is None else (*_SIZES, *kind.unit_counts, *kind.feature_counts)
     for name in getattr(module, "__constants__", ()):
         value = _single(getattr(module, name, None))
         if name not in (*sizes, *_OF_TRAINING, "groups") and _is_plain(value):

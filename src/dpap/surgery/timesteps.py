@@ -8,10 +8,13 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from dpap.anatomy.hidden_state import accept
 from dpap.surgery.compiled import recompile
 
 BUFFER = "timestep_alive"
 AXES = "timestep_axes"
+KEY = -1
+"""Under this number, which torch gives to no hook, modules keep the hook that masks."""
 
 
 def _mask_output(module: nn.Module, args: Any, output: Tensor) -> Tensor:
@@ -50,7 +53,11 @@ def silence_timesteps(
     module.register_buffer(BUFFER, alive.clone())
     module.register_buffer(AXES, torch.tensor([time_axis, feature_axis]))
     recompile()
-    return module.register_forward_hook(_mask_output)
+    handle = module.register_forward_hook(_mask_output)
+    # torch numbers hooks anew in each process: in another one the next hook would take this one's place
+    module._forward_hooks[KEY] = module._forward_hooks.pop(handle.id)
+    handle.id = KEY
+    return handle
 
 
 def keep_timesteps(module: nn.Module, features: Tensor) -> Callable[[], None]:
@@ -60,8 +67,10 @@ def keep_timesteps(module: nn.Module, features: Tensor) -> Callable[[], None]:
         return lambda: None
     alive = mask.data
     mask.data = alive[:, features.to(alive.device)]
+    accept(mask)
 
     def undo() -> None:
         mask.data = alive
+        accept(mask)
 
     return undo

@@ -15,7 +15,7 @@ from torch import nn
 
 from dpap.anatomy import Wiring
 from dpap.anatomy.joined import components, unit_labels
-from dpap.anatomy.layers import bias_of, weight_of
+from dpap.anatomy.layers import bias_of, matrices_of, weight_of
 from dpap.anatomy.prunability import propagate_unremovable
 from dpap.anatomy.pytrees import Inputs
 from dpap.surgery.claims import not_silent
@@ -214,7 +214,8 @@ def _other_values(model: nn.Module, wiring: Wiring) -> Iterator[None]:
     """Other values in all parameters of which no entries are dead, such as a shift that starts at zero."""
     known = {id(tensor) for attachment in wiring.attachments.values() for tensor, _ in unit_parts(attachment)}
     for layer in wiring.layers.values():
-        known |= {id(weight_of(layer.module)), id(bias_of(layer.module))}
+        for matrix, _ in matrices_of(layer.module):
+            known |= {id(weight_of(matrix)), id(bias_of(matrix))}
     generator = torch.Generator().manual_seed(0)
     others = [parameter for parameter in model.parameters() if id(parameter) not in known]
     before = [parameter.data for parameter in others]

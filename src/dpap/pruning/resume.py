@@ -1,0 +1,185 @@
+"""What of the dense network is left, and how a network comes to the structure that a state was saved with."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dpap.anatomy import WeightLayer, Wiring
+from dpap.anatomy.layers import is_depthwise
+from dpap.surgery import Masks
+from dpap.surgery.compact import what_remains
+from dpap.surgery.slicing import Kept
+from dpap.surgery.timesteps import AXES, BUFFER, silence_timesteps
+
+FRESH = "build network, optimizer and pruner anew and load the state into these"
+
+
+class Structure:
+    """The units of the dense network that are left.
+
+    Args:
+        wiring: of the network.
+        masks: nothing is pruned.
+
+    Attributes:
+        units: of the dense network, by layer.
+        weights: likewise, of every layer of which any weight can die.
+        index: layer -> the dense network's number of each unit that is left.
+        awaited: whether the network took the sizes of its own state, which does not say which units these are: the
+            pruner's state, which does, has to follow.
+    """
+
+    def __init__(self, wiring: Wiring, masks: Masks) -> None:
+        self.units = {name: layer.units for name, layer in wiring.layers.items()}
+        self.weights = {name: weights for name, (_, weights) in masks.weights(wiring).items()}
+        self.index = {name: torch.arange(units) for name, units in self.units.items()}
+        self.awaited = False
+        self._wiring = wiring
+        self._dense = [
+            (dict(reader.feeds), dict(reader.gates), reader.features) for reader in wiring.readers()
+        ]
+        self._found_units = dict(self.units)
+
+    def keep(self, kept: Kept) -> None:
+        """Follow a removal."""
+        for name, units in kept.units.items():
+            self.index[name] = self.index[name][units]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies, as plain tensors and numbers."""
+        return {
+            "initial_units": dict(self.units),
+            "initial_weights": dict(self.weights),
+            "original_index": {name: index.clone() for name, index in self.index.items()},
+        }
+
+    def check_complete(self) -> None:
+        """Check that it is known which units are left.
+
+        Raises:
+            RuntimeError: where the pruner's state has to be loaded first.
+        """
+        if self.awaited:
+            raise RuntimeError(
+                "the network's state was loaded, which made the network smaller, and does not say which units are "
+                "left and what else is dead: load the pruner's state of the same moment too, "
+                "pruner.load_state_dict(...); without one, call dpap.load_state(model, state) on a freshly built "
+                "network and make the Pruner after that"
+            )
+
+    def leading_to(self, state: dict[str, Any]) -> Kept:
+        """What remains of the network as it is now when it takes the structure of a pruner's state.
+
+        Raises:
+            ValueError: where it cannot.
+        """
+        stored: dict[str, Tensor] = state["original_index"]
+        sizes = {name: len(index) for name, index in self.index.items()}
+        if {name: len(index) for name, index in stored.items()} == sizes and (
+            self.awaited or self._adopts(state)
+        ):
+            return Kept({}, {})
+        if state["initial_units"] != self.units:
+            raise ValueError(
+                f"this state is of a network with units {state['initial_units']}; this network has "
+                f"{self.units}: build the network that the state was saved with"
+            )
+        leaving = {}
+        for name, index in stored.items():
+            place = {unit: position for position, unit in enumerate(self.index[name].tolist())}
+            missing = [unit for unit in index.tolist() if unit not in place]
+            if missing or (self.awaited and len(index) != len(place)):
+                raise ValueError(
+                    f"this state holds {len(missing) or len(index)} units of {name} that were removed from this "
+                    f"network, or are not those of the network's state that was loaded: {FRESH}, into a pruner of the "
+                    "freshly built network first"
+                )
+            leaving[name] = torch.ones(self._wiring.layers[name].units, dtype=torch.bool)
+            leaving[name][[place[unit] for unit in index.tolist()]] = False
+        return what_remains(self._wiring, leaving)
+
+    def take(self, state: dict[str, Any]) -> None:
+        """Take over what a pruner's state says of a network of the present sizes."""
+        awaited, self.awaited = self.awaited, False
+        self.index = {name: index.clone() for name, index in state["original_index"].items()}
+        if self._adopts(state):
+            self.units, self.weights = dict(state["initial_units"]), dict(state["initial_weights"])
+        elif awaited:
+            self._renumber()
+
+    def smaller(self, stored: Mapping[str, Tensor]) -> Kept:
+        """What remains of the network when it takes the sizes of its own state; which units these are, is open.
+
+        Raises:
+            RuntimeError: where the state is of the network before something was removed.
+        """
+        leaving = {}
+        for name, layer in self._wiring.layers.items():
+            units = _stored_units(layer, stored.get(f"{name}.{layer.kind.weight}"))
+            if units is None or units == layer.units:
+                continue
+            if layer.units < units <= self.units[name]:
+                raise RuntimeError(
+                    f"this state has {units} units of {name}, the network {layer.units}, for some were removed since "
+                    f"it was saved, and they do not come back: {FRESH}"
+                )
+            if not layer.removable or units > layer.units or units % layer.groups:
+                return Kept({}, {})  # of another network, as torch says in its own words
+            leaving[name] = torch.zeros(layer.units, dtype=torch.bool)
+            leaving[name].view(layer.groups, -1)[:, units // layer.groups :] = True
+        return what_remains(self._wiring, leaving)
+
+    def _adopts(self, state: dict[str, Any]) -> bool:
+        """Whether the network was compact when its pruner was made, and the state tells what it was before."""
+        whole = all(len(index) == self._found_units[name] for name, index in self.index.items())
+        return (
+            whole
+            and state["initial_units"] != self._found_units
+            and state["initial_units"].keys() == self._found_units.keys()
+            and "initial_weights" in state
+        )
+
+    def _renumber(self) -> None:
+        """Number units and features of the wiring anew, from those of the dense network."""
+        leaving = {name: torch.ones(units, dtype=torch.bool) for name, units in self.units.items()}
+        for (feeds, gates, features), reader in zip(self._dense, self._wiring.readers(), strict=True):
+            reader.feeds, reader.gates, reader.features = dict(feeds), dict(gates), features
+        for name, layer in self._wiring.layers.items():
+            layer.units = self.units[name]
+            leaving[name][self.index[name]] = False
+        kept = what_remains(self._wiring, leaving)
+        self._wiring.keep(kept.units, kept.features)
+
+
+def misfits(model: nn.Module, stored: Mapping[str, Tensor]) -> list[str]:
+    """Tensors of a state that have another shape in the network."""
+    return [
+        f"{name}: {tuple(stored[name].shape)} in the state, {tuple(tensor.shape)} in the network"
+        for name, tensor in model.state_dict().items()
+        if name in stored and isinstance(tensor, Tensor) and stored[name].shape != tensor.shape
+    ]
+
+
+def match_timesteps(model: nn.Module, state: dict[str, Any], prefix: str) -> None:
+    """Let network and state both have the masks of timesteps that either has: a mask that is not said stays."""
+    for name, module in model.named_modules():
+        path = f"{prefix}{name}." if name else prefix
+        alive, axes = state.get(path + BUFFER), state.get(path + AXES)
+        if BUFFER in module._buffers:
+            if alive is None:
+                state[path + BUFFER] = module.get_buffer(BUFFER).clone()
+                state[path + AXES] = module.get_buffer(AXES).clone()
+        elif alive is not None and axes is not None:
+            device = next((each.device for each in model.parameters()), alive.device)
+            time_axis, feature_axis = axes.tolist()
+            silence_timesteps(module, alive.to(device), time_axis, feature_axis)
+
+
+def _stored_units(layer: WeightLayer, weight: Tensor | None) -> int | None:
+    """How many units a layer has whose weight is that of a state; None where that cannot be told."""
+    kind = layer.kind
+    if weight is None or weight.ndim < 2 or is_depthwise(layer.module):
+        return None
+    return weight.shape[kind.unit_axis] * (layer.groups if kind.unit_axis == 1 else 1)

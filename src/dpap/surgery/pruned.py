@@ -1,0 +1,52 @@
+"""Which networks have a pruner now: each has one at most."""
+
+from weakref import WeakKeyDictionary
+
+from torch import nn
+
+from dpap.anatomy.recording import Hook
+
+_PRUNED: "WeakKeyDictionary[nn.Module, object]" = WeakKeyDictionary()
+"""Module -> what stands for the pruner of the network that it is part of."""
+
+
+def mark(model: nn.Module) -> object:
+    """Note that a network has a pruner; returns what `unmark` takes."""
+    pruner = object()
+    _PRUNED.update(dict.fromkeys(model.modules(), pruner))
+    return pruner
+
+
+def unmark(pruner: object) -> None:
+    """Note that a network has this pruner no longer."""
+    for module in [module for module, owner in _PRUNED.items() if owner is pruner]:
+        del _PRUNED[module]
+
+
+def check_unpruned(model: nn.Module, instead: str) -> None:
+    """Check that no part of a network has a pruner.
+
+    Raises:
+        ValueError: where one has; it tells what to do instead.
+    """
+    for name, module in model.named_modules():
+        if module in _PRUNED:
+            part = f" (its part {name!r})" if name else ""
+            raise ValueError(f"this {type(model).__name__} has a Pruner already{part}: {instead}")
+
+
+def remove_idle_hooks(model: nn.Module) -> None:
+    """Take out the hooks that came along when the network was copied, and do nothing."""
+    for module in model.modules():
+        for kind in (
+            "_forward_pre_hooks",
+            "_forward_hooks",
+            "_load_state_dict_pre_hooks",
+            "_load_state_dict_post_hooks",
+        ):
+            hooks = getattr(module, kind)
+            for key, hook in list(hooks.items()):
+                own = getattr(hook, "hook", hook)  # torch wraps some
+                if isinstance(own, Hook) and own.idle:
+                    del hooks[key]
+                    getattr(module, f"{kind}_with_kwargs", {}).pop(key, None)
