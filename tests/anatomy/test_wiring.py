@@ -107,3 +107,54 @@ def test_renumbering_follows_a_removal() -> None:
     assert wiring.layers["side"].feeds["outer"].tolist() == [0, 1, 2]
     assert wiring.layers["head"].feeds["stem"].tolist() == [-1, -1, -1, -1, 0, 1, 2]
     assert wiring.attachments["norm"].features == 3
+
+
+def test_only_the_last_layer_is_called_the_networks_output() -> None:
+    class Beside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.last = nn.Linear(4, 6), nn.Linear(6, 7), nn.Linear(7, 3)
+            self.table = nn.Parameter(torch.randn(3, 5))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            features = torch.relu(self.one(x))
+            return self.last(torch.relu(self.two(features))), features
+
+    model = Beside()
+    assert _reason(model, torch.rand(2, 4), "last") == ("whole", "its units are the network's output")
+    assert _reason(model, torch.rand(2, 4), "one") == (
+        "whole",
+        "its units reach the network's output, beside what they feed (two)",
+    )
+
+    class Table(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.hidden, self.table = nn.Linear(4, 6), nn.Parameter(torch.randn(5, 6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.relu(self.hidden(x)) @ self.table.T
+
+    _, reason = _reason(Table(), torch.rand(2, 4), "hidden")
+    assert reason == "its units reach the network's output, with no weight layer in between"
+
+
+def test_biases_behind_a_layer_are_not_its_activation() -> None:
+    class Mixer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.matrix, self.bias = nn.Parameter(torch.randn(6, 6)), nn.Parameter(torch.ones(6))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return x @ self.matrix + self.bias, x
+
+    class Behind(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.act, self.mixer, self.last = nn.Linear(4, 6), nn.ReLU(), Mixer(), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.mixer(self.act(self.one(x)))[0])
+
+    _, reason = _reason(Behind(), torch.rand(2, 4), "one")
+    assert "f(0)" not in reason and "mixer mixes its units and adds values of its own" in reason

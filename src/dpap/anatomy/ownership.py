@@ -165,8 +165,17 @@ def feature_axes(replay: Replay, names: Collection[str], features: int) -> dict[
         axes = [at for at, size in enumerate(value.shape) if size == features]
         for at in reversed(axes if features > 1 else []):
             changed = {name: _changed(value, at, half)}
-            alike = _same(replay.outputs(silent=half), replay.outputs(values=changed, silent=half))
-            if alike and not _same(replay.outputs(), replay.outputs(values=changed)):
+            modes = (False, True)
+            alike = all(
+                _same(
+                    replay.outputs(silent=half, training=mode), replay.outputs(1.0, changed, half, None, mode)
+                )
+                for mode in modes
+            )
+            if alike and not all(
+                _same(replay.outputs(training=mode), replay.outputs(1.0, changed, training=mode))
+                for mode in modes
+            ):
                 found[name] = at
                 break
     return found

@@ -22,13 +22,14 @@ from dpap.anatomy.ownership import (
     further_tensors,
     replayed,
     study_further,
+    tensor_of,
     tensors_of,
     unit_axes,
 )
 from dpap.anatomy.pytrees import Inputs, Outputs
 from dpap.anatomy.recurrent import reads_state, with_parts
 from dpap.anatomy.stain import Stained, stain
-from dpap.anatomy.usage import unused_layers
+from dpap.anatomy.usage import output_widths, unused_layers
 from dpap.anatomy.wiring import (
     Attachment,
     NeuronSite,
@@ -85,14 +86,12 @@ def find_wiring(model: nn.Module, example_inputs: Inputs, outputs: Outputs | Non
         for site, neuron in neurons.items()
     )
     attachments = _attachments(model, example_inputs, stained)
-    others = _others(modules, layers, attachments)
     wiring = Wiring(
         layers,
         neurons,
         attachments,
         stained.training_paths,
         stepped,
-        others=others,
         outputs=outputs,
         states=_states(stained),
     )
@@ -100,14 +99,16 @@ def find_wiring(model: nn.Module, example_inputs: Inputs, outputs: Outputs | Non
     read = {source for layer in layers.values() for source in layer.feeds}
     called = {name for name, layer in layers.items() if owner_of(layer.module) is layer.module}
     unused = unused_layers(model, example_inputs, called - read - stained.outputs, stained.training_paths)
+    widths = output_widths(model, example_inputs, stained.training_paths)
     for layer in layers.values():
         layer.neuron = _activity_site(layer, wiring)
         layer.unused = layer.name in unused
-        layer.prunability, layer.reason = _prunability(layer, wiring, stained, shared)
+        layer.prunability, layer.reason = _prunability(layer, wiring, stained, shared, widths)
         # where several weights lie between a unit and a feature, as in Bilinear, none is a synapse of its own
         layer.synapses = layer.kind.name == "fc" and layer.taps == 1 and layer.can_die
         layer.fixed = _computed(layer) or layer.name in shared
     _study_further(model, example_inputs, wiring)
+    wiring.others = _others(modules, layers, attachments)
     propagate_unremovable(wiring)
     return wiring
 
@@ -262,6 +263,7 @@ def _others(
 ) -> dict[str, nn.Module]:
     """Modules with weights of their own that are neither those of weight layers that ran nor belong to units."""
     pruned = {id(tensor) for layer in layers.values() for tensor in layer.tensors()}
+    pruned |= {id(tensor_of(layer.module, name)) for layer in layers.values() for name in layer.further}
     computed = tuple(f"{layer.name}." for layer in layers.values() if _computed(layer))
     return {
         name: module
@@ -329,7 +331,7 @@ def _carries(feeds: Feeds, layer: WeightLayer) -> bool:
 
 
 def _prunability(
-    layer: WeightLayer, wiring: Wiring, stained: Stained, shared: dict[str, str]
+    layer: WeightLayer, wiring: Wiring, stained: Stained, shared: dict[str, str], widths: set[int]
 ) -> tuple[Prunability, str]:
     """Whether a layer's units may die, whether they can be removed, and why not."""
     name = layer.name
@@ -339,7 +341,7 @@ def _prunability(
     onward = [other for other in readers if not _reads_back(layer, other)]
     reads = [other.feeds[name] for other in readers]
     if name in stained.outputs:
-        return "whole", "its units are the network's output"
+        return "whole", _at_output(layer, readers, widths)
     if _computed(layer):
         return "whole", "its weight is computed from other parameters (weight norm or a parametrisation)"
     if name in shared:
@@ -370,9 +372,8 @@ def _prunability(
         if bool(active[reads_state(other.module)].any()):
             return "whole", f"the state that {other.name} is given is not zero, so a silent unit would not be"
         if bool(active.any()):
-            return (
-                "whole",
-                f"a silent unit would still send activity to {other.name} (activation with f(0) != 0?)",
+            return "whole", (
+                f"a silent unit would still send activity to {other.name} ({_cause(name, wiring, stained)})"
             )
     if name in stained.held:
         return (
@@ -400,6 +401,28 @@ def _prunability(
         if other.name in shared:
             return "silenced", f"{other.name}, which it feeds, shares a parameter with {shared[other.name]}"
     return "prunable", ""
+
+
+def _at_output(layer: WeightLayer, readers: list[WeightLayer], widths: set[int]) -> str:
+    """Why the units of a layer of which dye reached the network's output never die."""
+    if readers:
+        past = ", ".join(sorted(reader.name for reader in readers))
+        return f"its units reach the network's output, beside what they feed ({past})"
+    if layer.units in widths:
+        return "its units are the network's output"
+    return "its units reach the network's output, with no weight layer in between"
+
+
+def _cause(name: str, wiring: Wiring, stained: Stained) -> str:
+    """What may send activity on although a layer is silent."""
+    for site in stained.order:
+        if (
+            site in stained.reached[name]
+            and site.module in stained.mixing
+            and site.module not in wiring.layers
+        ):
+            return f"{site.module} mixes its units and adds values of its own, such as biases"
+    return "activation with f(0) != 0?"
 
 
 def _reads_back(layer: WeightLayer, reader: WeightLayer) -> bool:

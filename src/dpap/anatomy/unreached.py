@@ -19,15 +19,21 @@ from dpap.anatomy.pytrees import float_tensors
 
 
 class _Arguments(TorchFunctionMode):
-    """Notes every tensor that a torch operation is given."""
+    """Notes every tensor that a torch operation is given while a forward runs.
 
-    def __init__(self) -> None:
+    Args:
+        stack: names of the modules whose forwards run now.
+    """
+
+    def __init__(self, stack: list[str]) -> None:
         super().__init__()
         self.seen: set[int] = set()
+        self._stack = stack
 
     def __torch_function__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self._note(args)
-        self._note(kwargs or {})
+        if self._stack:  # otherwise it is restored or compared, not used
+            self._note(args)
+            self._note(kwargs or {})
         return operation(*args, **(kwargs or {}))
 
     def _note(self, value: Any) -> None:
@@ -66,7 +72,7 @@ class Calls:
         def enter(name: str, values: Any) -> None:
             self.ran.add(name)
 
-        with self._watching(enter, lambda scope, values: None), _Arguments() as arguments:
+        with self._watching(enter, lambda scope, values: None), _Arguments(self._stack) as arguments:
             yield
         self.unreached = {
             name: module

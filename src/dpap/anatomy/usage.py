@@ -38,6 +38,13 @@ def unused_layers(
     return unused
 
 
+def output_widths(model: nn.Module, example_inputs: Inputs, training_paths: bool = False) -> set[int]:
+    """Sizes of all axes of the network's outputs."""
+    devices = {tensor.device for tensor in model.parameters() if tensor.device.type == "cuda"}
+    with frozen(model, training_paths=training_paths), torch.random.fork_rng(list(devices)):
+        return {size for tensor in _outputs(model, example_inputs) for size in tensor.shape}
+
+
 def _outputs(
     model: nn.Module, example_inputs: Inputs, disturbed: tuple[str, float] | None = None
 ) -> list[Tensor]:

@@ -27,7 +27,7 @@ from dpap.anatomy.table import Row, as_html, as_text
 Gates = dict[str, Bool[Tensor, "_"]]
 """Source layer -> features that are silent whenever its unit is."""
 
-Tie = tuple[tuple[str, Int64[Tensor, " row"]], ...]
+Tie = tuple[tuple[str, Int64[Tensor, "_"]], ...]
 """Columns of a table: layer, and its unit in each row (`NO_UNIT` where none); those of a row leave together."""
 
 Prunability = Literal["prunable", "silenced", "follows", "whole"]

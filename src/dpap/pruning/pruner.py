@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dpap.anatomy import Wiring, find_wiring
 from dpap.anatomy.operations import check_countable
+from dpap.anatomy.prunability import propagate_unremovable
 from dpap.anatomy.pytrees import Inputs, Outputs, examples_of
 from dpap.anatomy.recording import Hook, check_recordable
 from dpap.pruning.arguments import (
@@ -30,6 +31,7 @@ from dpap.pruning.resume import FRESH, Structure, match_timesteps, misfits
 from dpap.pruning.state import PruningState
 from dpap.pruning.versions import VERSION, upgraded
 from dpap.surgery import CompactionError, CompactReport, Silence
+from dpap.surgery.claims import not_silent
 from dpap.surgery.compact import remove_dead, what_remains
 from dpap.surgery.compiled import recompile
 from dpap.surgery.copies import Copies
@@ -37,7 +39,7 @@ from dpap.surgery.known_optimizers import KnownOptimizers
 from dpap.surgery.optimizer import loaded_before
 from dpap.surgery.pruned import check_unpruned, mark, remove_idle_hooks, unmark
 from dpap.surgery.slicing import Kept, keep_only
-from dpap.surgery.trial import try_removal
+from dpap.surgery.trial import leave_whole, try_removal
 
 STEP = 3
 """Multiplications of a training step, in forwards: one forwards, twice as many backwards."""
@@ -176,6 +178,7 @@ class Pruner:
             self._counts_operations,
             lambda: self._may_die,
         )
+        self._looked_at: dict[str, int] | None = None
         if self._optimizers.given:
             self._handles.append(self._optimizers.given[-1].register_step_post_hook(self._after_step))
         for network in (self.model, *self._copies.models):
@@ -236,6 +239,7 @@ class Pruner:
         self._update(epoch + 1.0)
         epsilon, self._epsilon = self._epsilon, {}
         before = self._alive_before
+        self._check_claims()
         compacted = self._compact_if_worth_it() if config.compact == "auto" else None
         self._observation.begin_epoch()
         self._steps_per_epoch, self._steps = self._steps, 0
@@ -268,6 +272,7 @@ class Pruner:
         """
         self._structure.check_complete()
         self._renew()
+        self._check_claims(always=True)
         kept, report = remove_dead(
             self.model,
             self.wiring,
@@ -402,6 +407,9 @@ class Pruner:
             # within an epoch the last of them may find its share dead already, and use none
             self._epsilon |= self._state.update(self.epoch, progress, self._ledger)
             self._impose()
+            if self._looked_at is None:
+                # the first deaths, which most often show what cannot be silenced
+                self._check_claims()
         self._state.begin_interval()
 
     def _before_forward(self, *forward: Any) -> None:
@@ -462,6 +470,9 @@ class Pruner:
     def _share(self, cost: str) -> float:
         return self._ledger.share(cost, self._state.masks)
 
+    def _anything_dead(self) -> bool:
+        return any(not bool(alive.all()) for alive in self._state.masks.units.values())
+
     def _units_alive(self) -> dict[str, int]:
         return {name: int(alive.sum()) for name, alive in self._state.masks.units.items()}
 
@@ -480,6 +491,30 @@ class Pruner:
                 "print the pruner's wiring to see which layers keep their units",
                 stacklevel=3,
             )
+
+    def _check_claims(self, always: bool = False) -> None:
+        """Look whether the dead are silent, where any died since the last look; layers of which they are not are left
+        whole from now on, with a warning.
+        """
+        if self._looked_at is None and not self._anything_dead():
+            return
+        while always or self._units_alive() != self._looked_at:
+            self._looked_at = self._units_alive()
+            problems = not_silent(self.model, self.wiring, self._state.masks, self._example)
+            problems = {name: what for name, what in problems.items() if name in self._state.masks.units}
+            for name, what in problems.items():
+                leave_whole(self.wiring, name, what)
+                self._state.give_up(name)
+                warnings.warn(
+                    f"units of {name} were silenced, but they {what} on the example inputs; they count as alive again, "
+                    f"from zero, and no more of this layer die ({self.wiring.layers[name].reason})",
+                    stacklevel=4,
+                )
+            if not problems:
+                return
+            propagate_unremovable(self.wiring)
+            self._observation.rewire()
+            self._impose()
 
     def _impose(self) -> None:
         """Silence the dead, here and in the copies."""

@@ -239,6 +239,15 @@ class PruningState:
             self.masks.keep(name, units, features)
         self._groups = None
 
+    def give_up(self, name: str) -> None:
+        """Let nothing of a layer die any more; all of it counts as alive."""
+        for _, alive in self.masks.tensors():
+            alive.pop(name, None)
+        for of_layers in (self.statistics, self.survival, self.floors):
+            of_layers.pop(name, None)
+        self.observed.discard(name)
+        self._groups = None
+
     def state_dict(self) -> dict[str, Any]:
         """Copies of everything, as plain tensors and numbers."""
         return {
@@ -255,6 +264,8 @@ class PruningState:
 
     def load_state_dict(self, state: dict[str, Any], dense_units: Mapping[str, int]) -> None:
         """Take over what `state_dict` gave, for a network of the same structure; `dense_units`: before any left."""
+        for name in [name for name in self.statistics if name not in state["statistics"]]:
+            self.give_up(name)
         self.floors = {name: self.config.floor(dense_units[name]) for name in self.masks.units}
         self.observed = set(state.get("observed", ()))
         self.anything_observed = state.get("anything_observed", False)

@@ -7,6 +7,8 @@ together, the k-th of every part that `chunk`, `split` or a view cuts from a lay
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -25,13 +27,28 @@ from dpap.surgery.silence import dead_tensors, unit_parts
 from dpap.surgery.slicing import Kept
 from dpap.surgery.ties import proposals
 
-Set = tuple[str, float]
-"""How units are chosen, at "random" or from the "front" of each layer, and which share of them."""
 
-SETS: tuple[Set, ...] = (("random", 0.5), ("front", 0.25), ("random", 0.1))
-"""What is removed on trial. Parts of a layer that must stay equally large are always found by the units of its front;
-at random, what depends on which units leave.
+@dataclass(frozen=True)
+class Deaths:
+    """Which units of every layer die on trial.
+
+    Attributes:
+        where: at "random", or at the "front" or "back" of the layer.
+        share: of the units.
+        seed: of those at random.
+    """
+
+    where: Literal["random", "front", "back"]
+    share: float
+    seed: int = 0
+
+
+TRIALS = (Deaths("random", 0.5), Deaths("front", 0.25), Deaths("back", 0.2))
+"""What is removed on trial. Parts of a layer that must stay equally large are always found by units of its front, and
+what is padded or cut at an end by those of its back; at random, what depends on which units leave.
 """
+OF_TIES = (*TRIALS, *(Deaths("random", share, seed) for seed, share in enumerate((0.5, 0.3, 0.7), 1)))
+"""What is removed to see whether units leave together."""
 
 
 def try_removal(model: nn.Module, wiring: Wiring, example_inputs: Inputs) -> None:
@@ -48,7 +65,7 @@ def try_removal(model: nn.Module, wiring: Wiring, example_inputs: Inputs) -> Non
         example_inputs: what its forward takes.
     """
     _try_silence(model, wiring, example_inputs)
-    while not all(_try_set(model, wiring, example_inputs, chosen) for chosen in SETS):
+    while not all(_try_deaths(model, wiring, example_inputs, chosen) for chosen in TRIALS):
         pass
 
 
@@ -56,7 +73,7 @@ def _try_silence(model: nn.Module, wiring: Wiring, example_inputs: Inputs) -> No
     """Silence half of the units on trial; layers of which they are not silent are left whole."""
     for training in (False, True):
         while True:
-            masks = _deaths(wiring, wiring.layers, ("random", 0.5))
+            masks = _deaths(wiring, wiring.layers, TRIALS[0])
             with _other_values(model, wiring), _silenced(wiring, masks):
                 problems = not_silent(model, wiring, masks, example_inputs, training)
             problems = {name: what for name, what in problems.items() if wiring.layers[name].can_die}
@@ -77,8 +94,8 @@ def leave_whole(wiring: Wiring, name: str, what: str, training: bool = False) ->
     )
 
 
-def _try_set(model: nn.Module, wiring: Wiring, example_inputs: Inputs, chosen: Set) -> bool:
-    """Try one set of deaths in all layers; False where something was found that others have to be tried for again."""
+def _try_deaths(model: nn.Module, wiring: Wiring, example_inputs: Inputs, chosen: Deaths) -> bool:
+    """Try one kind of deaths in all layers; False where something was found that others have to be tried for again."""
 
     def problem(names: Sequence[str]) -> str | None:
         return _trial(model, wiring, names, example_inputs, chosen)
@@ -100,7 +117,10 @@ def _tied(model: nn.Module, wiring: Wiring, example_inputs: Inputs, names: list[
     for proposal in proposals(wiring, names):
         proposal.apply(wiring)
         together = next((each for each in components(wiring) if names[0] in each), names)
-        if all(_trial(model, wiring, together, example_inputs, chosen) is None for chosen in SETS):
+        leaves = any(not _remaining(wiring, together, chosen)[1].everything for chosen in OF_TIES)
+        if leaves and all(
+            _trial(model, wiring, together, example_inputs, chosen) is None for chosen in OF_TIES
+        ):
             return True
         wiring.ties = list(ties)
         for name, (prunability, reason) in before.items():
@@ -109,19 +129,24 @@ def _tied(model: nn.Module, wiring: Wiring, example_inputs: Inputs, names: list[
 
 
 def _trial(
-    model: nn.Module, wiring: Wiring, names: Sequence[str], example_inputs: Inputs, chosen: Set
+    model: nn.Module, wiring: Wiring, names: Sequence[str], example_inputs: Inputs, chosen: Deaths
 ) -> str | None:
     """What goes wrong when units of some layers are removed, or None; the network is as before afterwards."""
+    masks, kept = _remaining(wiring, names, chosen)
+    if kept.everything:
+        return None
+    with _silenced(wiring, masks):
+        return _problem(model, wiring, kept, example_inputs)
+
+
+def _remaining(wiring: Wiring, names: Sequence[str], chosen: Deaths) -> tuple[Masks, Kept]:
+    """What dies on trial in some layers, and what remains when they alone lose units."""
     masks = _deaths(wiring, names, chosen)
     leaving = masks.removable(wiring)
     for name, gone in leaving.items():
         if name not in names:
             gone.fill_(False)
-    kept = what_remains(wiring, leaving)
-    if kept.everything:
-        return None
-    with _silenced(wiring, masks):
-        return _problem(model, wiring, kept, example_inputs)
+    return masks, what_remains(wiring, leaving)
 
 
 def _problem(model: nn.Module, wiring: Wiring, kept: Kept, example_inputs: Inputs) -> str | None:
@@ -142,29 +167,29 @@ def _problem(model: nn.Module, wiring: Wiring, kept: Kept, example_inputs: Input
     return problem
 
 
-def _deaths(wiring: Wiring, names: Iterable[str], chosen: Set) -> Masks:
+def _deaths(wiring: Wiring, names: Iterable[str], chosen: Deaths) -> Masks:
     """Masks in which a share of the units of some layers is dead, with all that can only leave together."""
-    how, share = chosen
     masks = Masks.all_alive(wiring, synapses=False, timesteps=False)
     labels = unit_labels(wiring)
     count = 1 + max((int(label.max()) for label in labels.values()), default=0)
     dying = torch.zeros(count, dtype=torch.bool)
-    generator = torch.Generator().manual_seed(count)
+    generator = torch.Generator().manual_seed(chosen.seed)
     for name in names:
         layer = wiring.layers[name]
         if name in masks.units and layer.units > 1:
-            number = min(max(round(share * layer.units), 1), layer.units - 1)
-            order = (
-                torch.arange(layer.units)
-                if how == "front"
-                else torch.randperm(layer.units, generator=generator)
-            )
-            already = int(dying[labels[name]].sum())
+            number = min(max(round(chosen.share * layer.units), 1), layer.units - 1)
+            order = torch.arange(layer.units)
+            if chosen.where == "random":
+                order = torch.randperm(layer.units, generator=generator)
+            elif chosen.where == "back":
+                order = order.flip(0)
+            # of a stream, at random no more than of a single layer
+            already = int(dying[labels[name]].sum()) if chosen.where == "random" else 0
             dying[labels[name][order[: max(number - already, 0)]]] = True
     for name in masks.units:
         # no layer dies whole
         if bool(dying[labels[name]].all()):
-            dying[labels[name][-1]] = False
+            dying[labels[name][0 if chosen.where == "back" else -1]] = False
     for name, alive in masks.units.items():
         alive &= ~dying[labels[name]].to(alive.device)
     return masks
