@@ -61,8 +61,7 @@ def test_inputs_come_as_a_tensor_a_tuple_or_keywords() -> None:
         as_inputs([], model)
     with pytest.raises(TypeError, match="a list of several such examples; got str"):
         as_inputs([example, "images"], model)
-    with pytest.raises(TypeError, match="a list of several such examples; got list"):
-        as_inputs([[example]], model)
+    assert as_inputs([[example]], model) == [([example],)]
     with pytest.raises(ValueError, match=r"are on meta, the network is on cpu: move them with \.to\('cpu'\)"):
         as_inputs({"images": example.to("meta")}, model)
 

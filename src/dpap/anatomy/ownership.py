@@ -52,11 +52,16 @@ class Replay:
         module: the module.
         args, options: what it was called with.
         axis: of its first tensor that counts features, from the end.
+
+    Attributes:
+        values: random ones of its tensors.
+        left: what the last run left in its tensors.
     """
 
     def __init__(self, module: nn.Module, args: Any, options: Any, axis: int) -> None:
         self.module = module
         self.axis = axis
+        self.left: dict[str, Tensor] = {}
         self._args, self._options = args, options
         generator = torch.Generator().manual_seed(0)
         self.values = {
@@ -110,7 +115,9 @@ class Replay:
             preserved_state(self.module),
         ):
             torch.manual_seed(2)
-            return [tensor.detach().clone() for tensor in float_tensors(self.module(*args, **options))]
+            found = [tensor.detach().clone() for tensor in float_tensors(self.module(*args, **options))]
+            self.left = {name: tensor.detach().clone() for name, tensor in tensors_of(self.module).items()}
+            return found
 
 
 def unit_axes(replay: Replay, names: Collection[str], units: int, axis: int | None = None) -> dict[str, int]:
@@ -138,10 +145,26 @@ def unit_axes(replay: Replay, names: Collection[str], units: int, axis: int | No
                     continue
                 if verdict is not None:
                     break
-            if verdict:
+            if verdict or (verdict is None and _is_written(replay, name, at, half)):
                 found[name] = at
                 break
     return found
+
+
+def _is_written(replay: Replay, name: str, at: int, half: Tensor) -> bool:
+    """Whether entries along an axis of a tensor that moves no output hold what the forward saw of one feature each."""
+    if replay.features != len(half):
+        return False
+    for training in (False, True):
+        try:
+            replay.outputs(training=training)
+            before = replay.left[name]
+            replay.outputs(other=half, training=training)
+        except Exception:
+            continue
+        if _moves_only([before], [replay.left[name]], at - before.ndim, half):
+            return True
+    return False
 
 
 def _verdict(

@@ -315,7 +315,7 @@ def _showing(
     left = {each: everything - each for each in known if everything - each}
     while left:
 
-        def shown(chosen: frozenset[str]) -> int:
+        def shown(chosen: frozenset[str], left: dict[frozenset[str], frozenset[str]] = left) -> int:
             return sum(len(missing & chosen) for each, missing in left.items() if not each & chosen)
 
         candidates = [everything - each for each in left]

@@ -49,7 +49,12 @@ class _Forward:
     @property
     def batch(self) -> int:
         """Samples: the first size that was given of which every activity holds a multiple, else the first there is."""
-        calls = [call for part in (self.inputs, self.outputs, self.entering) for one in part.values() for call in one]
+        calls = [
+            call
+            for part in (self.inputs, self.outputs, self.entering)
+            for one in part.values()
+            for call in one
+        ]
         rows = [call.numel() // max(call.shape[-1], 1) for call in calls]
         fitting = [size for size in self.batches if size and all(number % size == 0 for number in rows)]
         if fitting or self.batches:

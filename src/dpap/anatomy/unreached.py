@@ -141,7 +141,8 @@ class Calls:
             self._stack.append(names[module])
 
         def leave(module: nn.Module, args: Any, output: Any) -> None:
-            self._stack.pop()
+            if self._stack:
+                self._stack.pop()
             if self._stack:
                 returned(self._stack[-1], output)
 

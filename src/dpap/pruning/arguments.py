@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
-from dpap.anatomy.pytrees import Inputs, Outputs, all_tensors
+from dpap.anatomy.pytrees import Inputs, Outputs, all_tensors, is_float
 from dpap.surgery.timesteps import AXES, BUFFER
 
 
@@ -57,6 +57,11 @@ def as_inputs(example_inputs: Any, model: nn.Module) -> Inputs:
     if isinstance(example_inputs, list):
         if not example_inputs:
             raise ValueError("example_inputs expects at least one example; got an empty list")
+        if len({is_float(each) for each in example_inputs if isinstance(each, Tensor)}) > 1:
+            raise TypeError(
+                "example_inputs expects a list of several examples that are alike; got list; real numbers and "
+                "integers; of a batch of a DataLoader, [x, y], give the inputs alone, x"
+            )
         return [_as_example(example, model) for example in example_inputs]
     return _as_example(example_inputs, model)
 

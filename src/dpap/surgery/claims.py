@@ -68,7 +68,9 @@ def not_silent(
                         before = arriving(name, source, mine, axis)
                         handles.append(layer.module.register_forward_pre_hook(before))
             if handles:
-                run(model, example_inputs)
+                # a state of the network's own making is silent where its units are
+                kept = {one.key: received.features(one).nonzero().flatten() for one in wiring.states}
+                run(model, wiring.with_states(example_inputs, kept, silent=True))
         finally:
             for handle in handles:
                 handle.remove()

@@ -81,6 +81,7 @@ class EquivalenceCheck:
         self.example_inputs = example_inputs
         self.inputs = example_inputs
         self._further: Inputs | None = None
+        self._other_noise = False
         self.leaving: dict[str | Site, Tensor] = {}
         self.double = double
 
@@ -143,10 +144,14 @@ class EquivalenceCheck:
         self._further = further
         return found
 
-    def outputs(self) -> list[Tensor]:
+    def outputs(self, other_noise: bool = False) -> list[Tensor]:
         """All floating-point outputs that keep their width, of several timesteps where each forward is one, and of a
         further input if the reference has it.
+
+        Args:
+            other_noise: whether random numbers are others than usual, by which noise in evaluation shows.
         """
+        self._other_noise = other_noise
         found = self._run(self.inputs)
         return found if self._further is None else found + self._run(self._further)
 
@@ -162,6 +167,10 @@ class EquivalenceCheck:
         found: list[Tensor] = []
         for example in examples_of(inputs):
             reset_state(self.model)
+            if self._other_noise:
+                torch.rand(1)
+                for device in {parameter.device for parameter in self.model.parameters()}:
+                    torch.rand(1, device=device)
             for _ in range(steps):
                 returned = run(self.model, example)
                 # a network may return its own state, which the next presentation changes
