@@ -109,7 +109,7 @@ def test_steps_that_a_gradient_scaler_skips_are_no_matter() -> None:
     for _ in range(2):
         for _ in range(8):
             optimizer.zero_grad()
-            scaler.scale(model(torch.rand(8, 6)).square().mean()).backward()
+            scaler.scale(100 * model(torch.rand(8, 6)).square().mean()).backward()
             scaler.step(optimizer)
             scaler.update()
         pruner.step()

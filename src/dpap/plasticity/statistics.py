@@ -1,6 +1,6 @@
 """Statistics of the activity of a weight layer, from which importance is computed."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -47,10 +47,9 @@ class Statistics:
 
     def copy(self) -> "Statistics":
         """The same values in tensors of their own."""
-        own = {item.name: getattr(self, item.name) for item in fields(self)}
-        return replace(
-            self, **{name: value.clone() for name, value in own.items() if isinstance(value, Tensor)}
-        )
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        own = {name: value.clone() if isinstance(value, Tensor) else value for name, value in values.items()}
+        return Statistics(**own)
 
     def finite(self) -> Bool[Tensor, ""]:
         """Whether every sum is a finite number; a tensor, so that a device need not be waited for."""

@@ -90,7 +90,7 @@ def fit(
         layers = {
             name: {"size": [0, 0, _groups_left(module, stored[weight])]}
             for name, module in modules.items()
-            if (weight := _weight_name(name, module)) in stored
+            if (weight := _weight_name(name, module)) is not None and weight in stored
         }
     fitting = {
         name: stored[name].to(
@@ -152,7 +152,7 @@ def tied_names(tensors: dict[str, Tensor]) -> dict[str, str]:
 
 def _check_fit(
     about: dict[str, Any],
-    stored: dict[str, Tensor],
+    stored: Mapping[str, Tensor],
     model: nn.Module,
     own: dict[str, Tensor],
     extra: dict[str, Any],

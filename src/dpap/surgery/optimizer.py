@@ -72,7 +72,7 @@ def loaded_before(optimizers: Sequence[Optimizer]) -> Iterator[None]:
     Raises:
         CompactionError: where it does not fit these either.
     """
-    aside: list[tuple[Optimizer, Parameter, Any]] = []
+    aside: list[tuple[Optimizer, Tensor, Any]] = []
     for optimizer in optimizers:
         if isinstance(optimizer, LBFGS):
             continue  # what is not of its present length is left as it is
