@@ -23,7 +23,7 @@ def missing(framework: str, extra: str) -> str:
 
 def innermost(optimizer: Any) -> Any:
     """The optimizer inside wrappers, such as those of Accelerate and Lightning, that hold it as `.optimizer`."""
-    while isinstance(inner := getattr(optimizer, "optimizer", None), Optimizer):
+    while (inner := getattr(optimizer, "optimizer", None)) is not None:
         optimizer = inner
     return optimizer
 
@@ -36,6 +36,19 @@ def of_network(network: nn.Module, optimizers: Iterable[Any]) -> list[Optimizer]
         for one in map(innermost, optimizers)
         if any(id(parameter) in own for group in one.param_groups for parameter in group["params"])
     ]
+
+
+def check_processes(processes: int, config: PruningConfig | None) -> None:
+    """Check that a network does not become smaller while several processes train it.
+
+    Raises:
+        ValueError: where it does.
+    """
+    if processes > 1 and config is not None and config.compact == "auto":
+        raise ValueError(
+            f"{processes} processes reduce gradients in buckets of the sizes that they found: give "
+            'PruningConfig(compact="manual"), and let the dead be removed at the end'
+        )
 
 
 class PrunedTraining:
@@ -113,18 +126,20 @@ class PrunedTraining:
         for one in self._optimizers:
             one.state.clear()
         before = Sizes.of(self.network)
-        if rebuild and self._lacks_units_of(state["pruner"]):
-            self.pruner.detach()
-            self._dense.restore(self.network)
-            self.pruner = Pruner(self.network, **self._arguments)
-        self.pruner.load_state_dict(state["pruner"])
-        self._stepped = int(state["stepped"])
-        self.gate.release(strict=strict)
-        changed = Sizes.of(self.network) != before
-        for one, saved in zip(self._optimizers, own, strict=True):
-            one.state.update(saved)
-            if changed:
-                _drop_misfits(one)
+        try:
+            if rebuild and self._lacks_units_of(state["pruner"]):
+                self.pruner.detach()
+                self._dense.restore(self.network)
+                self.pruner = Pruner(self.network, **self._arguments)
+            self.pruner.load_state_dict(state["pruner"])
+            self._stepped = int(state["stepped"])
+            self.gate.release(strict=strict)
+        finally:
+            changed = Sizes.of(self.network) != before
+            for one, saved in zip(self._optimizers, own, strict=True):
+                one.state.update(saved)
+                if changed:
+                    _drop_misfits(one)
 
     @classmethod
     def again(

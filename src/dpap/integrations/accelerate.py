@@ -7,7 +7,7 @@ from torch.optim import Optimizer
 
 from dpap.anatomy.pytrees import Inputs
 from dpap.integrations._gate import Gate
-from dpap.integrations._training import PrunedTraining, innermost, missing
+from dpap.integrations._training import PrunedTraining, check_processes, innermost, missing
 from dpap.pruning import Pruner, PruningConfig
 
 try:
@@ -40,11 +40,7 @@ def prepare_pruner(
     Raises:
         ValueError: where the network is to become smaller while several processes train it.
     """
-    if accelerator.num_processes > 1 and config is not None and config.compact == "auto":
-        raise ValueError(
-            "several processes reduce gradients in buckets of the sizes that they found: with more than one process "
-            'give PruningConfig(compact="manual")'
-        )
+    check_processes(accelerator.num_processes, config)
     network = accelerator.unwrap_model(model)
     training = PrunedTraining(
         network, example_inputs, [innermost(optimizer)], config, Gate.shut(model), options

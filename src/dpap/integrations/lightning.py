@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from dpap.anatomy.pytrees import Inputs
 from dpap.integrations._examples import inputs_of
 from dpap.integrations._gate import Gate
-from dpap.integrations._training import PrunedTraining, missing, of_network
+from dpap.integrations._training import PrunedTraining, check_processes, missing, of_network
 from dpap.pruning import Pruner, PruningConfig
 
 try:
@@ -74,11 +74,7 @@ class PrunerCallback(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Be ready for weights of another size, which Lightning loads before anything else."""
-        if trainer.world_size > 1 and self.config is not None and self.config.compact == "auto":
-            raise ValueError(
-                "several processes reduce gradients in buckets of the sizes that they found: with more than one device "
-                'give PruningConfig(compact="manual")'
-            )
+        check_processes(trainer.world_size, self.config)
         if self._gate is not None:
             self._gate.detach()
         self._gate = Gate(pl_module)

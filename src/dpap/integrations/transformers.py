@@ -12,7 +12,7 @@ from torch import Tensor
 from dpap.anatomy.pytrees import Inputs
 from dpap.integrations._examples import LABELS, first_samples, inputs_of
 from dpap.integrations._gate import Gate
-from dpap.integrations._training import PrunedTraining, missing, of_network
+from dpap.integrations._training import PrunedTraining, check_processes, missing, of_network
 from dpap.pruning import Pruner, PruningConfig
 
 try:
@@ -78,6 +78,7 @@ class PrunerCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Make the pruner, and let it go on from a checkpoint."""
+        check_processes(args.world_size, self.config)
         gate = self._gate
         if gate is None or gate.root is not model:
             gate = Gate(model)
