@@ -40,8 +40,8 @@ def explore(
     """
     torch.set_num_threads(1)  # processes are forked
     rows = read()
-    for library in LIBRARIES:
-        module = importlib.import_module(f"zoo.{library}")
+    modules = {library: importlib.import_module(f"zoo.{library}") for library in LIBRARIES}
+    for library, module in modules.items():
         names = [
             name for name in module.NETWORKS if not only or any(part in f"{library} {name}" for part in only)
         ]
@@ -59,7 +59,9 @@ def explore(
             append({"network": name, "library": module.PACKAGE, **row, **state_of(module.PACKAGE)})
             print(f"{name}: {row['verdict']} {row['reason'][:200]}", flush=True)
     if not list_only:
-        print(write_table(list(read().values())))
+        order = [name for module in modules.values() for name in module.NETWORKS]
+        rows = read()
+        print(write_table([rows[name] for name in order if name in rows]))
 
 
 def _is_due(row: Row | None, again: Sequence[str] | None) -> bool:

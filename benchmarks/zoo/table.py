@@ -8,7 +8,7 @@ Row = dict[str, Any]
 PAGE = Path(__file__).parents[2] / "docs" / "networks.md"
 BEGIN, END = "<!-- zoo: begin -->", "<!-- zoo: end -->"
 COLUMNS = (
-    "network", "verdict", "prunable weights", "parameters", "at 50%", "MMACs", "at 50%", "largest difference",
+    "network", "verdict", "prunable weights", "parameters", "at 50%", "MACs", "at 50%", "largest difference",
     "wiring", "forwards (staining)",
 )  # fmt: skip
 LONGEST = 220
@@ -17,10 +17,6 @@ LONGEST = 220
 
 def write_table(rows: list[Row]) -> str:
     """Put the table between its marks on the page; returns the line that sums up."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row["library"], []).append(row)
-    rows = [row for library in groups.values() for row in library]
     lines = [f"| {' | '.join(COLUMNS)} |", f"| --- | --- |{' ---: |' * (len(COLUMNS) - 2)}"]
     lines += [f"| {' | '.join(cells(row))} |" for row in rows]
     total = summary(rows)
@@ -41,21 +37,27 @@ def cells(row: Row) -> list[str]:
     if reason:
         verdict += f": {reason[:LONGEST]}"
     found = [row["network"], verdict, f"{row['prunable']:.1%}" if "prunable" in row else ""]
-    for unit, name in ((1e6, "parameters"), (1e6, "macs")):
-        for key in (name, f"{name}_after"):
-            found.append(f"{row[key] / unit:,.2f}{' M' * (name == 'parameters')}" if key in row else "")
+    for key in ("parameters", "parameters_after", "macs", "macs_after"):
+        found.append(rounded(row[key]) if key in row else "")
     single = " (single)" if row.get("precision") == "single" else ""
-    found.append(f"{row['difference']:.0e}{single}" if "difference" in row else "")
+    found.append(f"{row['difference']:.0e}{single}".replace("0e+00", "0") if "difference" in row else "")
     found.append(f"{row['wiring_seconds']:.1f} s" if "wiring_seconds" in row else "")
     staining = f" ({row['staining_forwards']:,})" if "staining_forwards" in row else ""
     found.append(f"{row['forwards']:,}{staining}" if "forwards" in row else "")
     return found
 
 
+def rounded(number: int) -> str:
+    """Thousands, or millions where there are any."""
+    return f"{number / 1e6:,.2f} M" if number >= 1e6 else f"{number / 1e3:,.1f} k"
+
+
 def summary(rows: list[Row]) -> str:
     """How many of each verdict, with which versions and on which machine."""
     counts = Counter(row["verdict"] for row in rows)
-    versions = {f"{row['library']} {row['version']}" for row in rows if row["version"]}
+    versions = {
+        f"{row['library']} {row['version']}" for row in rows if row["version"] and row["library"] != "torch"
+    }
     machines = ", ".join(sorted({row["cpu"] for row in rows}))
     states = len({row["code"] for row in rows})
     return (
