@@ -90,5 +90,6 @@ def with_states_of(inputs: Inputs, other: Inputs, states: Sequence[Carried]) -> 
 
 def _with(inputs: Inputs, tensors: Mapping[int, Tensor]) -> Inputs:
     return change_states(
-        inputs, {place: lambda _, tensor=tensor: tensor for place, tensor in tensors.items()}  # type: ignore[misc]
+        inputs,
+        {place: lambda _, tensor=tensor: tensor for place, tensor in tensors.items()},  # type: ignore[misc]
     )

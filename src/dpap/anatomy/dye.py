@@ -19,7 +19,16 @@ from dpap.anatomy.frozen import frozen
 from dpap.anatomy.hidden_state import reset_state
 from dpap.anatomy.layers import is_depthwise, layer_kind, size_of
 from dpap.anatomy.neurons import neuron_kind
-from dpap.anatomy.pytrees import Inputs, Outputs, all_tensors, examples_of, float_tensors, keeping, map_floats, run
+from dpap.anatomy.pytrees import (
+    Inputs,
+    Outputs,
+    all_tensors,
+    examples_of,
+    float_tensors,
+    keeping,
+    map_floats,
+    run,
+)
 
 Reach = dict[int, Bool[Tensor, "_"]]
 """Axis of an activity, from the end -> which slices along it hold what is detected."""
@@ -265,7 +274,9 @@ class Dyer:
     def _record(self, site: Site, axis: int, profile: Tensor, activity: Tensor) -> None:
         now = self._pass()
         if now.detect == "values":
-            now.values.setdefault((site, now.example), {}).setdefault(axis, []).append((activity.shape, profile))
+            now.values.setdefault((site, now.example), {}).setdefault(axis, []).append(
+                (activity.shape, profile)
+            )
             return
         found = now.found.setdefault(site, {})
         before = found.get(axis)

@@ -11,8 +11,9 @@ from dpap.anatomy.pytrees import Inputs, Outputs
 from dpap.anatomy.stain import Stained, stain
 from dpap.anatomy.wiring import Attachment, NeuronSite, Prunability, State, WeightLayer, Wiring, unit_tensors
 
-
-FURTHER_EXAMPLE = "give a further example that takes its branch (example_inputs=[first, second]), or delete it"
+FURTHER_EXAMPLE = (
+    "give a further example that takes its branch (example_inputs=[first, second]), or delete it"
+)
 """What to do about a layer that never ran."""
 
 
@@ -83,7 +84,7 @@ def _weight_layers(modules: dict[str, nn.Module], stained: Stained) -> dict[str,
             units,
             stained.positions.get(site.module, 0),
         )
-    for name in stained.unreached:
+    for name in (*stained.unreached, *stained.unused):
         units, features = size_of(modules[name])
         layers[name] = WeightLayer(name, features, {}, {}, modules[name], known_kind(modules[name]), units)
     return layers
@@ -202,6 +203,8 @@ def _prunability(
     name = layer.name
     if name in stained.unreached:
         return "whole", f"it never ran on the example inputs; {FURTHER_EXAMPLE}"
+    if name in stained.unused:
+        return "whole", "it is unused: no code of the network calls it"
     readers = [other for other in wiring.layers.values() if name in other.feeds]
     reads = [other.feeds[name] for other in readers]
     if name in stained.outputs:

@@ -135,8 +135,8 @@ class EquivalenceCheck:
         return found
 
     def outputs(self) -> list[Tensor]:
-        """All floating-point outputs that keep their width, of several timesteps where each forward is one, and of a further input if the
-        reference has it.
+        """All floating-point outputs that keep their width, of several timesteps where each forward is one, and of a
+        further input if the reference has it.
         """
         found = self._run(self.inputs)
         return found if self._further is None else found + self._run(self._further)
