@@ -89,7 +89,7 @@ def test_outputs_that_do_not_fit_are_an_error_in_words(outputs: Any, message: st
 
 
 def test_outputs_must_be_a_function() -> None:
-    with pytest.raises(TypeError, match="outputs expects a function .* got int"):
+    with pytest.raises(TypeError, match=r"outputs expects a function .* got int"):
         as_outputs(0)
 
 
@@ -141,7 +141,9 @@ def test_states_of_zeros_are_no_reason_to_refuse() -> None:
     torch.manual_seed(0)
     model, x = Membranes(), 3 * torch.rand(4, 6)
     states = (torch.zeros(4, 16), torch.zeros(4, 16))
-    pruner = _trained(model, {"x": x, "first": states[0], "second": states[1]}, lambda returned: returned[0], (x,))
+    pruner = _trained(
+        model, {"x": x, "first": states[0], "second": states[1]}, lambda returned: returned[0], (x,)
+    )
     pruner.compact()
     assert model.fc1.out_features < 16
     assert model(x, torch.zeros(4, model.fc1.out_features))[0].shape == (4, 3)

@@ -18,7 +18,9 @@ from dpap.surgery.trial import try_removal
 class Between(nn.Module):
     """Two layers with a function between."""
 
-    def __init__(self, function: Callable[[Tensor], Tensor], units: int = 12, features: int | None = None) -> None:
+    def __init__(
+        self, function: Callable[[Tensor], Tensor], units: int = 12, features: int | None = None
+    ) -> None:
         super().__init__()
         self.one, self.two = nn.Linear(6, units), nn.Linear(features or units, 10)
         self.head = nn.Linear(10, 3)
@@ -81,7 +83,9 @@ def test_a_function_of_each_unit_is_mapped(name: str) -> None:
     model, x = Between(ELEMENTWISE[name]), torch.randn(3, 6)
     wiring = _wire(model, x)
     order = torch.arange(12)
-    assert wiring.layers["two"].feeds["one"].tolist() == (order.flip(0) if name == "flipped" else order).tolist()
+    assert (
+        wiring.layers["two"].feeds["one"].tolist() == (order.flip(0) if name == "flipped" else order).tolist()
+    )
     assert wiring.layers["one"].prunability == "prunable"
     assert _remove_every_second(model, wiring, x) < 1e-5
     assert model.two.in_features == model.one.out_features == 6
@@ -127,7 +131,10 @@ def test_an_unseen_spike_function_in_convolutions_and_over_time() -> None:
     wiring = _wire(Steps(), torch.randn(2, 2, 4, 4))
     assert wiring.layers["conv2"].feeds["conv1"].tolist() == list(range(6))
     assert wiring.layers["head"].feeds["conv2"].tolist() == [unit for unit in range(7) for _ in range(4)]
-    assert {name for name, layer in wiring.layers.items() if layer.prunability == "prunable"} == {"conv1", "conv2"}
+    assert {name for name, layer in wiring.layers.items() if layer.prunability == "prunable"} == {
+        "conv1",
+        "conv2",
+    }
 
 
 def test_a_hard_gate_is_found_beside_what_it_gates() -> None:
@@ -189,7 +196,9 @@ def test_hidden_units_in_an_integer_output_are_output() -> None:
 def test_a_network_without_comparisons_has_no_more_feeds() -> None:
     torch.manual_seed(0)
     state = torch.get_rng_state()
-    model = nn.Sequential(nn.Linear(6, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+    model = nn.Sequential(
+        nn.Linear(6, 8), nn.LayerNorm(8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)
+    )
     before = torch.get_rng_state()
     wiring = find_wiring(model, (torch.ones(2, 6),))
     assert torch.equal(torch.get_rng_state(), before) and not torch.equal(before, state)

@@ -128,7 +128,9 @@ def test_what_a_branch_that_never_ran_might_read_stays() -> None:
     model, x = Branches(), torch.rand(4, 6)
     wiring = _wire(model, (x,))
     assert wiring.layers["right"].prunability == "whole"
-    assert wiring.layers["right"].reason.startswith("it never ran on the example inputs; give a further example")
+    assert wiring.layers["right"].reason.startswith(
+        "it never ran on the example inputs; give a further example"
+    )
     assert wiring.layers["stem"].prunability == "silenced"
     assert wiring.layers["stem"].reason.startswith("right never ran on the example inputs and might read its")
     _remove_half(model, wiring, (x,))
@@ -195,7 +197,11 @@ def test_experts_that_no_row_is_routed_to_keep_their_width() -> None:
         model.moe.router.bias.copy_(torch.tensor([2.0, 0.0, 1.0, 0.0]))
         model.moe.router.weight[2, 0] = 10.0
     wiring = _wire(model, (x,))
-    ran = {name for name, layer in wiring.layers.items() if "never ran on the example inputs;" not in layer.reason}
+    ran = {
+        name
+        for name, layer in wiring.layers.items()
+        if "never ran on the example inputs;" not in layer.reason
+    }
     # the router's own choice decides, whatever dye it is given
     assert {name for name in ran if "experts" in name} == {
         f"moe.experts.{number}.{part}" for number in (0, 2) for part in ("up", "down")
@@ -210,18 +216,54 @@ def test_experts_that_no_row_is_routed_to_keep_their_width() -> None:
     assert model(x).shape == (64, 3)
 
 
-def test_unused_layers_of_other_sizes_hold_nobody_back() -> None:
+@pytest.mark.parametrize("called", [False, True])
+def test_layers_that_no_code_calls_hold_nobody_back(called: bool) -> None:
     class Leftover(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.stem, self.head, self.old = nn.Linear(6, 16), nn.Linear(16, 3), nn.Linear(20, 5)
+            self.stem, self.head, self.old = nn.Linear(6, 16), nn.Linear(16, 3), nn.Linear(16, 5)
+            self.spare = nn.Sequential(nn.BatchNorm1d(16), nn.Linear(16, 16))
 
         def forward(self, x: Tensor) -> Tensor:
             return self.head(torch.relu(self.stem(x)))
 
-    wiring = _wire(Leftover(), (torch.rand(4, 6),))
-    assert wiring.layers["stem"].prunability == "prunable"
-    assert "never ran" in wiring.layers["old"].reason
+    class Calls(Leftover):
+        def forward(self, x: Tensor) -> Tensor:
+            return _through_a_function(self, x) if x.mean() < 0 else super().forward(x)
+
+    wiring = _wire(Calls() if called else Leftover(), (torch.rand(4, 6),))
+    assert wiring.layers["stem"].prunability == ("silenced" if called else "prunable")
+    assert wiring.layers["spare.1"].reason == "it is unused: no code of the network calls it"
+    assert ("unused" in wiring.layers["old"].reason) != called
+
+
+def _through_a_function(model: nn.Module, x: Tensor) -> Tensor:
+    return model.old(torch.relu(model.stem(x)))
+
+
+@pytest.mark.parametrize(
+    ("size", "read"),
+    [
+        (20, lambda hidden, x: x.new_zeros(len(x), 20)),
+        (32, lambda hidden, x: torch.cat([hidden, hidden], -1)),
+        (22, lambda hidden, x: torch.cat([hidden, x], -1)),
+        (8, lambda hidden, x: hidden.chunk(2, -1)[0]),
+    ],
+)
+def test_only_what_a_branch_might_read_by_its_size_stays(
+    size: int, read: Callable[[Tensor, Tensor], Tensor]
+) -> None:
+    class Other(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.head, self.other = nn.Linear(6, 16), nn.Linear(16, 3), nn.Linear(size, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = torch.relu(self.stem(x))
+            return self.head(hidden) if x.mean() > 0 else self.other(read(hidden, x))
+
+    wiring = _wire(Other(), (torch.rand(4, 6),))
+    assert wiring.layers["stem"].prunability == ("prunable" if size == 20 else "silenced")
 
 
 def test_parameters_that_another_module_uses_are_no_branch() -> None:

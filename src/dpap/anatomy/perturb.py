@@ -14,6 +14,7 @@ import random
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from jaxtyping import Bool
@@ -314,23 +315,24 @@ def _showing(
     everything = frozenset(sources)
     left = {each: everything - each for each in known if everything - each}
     while left:
-
-        def shown(chosen: frozenset[str], left: dict[frozenset[str], frozenset[str]] = left) -> int:
-            return sum(len(missing & chosen) for each, missing in left.items() if not each & chosen)
-
         candidates = [everything - each for each in left]
         draw.shuffle(candidates)
         candidates = candidates[:CANDIDATES]
         for _ in range(CANDIDATES):
             share = draw.choice((0.25, 0.5, 0.75))
             candidates.append(frozenset(source for source in sources if draw.random() < share))
-        best = max(candidates, key=shown)
+        best = max(candidates, key=partial(_shown, left))
         yield best
         left = {
             each: remains
             for each, missing in left.items()
             if (remains := missing if each & best else missing - best)
         }
+
+
+def _shown(left: Mapping[frozenset[str], frozenset[str]], chosen: frozenset[str]) -> int:
+    """How many of the paths that are left show where some sources are perturbed."""
+    return sum(len(missing & chosen) for each, missing in left.items() if not each & chosen)
 
 
 def _apart(found: dict[str, Moved]) -> list[list[str]]:

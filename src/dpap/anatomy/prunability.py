@@ -163,7 +163,7 @@ def _weight_layers(modules: dict[str, nn.Module], stained: Stained) -> dict[str,
             units,
             stained.positions.get(site.module, 0),
         )
-    for name in stained.unreached:
+    for name in (*stained.unreached, *stained.unused):
         units, features = size_of(modules[name])
         layers[name] = WeightLayer(name, features, {}, {}, modules[name], known_kind(modules[name]), units)
     return layers
@@ -337,6 +337,8 @@ def _prunability(
     name = layer.name
     if name in stained.unreached:
         return "whole", f"it never ran on the example inputs; {FURTHER_EXAMPLE}"
+    if name in stained.unused:
+        return "whole", "it is unused: no code of the network calls it"
     readers = [other for other in wiring.layers.values() if name in other.feeds]
     onward = [other for other in readers if not _reads_back(layer, other)]
     reads = [other.feeds[name] for other in readers]

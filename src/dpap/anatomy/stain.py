@@ -47,7 +47,8 @@ class Stained:
         training_paths: whether the network runs weight layers in training that it does not run in evaluation.
         deciding: source layers whose units decide together what runs, or the shapes of what runs.
         carried: arguments of the network that are states, which it returns.
-        unreached: weight layers that never ran on the examples.
+        unreached: weight layers that never ran on the examples, though code of the network names them.
+        unused: weight layers that no code of the network names.
         held: source layer -> a module that never ran on the examples and might read its units.
     """
 
@@ -66,6 +67,7 @@ class Stained:
     deciding: set[str]
     carried: list[Carried]
     unreached: list[str]
+    unused: list[str]
     held: dict[str, str]
 
 
@@ -190,7 +192,8 @@ def stain(model: nn.Module, example_inputs: Inputs, outputs: Outputs | None = No
         deciding=seen.deciding,
         carried=carried,
         unreached=[name for name in dyer.layers if name in calls.unreached],
-        held=calls.held(at_hand, units),
+        unused=[name for name in dyer.layers if name in calls.unused],
+        held=calls.held(at_hand, units, example_inputs),
     )
 
 

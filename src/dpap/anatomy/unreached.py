@@ -15,7 +15,8 @@ from torch.nn.parameter import UninitializedParameter
 from torch.overrides import TorchFunctionMode
 
 from dpap.anatomy.layers import layer_kind, size_of
-from dpap.anatomy.pytrees import float_tensors
+from dpap.anatomy.pytrees import Inputs, float_tensors
+from dpap.anatomy.references import References
 
 
 class _Arguments(TorchFunctionMode):
@@ -56,13 +57,15 @@ class Calls:
     Attributes:
         ran: modules whose forward ran.
         unreached: modules with parameters or buffers of their own that neither ran nor lent another one their
-            parameters.
+            parameters, though code of the network names them.
+        unused: those that no code names.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.ran: set[str] = set()
         self.unreached: dict[str, nn.Module] = {}
+        self.unused: dict[str, nn.Module] = {}
         self._stack: list[str] = []
 
     @contextmanager
@@ -74,13 +77,17 @@ class Calls:
 
         with self._watching(enter, lambda scope, values: None), _Arguments(self._stack) as arguments:
             yield
-        self.unreached = {
+        missing = {
             name: module
             for name, module in self.model.named_modules()
             if name not in self.ran
             if (own := [*module.parameters(recurse=False), *module.buffers(recurse=False)])
             if not any(id(tensor) in arguments.seen for tensor in own)
         }
+        references = References(self.model) if missing else None
+        for name, module in missing.items():
+            called = references is not None and references.could_call(name)
+            (self.unreached if called else self.unused)[name] = module
 
     def scope(self, name: str) -> str:
         """The nearest module around another one whose forward ran: it is where that one would have been called."""
@@ -106,23 +113,26 @@ class Calls:
         with self._watching(look, look):
             yield found
 
-    def held(self, at_hand: dict[str, set[str]], units: dict[str, int]) -> dict[str, str]:
+    def held(self, at_hand: dict[str, set[str]], units: dict[str, int], inputs: Inputs) -> dict[str, str]:
         """Source layers that must keep their units -> the unreached module that might read them.
 
         A module fits a layer where one of its sizes is a multiple of the layer's units (flattened maps), a divisor of
-        them (chunks), or their sum with the units of other layers at hand (concatenation).
+        them (chunks), or their sum with the units of other layers at hand or a size of the input (concatenation).
 
         Args:
             at_hand: source layer -> scopes in which its dye is at hand.
             units: source layer -> number of its units.
+            inputs: example inputs.
         """
+        given = {size for tensor in float_tensors(inputs) for size in tensor.shape[1:]} | {0}
         held: dict[str, str] = {}
         for name, module in self.unreached.items():
             scope = self.scope(name)
             widths = {source: units[source] for source, scopes in at_hand.items() if scope in scopes}
             for source, width in widths.items():
                 if source not in held and source != name:
-                    sums = _sums([other for each, other in widths.items() if each != source])
+                    others = _sums([other for each, other in widths.items() if each != source])
+                    sums = {one + other for one in others for other in given}
                     if any(_fits(size, width, sums) for size in _sizes(module)):
                         held[source] = name
         return held
