@@ -164,17 +164,16 @@ def _joined(one: Tensor, other: Tensor) -> Tensor:
 
 def _shared_parameters(modules: dict[str, nn.Module]) -> dict[str, str]:
     """Modules that share a parameter with another one -> that one."""
-    owners: dict[int, list[str]] = {}
+    owners: dict[int, dict[int, list[str]]] = {}
     for name, module in modules.items():
-        for parameter in module.parameters(recurse=False):
-            owners.setdefault(id(parameter), []).append(name)
-    together = [names for names in owners.values() if len(names) > 1]
-    shared = {name: names[0] if name != names[0] else names[1] for names in together for name in names}
-    for name, module in modules.items():
-        if isinstance(module, JointView | MatrixView):
-            owner = next(own for own, other in modules.items() if other is module.owner)
-            if owner in shared:
-                shared[name] = shared[owner]
+        owner = owner_of(module)
+        for parameter in owner.parameters(recurse=False):
+            owners.setdefault(id(parameter), {}).setdefault(id(owner), []).append(name)
+    shared = {}
+    for together in owners.values():
+        for owner_id, names in together.items() if len(together) > 1 else ():
+            other = next(others[0] for other_id, others in together.items() if other_id != owner_id)
+            shared.update(dict.fromkeys(names, other))
     return shared
 
 
