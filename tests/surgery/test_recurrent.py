@@ -428,3 +428,95 @@ def test_the_wiring_says_that_layers_and_directions_keep_equally_many() -> None:
     assert any(
         row.startswith("rnn.l1_reverse") and row.endswith("units, as many in each of 4") for row in rows
     )
+
+
+@pytest.mark.parametrize("name", ["lstm", "projected", "gru", "rnn"])
+def test_over_the_network_equally_many_units_of_each_layer_and_direction_die(name: str) -> None:
+    pruner, _ = _trained(_build(name))
+    alive = {
+        layer: sum(value is not None for value in survival) for layer, survival in pruner.survival().items()
+    }
+    for names in pruner.wiring.levels():
+        assert len({alive[layer] for layer in names}) == 1
+    pruner.compact()
+    for names in pruner.wiring.levels():
+        assert {pruner.wiring.layers[layer].units for layer in names} == {alive[names[0]]}
+
+
+class Looped(nn.Module):
+    """Two cells in a loop, with something between the first one's state and its next step."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.how = how
+        self.one, self.two, self.head = nn.LSTMCell(4, 6), nn.GRUCell(6, 6), nn.Linear(6, 4)
+        self.layer_norm, self.batch_norm, self.start = nn.LayerNorm(6), nn.BatchNorm1d(6), nn.Linear(4, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state, other, outputs = None, None, [x[0]]
+        if self.how == "started":
+            begin = self.start(x[0])
+            state = begin, torch.zeros_like(begin)
+        for now in x:
+            h, c = state = self.one(outputs[-1].tanh() if self.how == "fed back" else now, state)
+            if self.how == "layer norm":
+                state = self.layer_norm(h), c
+            if self.how == "batch norm":
+                h, c = state = self.batch_norm(h), c
+            other = self.two(h, other)
+            if self.how == "added":
+                other = other + h
+            outputs.append(self.head(other))
+        return torch.stack(outputs[1:])
+
+
+@pytest.mark.parametrize(
+    ("how", "prunability"),
+    [
+        ("fed back", "prunable"),
+        ("layer norm", "whole"),
+        ("batch norm", "prunable"),
+        ("added", "prunable"),
+        ("started", "prunable"),
+    ],
+)
+def test_what_lies_between_the_states_of_cells_is_found(how: str, prunability: str) -> None:
+    model = Looped(how).double()
+    nn.init.normal_(model.batch_norm.running_mean)
+    wiring = dpap.find_wiring(model, (_inputs(0),))
+    try_removal(model, wiring, (_inputs(0),))
+    assert wiring.layers["one"].prunability == prunability
+    assert wiring.layers["two"].prunability == "prunable"
+    for seed in range(3):
+        small, small_wiring = copy.deepcopy((model, wiring))
+        masks = _dead_at_random(small_wiring, seed)
+        if how in ("added", "started"):
+            masks.units["two"] = masks.units["one"].clone()
+        if how == "started":
+            masks.units["start"] = masks.units["one"].clone()
+        Silence(small, small_wiring, ()).impose(masks)
+        before = small.eval()(_inputs(1))
+        remove_dead(small, small_wiring, masks, (), (_inputs(0),))
+        torch.testing.assert_close(small(_inputs(1)), before, rtol=0, atol=1e-13)
+        assert small.two.hidden_size == int(masks.units["two"].sum())
+        if prunability == "prunable":
+            assert small.one.hidden_size == int(masks.units["one"].sum())
+
+
+def test_a_module_that_shares_or_computes_a_weight_stays_whole() -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.head = nn.GRU(4, 6), nn.GRU(4, 6), nn.Linear(6, 2)
+            self.two.weight_hh_l0 = self.one.weight_hh_l0
+            self.third = nn.GRU(4, 6)
+            nn.utils.parametrizations.weight_norm(self.third, "weight_hh_l0")
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.one(x)[0] + self.two(x)[0] + self.third(x)[0])
+
+    wiring = dpap.find_wiring(Pair().double(), (_inputs(0),))
+    assert wiring.layers["one.l0"].reason == "it shares a parameter with two"
+    assert wiring.layers["third.l0"].reason.startswith("its weight is computed from other parameters")
+    assert {layer.prunability for layer in wiring.layers.values()} == {"whole"}
+    assert not wiring.others

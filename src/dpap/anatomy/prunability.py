@@ -148,7 +148,8 @@ def _others(
 ) -> dict[str, nn.Module]:
     """Modules with weights of their own that are neither those of weight layers that ran nor belong to units."""
     pruned = {id(tensor) for layer in layers.values() for tensor in layer.tensors()}
-    computed = tuple(f"{layer.name}." for layer in layers.values() if _computed(layer))
+    owners = {id(owner_of(layer.module)) for layer in layers.values() if _computed(layer)}
+    computed = tuple(f"{name}." for name, module in modules.items() if id(module) in owners)
     return {
         name: module
         for name, module in modules.items()
@@ -238,6 +239,8 @@ def _prunability(
         if name in attachment.feeds and attachment.name in shared:
             fed = f"{attachment.name}, which it feeds,"
             return "whole", f"{fed} shares a parameter with {shared[attachment.name]}"
+    if name in layer.feeds and bool((layer.feeds[name][reads_state(layer.module)] == MIXED).any()):
+        return "whole", "its units are mixed on their way back to it, so a silent one would not stay silent"
     modulated = _modulated(layer, wiring)
     if modulated is not None:
         return modulated
