@@ -15,6 +15,7 @@ from dpap.anatomy import Wiring, neuron_kind
 from dpap.anatomy.frozen import frozen
 from dpap.anatomy.hidden_state import reset_state
 from dpap.anatomy.pytrees import Inputs, float_tensors, map_floats, run
+from dpap.anatomy.recurrent import flatten
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-1, torch.float16: 1e-2}
 """Largest accepted difference between silent and compact output, relative to the largest output."""
@@ -166,6 +167,8 @@ def in_double(model: nn.Module) -> Iterator[None]:
     for tensor in floating:
         tensor.grad = None
         tensor.data = tensor.data.double()
+    for module in model.modules():
+        flatten(module)
     spiking = [module for module in model.modules() if (kind := neuron_kind(module)) and kind.spikes]
     handles = [module.register_forward_hook(_doubled) for module in spiking]
     try:

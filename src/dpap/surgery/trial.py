@@ -124,11 +124,11 @@ def _mask_companions(wiring: Wiring, alive: dict[str, Bool[Tensor, "_"]]) -> boo
         if len(reader.feeds) > 1 or (isinstance(reader, WeightLayer) and reader.groups > 1):
             mask(reader.feeds, dead)
     for names in wiring.levels():
-        dead = max(int((~alive[name]).sum()) for name in names if name in alive)
-        for name in names:
+        most = max((int((~alive[name]).sum()) for name in names if name in alive), default=0)
+        for name in names if most else ():
             level = alive.get(name)
-            if level is not None and wiring.layers[name].removable and int((~level).sum()) < dead:
-                level[level.nonzero().flatten()[-(dead - int((~level).sum())) :]] = False
+            if level is not None and wiring.layers[name].removable and int((~level).sum()) < most:
+                level[level.nonzero().flatten()[-(most - int((~level).sum())) :]] = False
                 changed = True
     for layer in wiring.layers.values():
         if layer.groups > 1 and layer.removable:
