@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from dpap.metrics import latency, macs
+from dpap.metrics.compute import _recurrent_flops
 from dpap.metrics.layers import evaluating
 
 
@@ -55,3 +56,17 @@ def test_evaluating_restores_each_mode_after_an_error():
         raise KeyError
     assert (model.training, model[0].training, model[1].training) == (True, True, False)
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("kind", "gates"), [(nn.LSTM, 4), (nn.GRU, 3), (nn.RNN, 1)])
+def test_macs_of_recurrent_layers_whatever_the_kernel(kind, gates, precision):
+    module = kind(6, 10, num_layers=2, bidirectional=True).to(precision)
+    timesteps_and_samples, inside, outside = 7 * 4, 10 * (6 + 10), 10 * (20 + 10)
+    expected = timesteps_and_samples * gates * 2 * (inside + outside)
+    assert macs(module, torch.rand(7, 4, 6, dtype=precision)) == expected
+
+
+def test_macs_of_a_recurrent_kernel_that_takes_its_weights_in_a_list():
+    given, weights = torch.Size([7, 4, 6]), [torch.Size(s) for s in ([40, 6], [40, 10], [40], [40])]
+    assert _recurrent_flops(given, weights, 4, None, torch.Size([1, 4, 10])) == 2 * 7 * 4 * 40 * 16

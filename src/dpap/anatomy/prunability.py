@@ -264,7 +264,8 @@ def _others(
     """Modules with weights of their own that are neither those of weight layers that ran nor belong to units."""
     pruned = {id(tensor) for layer in layers.values() for tensor in layer.tensors()}
     pruned |= {id(tensor_of(layer.module, name)) for layer in layers.values() for name in layer.further}
-    computed = tuple(f"{layer.name}." for layer in layers.values() if _computed(layer))
+    owners = {id(owner_of(layer.module)) for layer in layers.values() if _computed(layer)}
+    computed = tuple(f"{name}." for name, module in modules.items() if id(module) in owners)
     return {
         name: module
         for name, module in modules.items()
@@ -280,17 +281,16 @@ def _joined(one: Tensor, other: Tensor) -> Tensor:
 
 def _shared_parameters(modules: dict[str, nn.Module]) -> dict[str, str]:
     """Modules that share a parameter with another one -> that one."""
-    owners: dict[int, list[str]] = {}
+    owners: dict[int, dict[int, list[str]]] = {}
     for name, module in modules.items():
-        for parameter in module.parameters(recurse=False):
-            owners.setdefault(id(parameter), []).append(name)
-    together = [names for names in owners.values() if len(names) > 1]
-    shared = {name: names[0] if name != names[0] else names[1] for names in together for name in names}
-    for name, module in modules.items():
-        if isinstance(module, JointView | MatrixView):
-            owner = next(own for own, other in modules.items() if other is module.owner)
-            if owner in shared:
-                shared[name] = shared[owner]
+        owner = owner_of(module)
+        for parameter in owner.parameters(recurse=False):
+            owners.setdefault(id(parameter), {}).setdefault(id(owner), []).append(name)
+    shared = {}
+    for together in owners.values():
+        for owner_id, names in together.items() if len(together) > 1 else ():
+            other = next(others[0] for other_id, others in together.items() if other_id != owner_id)
+            shared.update(dict.fromkeys(names, other))
     return shared
 
 
@@ -363,6 +363,8 @@ def _prunability(
         if name in attachment.feeds and attachment.name in shared:
             fed = f"{attachment.name}, which it feeds,"
             return "whole", f"{fed} shares a parameter with {shared[attachment.name]}"
+    if name in layer.feeds and bool((layer.feeds[name][reads_state(layer.module)] == MIXED).any()):
+        return "whole", "its units are mixed on their way back to it, so a silent one would not stay silent"
     modulated = None if name in stained.held else _modulated(layer, wiring)
     if modulated is not None:
         return modulated

@@ -194,8 +194,10 @@ def _alive_timesteps(model: nn.Module, wiring: Wiring) -> dict[str, Tensor]:
     found = {}
     for name, layer in wiring.layers.items():
         neuron = wiring.neuron_of(layer)
-        alive = None if neuron is None else model.get_submodule(neuron.site.module)._buffers.get(BUFFER)
-        if neuron is not None and alive is not None:
+        if neuron is None or neuron.incoming:
+            continue
+        alive = model.get_submodule(neuron.site.module)._buffers.get(BUFFER)
+        if alive is not None:
             found[name] = alive[:, (neuron.feeds[name] >= 0).to(alive.device)]
     return found
 

@@ -1,5 +1,6 @@
 """Dense computation of one forward pass, and its time."""
 
+import math
 import statistics
 import time
 from typing import Any
@@ -11,10 +12,28 @@ from torch.utils.flop_counter import FlopCounterMode
 from dpap.metrics.layers import evaluating
 
 
+def _recurrent_flops(given: torch.Size, *rest: Any, out_shape: Any = None) -> int:
+    """Flops of a recurrent kernel: at every timestep of every sample each weight is used once.
+
+    Args:
+        given: shape of its input [..., feature].
+        rest: the shapes of its weights, in a list or one by one, before anything else with two axes.
+        out_shape: of what it returned.
+    """
+    weights = (
+        rest[0] if isinstance(rest[0], list | tuple) and not isinstance(rest[0], torch.Size) else rest[:2]
+    )
+    return 2 * math.prod(given[:-1]) * sum(math.prod(shape) for shape in weights if len(shape) == 2)
+
+
+_KERNELS = {torch.ops.aten.mkldnn_rnn_layer: _recurrent_flops, torch.ops.aten._cudnn_rnn: _recurrent_flops}
+"""Recurrent layers in one kernel, which torch does not count."""
+
+
 def macs(model: nn.Module, *example: Any) -> int:
     """Multiply-accumulates of one inference on the example, zeros and padding included.
 
-    Those of convolutions, matrix products and attention, of all samples and timesteps together.
+    Those of convolutions, matrix products, recurrent layers and attention, of all samples and timesteps together.
 
     Example:
         >>> import torch
@@ -22,7 +41,7 @@ def macs(model: nn.Module, *example: Any) -> int:
         >>> macs(torch.nn.Conv2d(1, 4, 3), torch.rand(1, 1, 8, 8))
         1296
     """
-    with evaluating(model), FlopCounterMode(display=False) as counter:
+    with evaluating(model), FlopCounterMode(display=False, custom_mapping=_KERNELS) as counter:
         model(*example)
     return counter.get_total_flops() // 2
 

@@ -6,7 +6,7 @@ budget only chooses the shift. No layer dies whole (layer collapse): its stronge
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -34,6 +34,7 @@ class CriticalShifts:
         round_to: as many units of a layer die as leave a multiple of it alive; the best of the others are
             spared with them.
         groups: layer -> group of each of its units, of which all die together; see `join`.
+        equals: layers of which equally many units die -> their alive units, for each such set of layers.
     """
 
     units: dict[str, Float[Tensor, "_"]] = field(default_factory=dict)
@@ -41,6 +42,21 @@ class CriticalShifts:
     timesteps: dict[str, Float[Tensor, "_ _"]] = field(default_factory=dict)
     round_to: int = 1
     groups: dict[str, Int64[Tensor, "_"]] = field(default_factory=dict)
+    equals: list[dict[str, Int64[Tensor, "_"]]] = field(default_factory=list)
+
+    def equalise(self, levels: Sequence[Sequence[str]], masks: Masks) -> None:
+        """Let equally many units of some layers die, the weakest of each.
+
+        Args:
+            levels: sets of such layers, each as wide as the others.
+            masks: what is alive.
+        """
+        self.equals = [
+            {name: masks.units[name].nonzero().flatten() for name in names}
+            for names in levels
+            if all(name in self.units for name in names)
+        ]
+        self.level()
 
     def join(self, groups: Mapping[str, Int64[Tensor, "_"]], masks: Masks) -> None:
         """Let units of a group die together, when the last of them would.
@@ -60,7 +76,17 @@ class CriticalShifts:
         self.level()
 
     def level(self) -> None:
-        """Give all units of a group the shift of the one that dies last."""
+        """Give all units of a group the shift of the one that dies last, and so the r-th strongest of equal layers."""
+        for together in self.equals:
+            orders = {
+                name: alive[self.units[name][alive].argsort(descending=True, stable=True)]
+                for name, alive in together.items()
+            }
+            least = min(len(order) for order in orders.values())
+            ranked = [self.units[name][order[:least]].cpu() for name, order in orders.items()]
+            strongest = torch.stack(ranked).amax(0)
+            for name, order in orders.items():
+                self.units[name][order[:least]] = strongest.to(self.units[name])
         if not self.groups:
             return
         last = torch.full((1 + max(int(group.max()) for group in self.groups.values()),), -math.inf)

@@ -182,6 +182,7 @@ class PruningState:
             times.break_ties(epoch)
         if config.scope == "network":
             whole.join(self._unit_groups(), self.masks)
+            whole.equalise(self.wiring.levels(), self.masks)
         times.spare_strongest(self.masks, survivals, self.floors)
         whole.spare_strongest(self.masks, survivals, self.floors)
         whole.spare_paths(self.wiring, self.masks)

@@ -26,6 +26,7 @@ from dpap.anatomy.pytrees import (
     map_floats,
     run,
 )
+from dpap.anatomy.recurrent import flatten
 from dpap.surgery.further import further_inputs
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-1, torch.float16: 1e-2}
@@ -236,6 +237,8 @@ def in_double(model: nn.Module) -> Iterator[None]:
     for tensor in floating:
         tensor.grad = None
         tensor.data = doubled(tensor.data)
+    for module in model.modules():
+        flatten(module)
     spiking = [module for module in model.modules() if (kind := neuron_kind(module)) and kind.spikes]
     handles = [module.register_forward_hook(_doubled) for module in spiking]
     try:

@@ -88,10 +88,11 @@ class _Slicer:
         units, features = kept.units.get(layer.name), kept.features.get(layer.name)
         if units is None and features is None:
             return
-        for matrix, read in list(matrices_of(module)):
+        matrices = list(matrices_of(module))
+        for matrix, read in matrices:
             weight, bias = matrix.get_parameter(layer.kind.weight), bias_of(matrix)
-            inside = None
-            if features is not None:
+            inside = features
+            if features is not None and len(matrices) > 1:
                 inside = features[(features >= read.start) & (features < read.stop)] - read.start
             remains = partial(select, module=matrix, shape=weight.shape, units=units, features=inside)
             self._change(layer.name, weight, remains)
