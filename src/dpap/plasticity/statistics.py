@@ -48,7 +48,9 @@ class Statistics:
     def copy(self) -> "Statistics":
         """The same values in tensors of their own."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
-        own = {name: value.clone() if isinstance(value, Tensor) else value for name, value in values.items()}
+        own: dict[str, Any] = {
+            name: value.clone() if isinstance(value, Tensor) else value for name, value in values.items()
+        }
         return Statistics(**own)
 
     def finite(self) -> Bool[Tensor, ""]:
