@@ -34,7 +34,7 @@ class CriticalShifts:
         round_to: as many units of a layer die as leave a multiple of it alive; the best of the others are
             spared with them.
         groups: layer -> group of each of its units, of which all die together; see `join`.
-        equals: layers of which equally many units die -> their alive units, for each such set of layers.
+        equals: number of a set of layers of which equally many units die -> their alive units by layer.
     """
 
     units: dict[str, Float[Tensor, "_"]] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class CriticalShifts:
     timesteps: dict[str, Float[Tensor, "_ _"]] = field(default_factory=dict)
     round_to: int = 1
     groups: dict[str, Int64[Tensor, "_"]] = field(default_factory=dict)
-    equals: list[dict[str, Int64[Tensor, "_"]]] = field(default_factory=list)
+    equals: dict[int, dict[str, Int64[Tensor, "_"]]] = field(default_factory=dict)
 
     def equalise(self, levels: Sequence[Sequence[str]], masks: Masks) -> None:
         """Let equally many units of some layers die, the weakest of each.
@@ -51,11 +51,11 @@ class CriticalShifts:
             levels: sets of such layers, each as wide as the others.
             masks: what is alive.
         """
-        self.equals = [
-            {name: masks.units[name].nonzero().flatten() for name in names}
-            for names in levels
+        self.equals = {
+            number: {name: masks.units[name].nonzero().flatten() for name in names}
+            for number, names in enumerate(levels)
             if all(name in self.units for name in names)
-        ]
+        }
         self.level()
 
     def join(self, groups: Mapping[str, Int64[Tensor, "_"]], masks: Masks) -> None:
@@ -77,7 +77,7 @@ class CriticalShifts:
 
     def level(self) -> None:
         """Give all units of a group the shift of the one that dies last, and so the r-th strongest of equal layers."""
-        for together in self.equals:
+        for together in self.equals.values():
             orders = {
                 name: alive[self.units[name][alive].argsort(descending=True, stable=True)]
                 for name, alive in together.items()
