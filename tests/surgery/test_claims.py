@@ -245,7 +245,7 @@ def test_noise_that_evaluation_draws_is_the_reason() -> None:
             return nn.functional.linear(x, weight * (1 + 0.1 * torch.randn_like(weight)), self.bias)
 
     layer = _wired(_network(Always), torch.randn(5, FEATURES)).layers["0"]
-    assert layer.prunability == "silenced" and "from one run to the next" in layer.reason
+    assert layer.prunability == "silenced" and "draws random numbers in evaluation mode" in layer.reason
 
 
 def test_further_weights_that_leave_with_units_are_not_said_to_stay() -> None:

@@ -82,7 +82,6 @@ class EquivalenceCheck:
         self.example_inputs = example_inputs
         self.inputs = example_inputs
         self._further: Inputs | None = None
-        self._other_noise = False
         self.leaving: dict[str | Site, Tensor] = {}
         self.double = double
 
@@ -145,14 +144,10 @@ class EquivalenceCheck:
         self._further = further
         return found
 
-    def outputs(self, other_noise: bool = False) -> list[Tensor]:
+    def outputs(self) -> list[Tensor]:
         """All floating-point outputs that keep their width, of several timesteps where each forward is one, and of a
         further input if the reference has it.
-
-        Args:
-            other_noise: whether random numbers are others than usual, by which noise in evaluation shows.
         """
-        self._other_noise = other_noise
         found = self._run(self.inputs)
         return found if self._further is None else found + self._run(self._further)
 
@@ -168,10 +163,6 @@ class EquivalenceCheck:
         found: list[Tensor] = []
         for example in examples_of(inputs):
             reset_state(self.model)
-            if self._other_noise:
-                torch.rand(1)
-                for device in {parameter.device for parameter in self.model.parameters()}:
-                    torch.rand(1, device=device)
             for _ in range(steps):
                 returned = run(self.model, example)
                 # a network may return its own state, which the next presentation changes

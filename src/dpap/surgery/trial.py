@@ -49,6 +49,8 @@ what is padded or cut at an end by those of its back; at random, what depends on
 """
 OF_TIES = (*TRIALS, *(Deaths("random", share, seed) for seed, share in enumerate((0.5, 0.3, 0.7), 1)))
 """What is removed to see whether units leave together."""
+ATTEMPTS = 24
+"""At most so many proposals of units that leave together are tried in a network, for each takes several forwards."""
 
 
 def try_removal(model: nn.Module, wiring: Wiring, example_inputs: Inputs) -> None:
@@ -65,7 +67,8 @@ def try_removal(model: nn.Module, wiring: Wiring, example_inputs: Inputs) -> Non
         example_inputs: what its forward takes.
     """
     _try_silence(model, wiring, example_inputs)
-    while not all(_try_deaths(model, wiring, example_inputs, chosen) for chosen in TRIALS):
+    attempts = iter(range(ATTEMPTS))
+    while not all(_try_deaths(model, wiring, example_inputs, chosen, attempts) for chosen in TRIALS):
         pass
 
 
@@ -94,7 +97,9 @@ def leave_whole(wiring: Wiring, name: str, what: str, training: bool = False) ->
     )
 
 
-def _try_deaths(model: nn.Module, wiring: Wiring, example_inputs: Inputs, chosen: Deaths) -> bool:
+def _try_deaths(
+    model: nn.Module, wiring: Wiring, example_inputs: Inputs, chosen: Deaths, attempts: Iterator[int]
+) -> bool:
     """Try one kind of deaths in all layers; False where something was found that others have to be tried for again."""
 
     def problem(names: Sequence[str]) -> str | None:
@@ -103,18 +108,22 @@ def _try_deaths(model: nn.Module, wiring: Wiring, example_inputs: Inputs, chosen
     sets = [names for names in components(wiring) if any(wiring.layers[name].removable for name in names)]
     culprits = find_culprits(sets, problem)
     for names, why in culprits:
-        if not _tied(model, wiring, example_inputs, names):
+        if not _tied(model, wiring, example_inputs, names, attempts):
             only_silence(wiring, names, f"a trial removal failed: {why}")
     return not culprits
 
 
-def _tied(model: nn.Module, wiring: Wiring, example_inputs: Inputs, names: list[str]) -> bool:
+def _tied(
+    model: nn.Module, wiring: Wiring, example_inputs: Inputs, names: list[str], attempts: Iterator[int]
+) -> bool:
     """Whether units of some layers, which cannot leave one by one, can leave in groups; they are tied then."""
     if any(name in names for tie in wiring.ties for name, _ in tie):
         return False
     before = {name: (layer.prunability, layer.reason) for name, layer in wiring.layers.items()}
     ties = list(wiring.ties)
     for proposal in proposals(wiring, names):
+        if next(attempts, None) is None:
+            return False
         proposal.apply(wiring)
         together = next((each for each in components(wiring) if names[0] in each), names)
         leaves = any(not _remaining(wiring, together, chosen)[1].everything for chosen in OF_TIES)
