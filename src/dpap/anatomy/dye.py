@@ -418,7 +418,7 @@ class Dyer:
                 self._narrow(site, torch.isnan(activity))
             for axis in self.axes.get(site, range(-activity.ndim, 0)) if self._records(site) else ():
                 self._record(site, axis, _profile(activity, axis, now), activity)
-            if kind is not None and kind.spikes and now.stateful != "zero":
+            if kind is not None and (kind.transparent or (kind.spikes and now.stateful != "zero")):
                 return self._transparent(name, original, activity, inputs, options)
             if now.detect == "dye" and leaf and (kind is not None or name in self.passing):
                 # elementwise, or nearly: the dye would leave where it arrived

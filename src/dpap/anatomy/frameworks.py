@@ -26,6 +26,15 @@ RESETS = {
 """Class of modules with hidden state, neurons or not -> its method that resets it."""
 
 
+TRANSPARENT = frozenset(
+    (
+        "torch.ao.quantization.fake_quantize.FakeQuantizeBase",
+        "torch.ao.quantization.observer.ObserverBase",
+    )
+)
+"""Class of modules that observe or round values, and pass them on."""
+
+
 class LayerAxes(NamedTuple):
     """Axes of a weight that count units and features, and the attributes that count them."""
 

@@ -7,7 +7,7 @@ from operator import methodcaller
 
 from torch import nn
 
-from dpap.anatomy.frameworks import NEURONS, RESETS, qualified_name, step_mode_axis
+from dpap.anatomy.frameworks import NEURONS, RESETS, TRANSPARENT, qualified_name, step_mode_axis
 from dpap.spiking import SpikingNeuron
 
 
@@ -20,11 +20,14 @@ class NeuronKind:
         time_axis: axis of its output over which time runs, or None where each call is one timestep
             (or where there is no time); a function of the module where that depends on its settings.
         reset: resets the state of such a module; None where it has no state, or a forward resets it itself.
+        transparent: whether it passes values on, nearly, but its own forward would spread dye: fake quantisation takes
+            its scale from all values.
     """
 
     spikes: bool
     time_axis: int | Callable[[nn.Module], int | None] | None = None
     reset: Callable[[nn.Module], object] | None = None
+    transparent: bool = False
 
     def time_axis_of(self, module: nn.Module) -> int | None:
         """Time axis of one module of this kind."""
@@ -127,6 +130,8 @@ def reset_module(module: nn.Module) -> None:
 @cache
 def _of_framework(base: type) -> NeuronKind | None:
     name = qualified_name(base)
+    if name in TRANSPARENT:
+        return NeuronKind(spikes=False, transparent=True)
     if name not in NEURONS:
         return None
     axis = NEURONS[name]
