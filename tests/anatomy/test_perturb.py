@@ -190,7 +190,7 @@ def test_hidden_units_in_an_integer_output_are_output() -> None:
             return self.head(hidden), hidden.argmax(-1)
 
     wiring = _wire(Returns(), torch.randn(4, 6))
-    assert wiring.layers["one"].reason == "its units are the network's output"
+    assert wiring.layers["one"].reason == "its units reach the network's output, beside what they feed (head)"
 
 
 def test_a_network_without_comparisons_has_no_more_feeds() -> None:

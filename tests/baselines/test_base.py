@@ -49,7 +49,7 @@ def test_the_same_weights_count_as_for_the_pruner(method: str) -> None:
     torch.manual_seed(0)
     model, images = Residual(), torch.rand(2, 2, 4, 4)
     pruner = METHODS[method](model, images, Adam(model.parameters(), 0.01))
-    counted = dpap.Pruner(copy.deepcopy(model), images)._initial_weights
+    counted = dpap.Pruner(copy.deepcopy(model), images)._structure.weights
     assert {name: weight.numel() for name, weight in pruner.weights.items()} == counted
     assert pruner.sparsity == pruner.timestep_sparsity == 0
 

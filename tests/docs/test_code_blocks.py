@@ -144,7 +144,7 @@ def test_yaml_blocks_are_recipes(page: str, own_modules: Path) -> None:
     for block in blocks(page):
         if block.language == "yaml":
             (own_modules / "recipe.yaml").write_text(block.code)
-            load_config(own_modules / "recipe.yaml")
+            load_config(own_modules / "recipe.yaml", allow_imports=True)
 
 
 @pytest.mark.parametrize("page", with_code("sh", ""))

@@ -424,10 +424,8 @@ def test_a_recurrent_module_with_its_own_forward_is_no_weight_layer() -> None:
 
 
 def test_the_wiring_says_that_layers_and_directions_keep_equally_many() -> None:
-    rows = str(dpap.find_wiring(_build("lstm"), (_inputs(0),))).splitlines()
-    assert any(
-        row.startswith("rnn.l1_reverse") and row.endswith("units, as many in each of 4") for row in rows
-    )
+    rows = dpap.find_wiring(_build("lstm"), (_inputs(0),)).table(200).splitlines()
+    assert any(row.startswith("rnn.l1_reverse") and "as many in each of 4" in row for row in rows)
 
 
 @pytest.mark.parametrize("name", ["lstm", "projected", "gru", "rnn"])
@@ -450,7 +448,14 @@ class Looped(nn.Module):
         super().__init__()
         self.how = how
         self.one, self.two, self.head = nn.LSTMCell(4, 6), nn.GRUCell(6, 6), nn.Linear(6, 4)
-        self.layer_norm, self.batch_norm, self.start = nn.LayerNorm(6), nn.BatchNorm1d(6), nn.Linear(4, 6)
+        # what never ran might read units, which then stay
+        if how == "layer norm":
+            self.layer_norm = nn.LayerNorm(6)
+        if how == "batch norm":
+            self.batch_norm = nn.BatchNorm1d(6)
+            nn.init.normal_(self.batch_norm.running_mean)
+        if how == "started":
+            self.start = nn.Linear(4, 6)
 
     def forward(self, x: Tensor) -> Tensor:
         state, other, outputs = None, None, [x[0]]
@@ -482,7 +487,6 @@ class Looped(nn.Module):
 )
 def test_what_lies_between_the_states_of_cells_is_found(how: str, prunability: str) -> None:
     model = Looped(how).double()
-    nn.init.normal_(model.batch_norm.running_mean)
     wiring = dpap.find_wiring(model, (_inputs(0),))
     try_removal(model, wiring, (_inputs(0),))
     assert wiring.layers["one"].prunability == prunability

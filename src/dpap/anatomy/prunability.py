@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT, Feeds
 from dpap.anatomy.dye import RETURNED, Site
+from dpap.anatomy.hidden_state import state_buffers
 from dpap.anatomy.layers import (
     JointView,
     MatrixView,
@@ -243,7 +244,8 @@ def _unit_tensors(
     axes, candidates = {}, {}
     for name, width in widths.items():
         module = modules[name]
-        sized = [key for key, tensor in tensors_of(module).items() if width in tensor.shape]
+        state = state_buffers(module)
+        sized = [key for key, each in tensors_of(module).items() if width in each.shape and key not in state]
         kind = layer_kind(module)
         axis = stained.axis.get(Site(name)) if kind is None else kind.activity_axis
         if sized and axis is not None:
@@ -343,7 +345,7 @@ def _prunability(
     onward = [other for other in readers if not _reads_back(layer, other)]
     reads = [other.feeds[name] for other in readers]
     if name in stained.outputs:
-        return "whole", _at_output(layer, readers, widths)
+        return "whole", _at_output(layer, onward, widths)
     if _computed(layer):
         return "whole", "its weight is computed from other parameters (weight norm or a parametrisation)"
     if name in shared:

@@ -134,7 +134,7 @@ def shortened(name: str, width: int) -> str:
         >>> shortened("backbone.stages.3.blocks.11.mlp.fc1", 20)
         'backbo…ks.11.mlp.fc1'
         >>> shortened("backbone.stages.3.blocks.11.mlp.fc1 + 12", 20)
-        'back….mlp.fc1 + 12'
+        'back…11.mlp.fc1 + 12'
     """
     if len(name) <= width:
         return name
