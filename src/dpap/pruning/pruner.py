@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from dpap.anatomy import Wiring, find_wiring
 from dpap.anatomy.operations import check_countable
 from dpap.anatomy.pytrees import Inputs
-from dpap.anatomy.recording import Hook
+from dpap.anatomy.hooks import Around
 from dpap.pruning.arguments import as_copies, as_inputs, as_optimizers, unwrapped
 from dpap.pruning.budget import TOLERANCE, dead_timesteps
 from dpap.pruning.config import PruningConfig
@@ -109,7 +109,7 @@ class Pruner:
         self._original_index = {name: torch.arange(units) for name, units in self._initial_units.items()}
         self._silence = Silence(self.model, self.wiring, self._optimizers)
         self._forwards = 0
-        self._forward_handle = self.model.register_forward_pre_hook(Hook(self._count_forward))
+        self._forward_handle = Around(self.model, "before", self._count_forward)
         self._observation = Observation(
             self.model,
             self.wiring,

@@ -17,6 +17,7 @@ from dpap.anatomy import Wiring
 from dpap.anatomy.dye import Site
 from dpap.anatomy.hidden_state import reset_state
 from dpap.anatomy.pytrees import Inputs
+from dpap.surgery.compiled import recompile
 from dpap.surgery.equivalence import CompactionError, EquivalenceCheck, largest_difference
 from dpap.surgery.masks import Masks, feature_stays
 from dpap.surgery.slicing import Kept, keep_only
@@ -89,6 +90,8 @@ def remove_dead(
     if kept.everything:
         return kept, CompactReport(before, before, 0.0, time.perf_counter() - start)
     _, difference = removed(model, wiring, kept, optimizers, example_inputs)
+    # a compiled network would be compiled anew for every size, and given up after a few
+    recompile()
     after = sum(parameter.numel() for parameter in model.parameters())
     return kept, CompactReport(before, after, difference, time.perf_counter() - start)
 

@@ -168,7 +168,8 @@ class Silence:
 def _clear(tensor: Tensor | None, dead: Bool[Tensor, "..."]) -> None:
     # between a removal and the next impose() the dead are gone already, and what remains is zero
     if tensor is not None and tensor.shape == dead.shape:
-        tensor.masked_fill_(dead, 0)
+        # a graph that is still to run backwards may hold it: what is dead in it matters no more
+        tensor.data.masked_fill_(dead, 0)
 
 
 def _clearing(dead: Bool[Tensor, "..."]) -> Callable[[Tensor], None]:
