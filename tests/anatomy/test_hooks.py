@@ -1,12 +1,12 @@
 """Observing leaves no trace in the user's graph: checkpointed and compiled networks train as without a pruner."""
 
 import copy
-from typing import Any
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch._dynamo.utils import counters
 from torch.nn import functional as F
 from torch.optim import SGD, Optimizer
 from torch.utils.checkpoint import checkpoint
@@ -37,11 +37,17 @@ class Checkpointed(nn.Module):
         return self.act2(self.second(self.act1(self.first(x))))
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.inner(x) if self.reentrant is None else checkpoint(self.inner, x, use_reentrant=self.reentrant)
+        hidden = (
+            self.inner(x)
+            if self.reentrant is None
+            else checkpoint(self.inner, x, use_reentrant=self.reentrant)
+        )
         return self.last(hidden.mean((2, 3)))
 
 
-def _learn(model: nn.Module, x: Tensor, optimizer: Optimizer | None, whole: bool | None = None) -> list[Tensor]:
+def _learn(
+    model: nn.Module, x: Tensor, optimizer: Optimizer | None, whole: bool | None = None
+) -> list[Tensor]:
     model.zero_grad()
     x = x.clone().requires_grad_()
     output = model(x) if whole is None else checkpoint(model, x, use_reentrant=whole)
@@ -101,71 +107,70 @@ def test_two_forwards_before_one_backward_need_no_optimizer() -> None:
     (model(x).sum() + model(2 * x).sum()).backward()
 
 
-def _layers(depth: int) -> nn.Sequential:
+COMPILED = """
+import torch
+from torch import nn
+from torch._dynamo.utils import counters
+import dpap
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+x = torch.rand(8, 6)
+
+def learn(network, optimizer):
+    optimizer.zero_grad()
+    network(x).square().sum().backward()
+    optimizer.step()
+
+def start(depth, config):
     inner = [part for _ in range(depth) for part in (nn.Linear(40, 40), nn.ReLU())]
-    return nn.Sequential(nn.Linear(6, 40), nn.ReLU(), *inner, nn.Linear(40, 3))
-
-
-def _compile(model: nn.Module) -> Any:
+    model = nn.Sequential(nn.Linear(6, 40), nn.ReLU(), *inner, nn.Linear(40, 3))
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    pruner = dpap.Pruner(model, x, optimizer, config)
     torch._dynamo.reset()
     counters.clear()
-    return torch.compile(model, backend="eager")
+    return model, optimizer, pruner, torch.compile(model, backend="eager")
 
-
-def _graphs() -> tuple[int, int]:
-    return sum(counters["graph_break"].values()), counters["stats"]["unique_graphs"]
-
-
-@pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("criterion", CONFIGS)
-def test_a_compiled_network_breaks_at_its_ends_only_and_compiles_once(criterion: str) -> None:
-    x, found = torch.rand(4, 6), []
+ends = dict(target=0.5, start_epoch=0, end_epoch=1)
+for config in (
+    dpap.PruningConfig(**ends, observe_every=1),
+    dpap.PruningConfig.paper(**ends, observe_every=2),
+    dpap.PruningConfig(**ends, observe_every=1, target_of="synaptic_operations"),
+):
     for depth in (1, 4):
-        model = _layers(depth)
-        plain = copy.deepcopy(model)
-        optimizer = SGD(model.parameters(), 0.01)
-        pruner = dpap.Pruner(model, x, optimizer, CONFIGS[criterion])
-        compiled = _compile(model)
+        model, optimizer, pruner, compiled = start(depth, config)
         for _ in range(5):
-            loss = compiled(x).square().sum()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        found.append(_graphs())
-        breaks, graphs = found[-1]
-        assert breaks <= 3
-        assert graphs == 1
-        assert plain(x).shape == (4, 3)
-        pruner.step()
-        assert any(None in units for units in pruner.survival().values()) or criterion == "operations"
-    assert found[0] == found[1]
+            learn(compiled, optimizer)
+        breaks, graphs = sum(counters["graph_break"].values()), counters["stats"]["unique_graphs"]
+        assert breaks <= 3 and graphs == 1, (config.criterion, config.target_of, depth, breaks, graphs)
+        assert pruner.step().achieved > 0.4
+        pruner.detach()
+
+ends = dict(target=0.8, start_epoch=0, end_epoch=10)
+config = dpap.PruningConfig(**ends, synapses=False, deaths_per_epoch=1, observe_every=1)
+model, optimizer, pruner, compiled = start(1, config)
+removals = 0
+for _ in range(10):
+    learn(compiled, optimizer)
+    pruner.step()
+    report = pruner.compact()
+    removed = report.parameters_after < report.parameters_before
+    removals += removed
+    counters.clear()
+    learn(compiled, optimizer)
+    # compiled after a removal only, and never given up
+    assert counters["stats"]["unique_graphs"] == int(removed), removals
+    learn(compiled, optimizer)
+    assert counters["stats"]["unique_graphs"] == int(removed), removals
+assert removals >= 9, removals
+"""
 
 
-@pytest.mark.usefixtures("unchecked")
-def test_a_compiled_network_outlives_ten_removals(recwarn: Any) -> None:
-    model, x = _layers(1), torch.rand(8, 6)
-    optimizer = SGD(model.parameters(), 0.01)
-    config = dpap.PruningConfig(
-        target=0.7, start_epoch=0, end_epoch=10, synapses=False, deaths_per_epoch=1, observe_every=1
-    )
-    pruner = dpap.Pruner(model, x, optimizer, config)
-    compiled = _compile(model)
-    removals = 0
-    for _ in range(10):
-        for _ in range(2):
-            optimizer.zero_grad()
-            compiled(x).square().sum().backward()
-            optimizer.step()
-        pruner.step()
-        report = pruner.compact()
-        removals += report.parameters_after < report.parameters_before
-        counters.clear()
-        optimizer.zero_grad()
-        compiled(x).square().sum().backward()
-        # compiled, not given up
-        assert counters["stats"]["unique_graphs"] == 1
-        assert torch.equal(compiled(x), model(x))
-    assert removals >= 9
+def test_a_compiled_network_breaks_at_its_ends_only_and_is_compiled_after_removals_only() -> None:
+    # in a process of its own, without the type checks of these tests, over which the compiler stumbles
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "recompile_limit" not in done.stderr
 
 
 def test_calls_around_a_forward_are_one_hook_and_leave_no_trace() -> None:

@@ -18,9 +18,9 @@ from torch.utils.hooks import RemovableHandle
 from dpap.anatomy.axes import map_summed
 from dpap.anatomy.codes import MIXED, NO_UNIT
 from dpap.anatomy.gather import FeatureSums
+from dpap.anatomy.hooks import Around, Hook, in_backward
 from dpap.anatomy.layers import as_rows, bias_of, is_depthwise, sum_over_features, sum_over_units, weight_of
 from dpap.anatomy.neurons import neuron_kind
-from dpap.anatomy.hooks import Around, Hook, in_backward
 from dpap.anatomy.wiring import Attachment, WeightLayer, Wiring, unit_tensors
 from dpap.plasticity import Contribution
 

@@ -82,9 +82,7 @@ class Pass:
             return torch.randn(shape, generator=self._generator).to(device, dtype)
         output = torch.ones(shape, dtype=dtype, device=device)
         dye = self.dye.get(name)
-        return (
-            output if dye is None else _dyed(output, along(dye, axis, len(shape)).to(device))
-        )
+        return output if dye is None else _dyed(output, along(dye, axis, len(shape)).to(device))
 
 
 Form = tuple[torch.Size, torch.dtype]

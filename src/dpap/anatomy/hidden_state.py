@@ -4,7 +4,6 @@ State is what a forward leaves behind: tensors among a module's attributes, also
 (SpikingJelly's memories), and buffers that it replaces (snnTorch's membranes).
 """
 
-import operator
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -14,7 +13,6 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from dpap.anatomy.layers import layer_kind
@@ -188,9 +186,7 @@ def reset_state(model: nn.Module, *, weights: bool = True) -> None:
         network.snapshot.restore_meanwhile(weights)
         # an attribute that is a buffer too stays one
         own = [buffer for one in network.preserved if one.tables for buffer in one.buffers.values()]
-        copies: dict[int, Any] = {
-            id(one): one for one in own if one is not None and not one.requires_grad
-        }
+        copies: dict[int, Any] = {id(one): one for one in own if one is not None and not one.requires_grad}
         for owner, preserved in zip(network.owners, network.preserved, strict=True):
             preserved.put_copies(owner, copies)
         network.random.restore()

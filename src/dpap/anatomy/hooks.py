@@ -52,7 +52,11 @@ class Around:
     """
 
     def __init__(
-        self, model: nn.Module, when: Literal["before", "after"], call: Callable[..., None], first: bool = False
+        self,
+        model: nn.Module,
+        when: Literal["before", "after"],
+        call: Callable[..., None],
+        first: bool = False,
     ) -> None:
         self._call = call
         hooks = model._forward_pre_hooks if when == "before" else model._forward_hooks

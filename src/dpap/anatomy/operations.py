@@ -12,10 +12,10 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from dpap.anatomy.hooks import Around, Hook
 from dpap.anatomy.layers import groups_of
 from dpap.anatomy.levels import common_step, joint_step
 from dpap.anatomy.pytrees import first_float
-from dpap.anatomy.hooks import Around, Hook
 from dpap.anatomy.wiring import WeightLayer, Wiring
 
 SAMPLED = 2**16

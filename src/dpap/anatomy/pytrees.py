@@ -124,7 +124,9 @@ def _holding(
         for place, part in parts.items():
             changed = new(part)
             if changed is not part:
-                copied.__setitem__(place, changed) if container else object.__setattr__(copied, place, changed)
+                copied.__setitem__(place, changed) if container else object.__setattr__(
+                    copied, place, changed
+                )
     except (AttributeError, TypeError):
         if not isinstance(value, Mapping):
             raise

@@ -51,7 +51,12 @@ class _Forward:
     @property
     def batch(self) -> int:
         """Samples: the first size that was given of which every activity holds a multiple, else the first there is."""
-        calls = [call for part in (self.inputs, self.outputs, self.entering) for one in part.values() for call in one]
+        calls = [
+            call
+            for part in (self.inputs, self.outputs, self.entering)
+            for one in part.values()
+            for call in one
+        ]
         rows = [call.numel() // max(call.shape[-1], 1) for call in calls]
         fitting = [size for size in self.batches if size and all(number % size == 0 for number in rows)]
         if fitting or self.batches:
@@ -109,7 +114,9 @@ class Recorder:
         modules = dict(model.named_modules())
         emitting = [neuron for neuron in (*self._sites, *self._spiking) if not neuron.incoming]
         for name, axis in {neuron.name: neuron.axis for neuron in emitting}.items():
-            self._handles.append(modules[name].register_forward_hook(Hook(self._output_hook(name, axis), compiled=True)))
+            self._handles.append(
+                modules[name].register_forward_hook(Hook(self._output_hook(name, axis), compiled=True))
+            )
         if self._stepped:
             for optimizer in optimizers:
                 self._handles.append(

@@ -173,7 +173,9 @@ def _parts(tensor: Tensor) -> Iterator[Tensor]:
     elif tensor.device.type != "meta" and tensor.numel():
         size = tensor.element_size()
         start = size * tensor.storage_offset()
-        length = size * (1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True)))
+        length = size * (
+            1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+        )
         # whole words are compared many times as fast as bytes
         words = 0 if start % 8 else length // 8
         yield _at(tensor, torch.int64, start // 8, words)

@@ -107,7 +107,9 @@ def stain(model: nn.Module, example_inputs: Inputs) -> Stained:
                 "inputs without NaN, and check for divisions by zero"
             )
         if dyer.shapes and all(0 in shape for shape in dyer.shapes.values()):
-            raise ValueError("the example inputs hold no sample, so nothing can be seen: give a batch of at least one")
+            raise ValueError(
+                "the example inputs hold no sample, so nothing can be seen: give a batch of at least one"
+            )
         sources = [site.module for site in dyer.order if site.module in dyer.layers]
         units = {source: size_of(dyer.layers[source])[0] for source in sources}
         half = {source: torch.arange(count) % 2 == 0 for source, count in units.items()}

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring, find_wiring
+from dpap.anatomy.hooks import Around
 from dpap.anatomy.operations import check_countable
 from dpap.anatomy.pytrees import Inputs
-from dpap.anatomy.hooks import Around
 from dpap.pruning.arguments import as_copies, as_inputs, as_optimizers, unwrapped
 from dpap.pruning.budget import TOLERANCE, dead_timesteps
 from dpap.pruning.config import PruningConfig

@@ -123,9 +123,7 @@ class EquivalenceCheck:
         reset_state(self.model)
         steps = STEPS if self.wiring.stepped else 1
         # a network may return its own state, which the next presentation changes
-        return [
-            tensor.clone() for _ in range(steps) for tensor in float_tensors(run(self.model, inputs))
-        ]
+        return [tensor.clone() for _ in range(steps) for tensor in float_tensors(run(self.model, inputs))]
 
     @contextmanager
     def _firing(self) -> Iterator[set[str]]:
