@@ -30,7 +30,7 @@ def float_tensors(value: Any) -> Iterator[Tensor]:
 
 
 def first_float(values: Any, options: Any = None) -> Tensor:
-    """The first tensor of numbers among a call's arguments, or what it returns; a compiler can follow the usual case."""
+    """The first tensor of numbers in a call or in what it returns; a compiler can follow the usual case."""
     if isinstance(values, tuple):
         for value in values:
             if isinstance(value, Tensor) and is_float(value):
