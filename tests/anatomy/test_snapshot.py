@@ -74,7 +74,7 @@ class Restless(nn.Module):
         with torch.enable_grad():
             self.last.weight.square().sum().backward()
         noise = torch.rand(1, generator=self.torch) + self.numpy.random() + self.python.random()
-        noise = noise + torch.rand(1) + np.random.random() + random.random()
+        noise = noise + torch.rand(1) + np.random.random() + random.random()  # noqa: NPY002
         hidden = self.hidden[0](self.norm(self.first(x)) * self.scale.abs())
         return self.last(F.relu(hidden) + 0.0 * noise)
 
@@ -90,7 +90,7 @@ def everything(model: nn.Module) -> dict[str, Any]:
     # Python's own generator is drawn from by the type checks of these tests
     found: dict[str, Any] = {
         "torch": bits(torch.get_rng_state()),
-        "numpy": np.random.get_state()[1].tobytes(),
+        "numpy": np.random.get_state()[1].tobytes(),  # noqa: NPY002
     }
     for name, module in model.named_modules():
         for table in ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks"):
@@ -150,7 +150,11 @@ def _pruner(model: nn.Module, inputs: object) -> dpap.Pruner | None:
 @pytest.mark.parametrize("kind", [*KINDS, "spiking", "residual", "stepped"])
 def test_networks_are_as_they_were(kind: str) -> None:
     if kind in ("residual", "stepped"):
-        model, inputs = (Residual(), (torch.rand(2, 2, 6, 6),)) if kind == "residual" else (Stepped(), (torch.rand(2, 5),))
+        model, inputs = (
+            (Residual(), (torch.rand(2, 2, 6, 6),))
+            if kind == "residual"
+            else (Stepped(), (torch.rand(2, 5),))
+        )
     else:
         model, inputs, *_ = build([kind], 3, torch.float32)
     model.train()

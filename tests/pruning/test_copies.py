@@ -16,6 +16,7 @@ from torch.optim import SGD, Adam, Optimizer
 
 import dpap
 from dpap.models import NetworkConfig, build_network
+from dpap.surgery.timesteps import KEY
 
 
 def _config(**more: Any) -> dpap.PruningConfig:
@@ -50,8 +51,8 @@ def _hooks(model: nn.Module) -> list[Any]:
         hook
         for module in model.modules()
         for kind in ("_forward_hooks", "_forward_pre_hooks", "_load_state_dict_pre_hooks")
-        for hook in getattr(module, kind).values()
-        if "timestep" not in getattr(hook, "__module__", "")
+        for number, hook in getattr(module, kind).items()
+        if number != KEY  # silenced timesteps belong to the network
     ]
 
 

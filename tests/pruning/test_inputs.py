@@ -71,7 +71,9 @@ class Block(nn.Module):
         super().__init__()
         norm: Callable[[], nn.Module] = RMSNorm if kind in ("llama", "t5") else lambda: nn.LayerNorm(WIDTH)
         self.kind, self.norm1, self.norm2 = kind, norm(), norm()
-        self.attention = nn.MultiheadAttention(WIDTH, 2, batch_first=True) if kind == "vit" else Attention(kind)
+        self.attention = (
+            nn.MultiheadAttention(WIDTH, 2, batch_first=True) if kind == "vit" else Attention(kind)
+        )
         bias = kind not in ("llama", "t5")
         self.up, self.down = nn.Linear(WIDTH, HIDDEN, bias=bias), nn.Linear(HIDDEN, WIDTH, bias=bias)
         self.gate = None if bias else nn.Linear(WIDTH, HIDDEN, bias=False)
@@ -123,7 +125,10 @@ class Patches(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embed = nn.Conv2d(3, WIDTH, 4, stride=4)
-        self.token, self.place = nn.Parameter(torch.randn(1, 1, WIDTH)), nn.Parameter(torch.randn(1, 5, WIDTH))
+        self.token, self.place = (
+            nn.Parameter(torch.randn(1, 1, WIDTH)),
+            nn.Parameter(torch.randn(1, 5, WIDTH)),
+        )
         self.blocks = nn.ModuleList([Block("vit")])
         self.head = nn.Linear(WIDTH, 3)
 
@@ -142,7 +147,11 @@ def _train(model: nn.Module, given: Any, config: dpap.PruningConfig, steps: int 
     model.train()
     for _ in range(steps):
         optimizer.zero_grad()
-        output = model(**given) if isinstance(given, dict) else model(*(given if isinstance(given, tuple) else (given,)))
+        output = (
+            model(**given)
+            if isinstance(given, dict)
+            else model(*(given if isinstance(given, tuple) else (given,)))
+        )
         loss = torch.stack([one.abs().square().mean() for one in float_tensors(output)]).sum()
         loss.backward()
         optimizer.step()
@@ -162,7 +171,11 @@ CONFIGS = {
 )
 def test_transformers_prune_their_mlps(kind: str, criterion: str) -> None:
     tokens = torch.randint(WORDS, (3, 6))
-    model, given = (Patches(), {"pixel_values": torch.randn(3, 3, 8, 8)}) if kind == "vit" else (Words(kind), {"input_ids": tokens})
+    model, given = (
+        (Patches(), {"pixel_values": torch.randn(3, 3, 8, 8)})
+        if kind == "vit"
+        else (Words(kind), {"input_ids": tokens})
+    )
     if kind == "bert":
         given["attention_mask"] = torch.ones(3, 6, dtype=torch.int64)
     if kind == "t5":
@@ -227,7 +240,10 @@ KINDS_OF_INPUT: dict[str, tuple[Callable[..., Tensor], Any]] = {
         ({"images": [torch.rand(4, 6)], "more": Pair(torch.rand(4, 6), torch.arange(4))},),
     ),
     "dataclass": (lambda sample: sample.image * sample.label, (Sample(torch.rand(4, 6)),)),
-    "object": (lambda batch: batch.x + batch.inner["y"], (SimpleNamespace(x=torch.rand(4, 6), inner={"y": torch.ones(6)}),)),
+    "object": (
+        lambda batch: batch.x + batch.inner["y"],
+        (SimpleNamespace(x=torch.rand(4, 6), inner={"y": torch.ones(6)}),),
+    ),
     "named tuple": (lambda pair: pair.left + pair.right, (Pair(torch.rand(4, 6), torch.rand(4, 6)),)),
     "mapping with attributes": (lambda batch: batch.x, (Batch(x=torch.rand(4, 6)),)),
     "complex": (lambda z: torch.cat([z.real, z.imag], -1), torch.randn(4, 3, dtype=torch.complex64)),
@@ -257,7 +273,10 @@ class Spectral(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.mix = nn.Parameter(torch.randn(6, 4, dtype=torch.complex64))
-        self.first, self.last = nn.Linear(6, 10, dtype=torch.complex64), nn.Linear(10, 3, dtype=torch.complex64)
+        self.first, self.last = (
+            nn.Linear(6, 10, dtype=torch.complex64),
+            nn.Linear(10, 3, dtype=torch.complex64),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         spectrum = torch.fft.rfft(x)
@@ -286,7 +305,9 @@ def test_empty_batches_among_others_are_passed_over(criterion: str) -> None:
         model(batch).square().sum().backward()
         optimizer.step()
     assert pruner.step().sparsity > 0
-    assert all(torch.isfinite(one).all() for one in all_tensors(pruner.state_dict()) if one.is_floating_point())
+    assert all(
+        torch.isfinite(one).all() for one in all_tensors(pruner.state_dict()) if one.is_floating_point()
+    )
     with pytest.raises(ValueError, match="no sample"):
         dpap.find_wiring(Scaled(lambda x: x), (x[:0],))
 
@@ -300,7 +321,9 @@ def test_what_holds_tensors_keeps_its_class() -> None:
         "packed": packed,
     }
     changed = map_floats(given, lambda tensor: tensor + 1)
-    assert isinstance(changed["packed"], PackedSequence) and torch.equal(changed["packed"].data, packed.data + 1)
+    assert isinstance(changed["packed"], PackedSequence) and torch.equal(
+        changed["packed"].data, packed.data + 1
+    )
     assert changed["sample"] is not given["sample"] and changed["sample"].image.tolist() == [2, 2]
     assert changed["object"].x.tolist() == [2] and changed["object"].name == "a"
     assert isinstance(changed["batch"], Batch) and changed["batch"].x.tolist() == [2]
@@ -308,7 +331,9 @@ def test_what_holds_tensors_keeps_its_class() -> None:
     assert given["batch"].x.tolist() == [1]
 
 
-@pytest.mark.parametrize("given", [Batch(x=torch.rand(4, 6)), Sample(torch.rand(4, 6)), Pair(torch.rand(1), torch.rand(1))])
+@pytest.mark.parametrize(
+    "given", [Batch(x=torch.rand(4, 6)), Sample(torch.rand(4, 6)), Pair(torch.rand(1), torch.rand(1))]
+)
 @pytest.mark.usefixtures("unchecked")
 def test_what_holds_tensors_is_one_argument_and_a_mapping_is_keywords(given: Any) -> None:
     taken = as_inputs(given, nn.Linear(2, 2))

@@ -18,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 from dpap.anatomy.axes import map_summed
 from dpap.anatomy.codes import MIXED, NO_UNIT
 from dpap.anatomy.gather import FeatureSums
+from dpap.anatomy.hooks import Around, Hook, in_backward
 from dpap.anatomy.layers import (
     as_rows,
     bias_of,
@@ -29,7 +30,6 @@ from dpap.anatomy.layers import (
     weight_of,
 )
 from dpap.anatomy.neurons import neuron_kind
-from dpap.anatomy.recording import Hook
 from dpap.anatomy.wiring import Attachment, WeightLayer, Wiring
 from dpap.plasticity import Contribution
 
@@ -81,13 +81,13 @@ class ContributionRecorder:
         self._stepped: set[int] = set()
         self.steps = 0
         self._optimizers = tuple(optimizers)
-        self._handles: list[RemovableHandle] = []
+        self._handles: list[RemovableHandle | Around] = []
         for number, optimizer in enumerate(self._optimizers):
             self._handles.append(optimizer.register_step_pre_hook(self._before_step(number)))
             self._handles.append(optimizer.register_step_post_hook(self._after_step(number)))
         if not self._optimizers:
             self._handles += self._watch_gradients()
-            self._handles.append(model.register_forward_pre_hook(Hook(lambda *forward: self.end_step())))
+            self._handles.append(Around(model, "before", self._before_forward))
         self._watch_spikes(model, timesteps)
 
     def remove(self) -> None:
@@ -128,6 +128,11 @@ class ContributionRecorder:
                     units, single.get(name), None if times is None else times / scale
                 )
         self.receive(contributions)
+
+    def _before_forward(self, *forward: Any) -> None:
+        # a checkpointed forward runs again within the backward pass, which is the same step
+        if not in_backward():
+            self.end_step()
 
     def _before_step(self, number: int) -> Callable[..., None]:
         def hook(optimizer: Optimizer, args: tuple[Any, ...], options: dict[str, Any]) -> None:
@@ -279,7 +284,7 @@ class ContributionRecorder:
                 by_module.setdefault(neuron.site.module, []).append((name, neuron.site.call))
         for module, watched in by_module.items():
             watcher = _SpikeWatcher(self, watched)
-            self._handles.append(model.register_forward_pre_hook(Hook(watcher.begin)))
+            self._handles.append(Around(model, "before", watcher.begin))
             self._handles.append(model.get_submodule(module).register_forward_hook(Hook(watcher.watch)))
 
     def take_spikes(self, name: str, spikes: Tensor, gradient: Tensor) -> None:
@@ -311,9 +316,13 @@ class _SpikeWatcher:
         self.calls = 0
 
     def begin(self, *forward: Any) -> None:
-        self.calls = 0
+        if not in_backward():
+            self.calls = 0
 
     def watch(self, module: nn.Module, args: Any, output: Any) -> None:
+        if not torch.is_grad_enabled():
+            # within a checkpoint that runs the call again, with gradients
+            return
         spikes = output[0] if isinstance(output, tuple) else output
         call, self.calls = self.calls, self.calls + 1
         if not (module.training and spikes.requires_grad and self.recorder.takes_next):

@@ -156,6 +156,7 @@ class Dyer:
         axes: site -> axes of its activity that may count features, from the end, if some were ruled out.
         order: sites in the order of their calls when the network runs as it is; nothing else is recorded.
         shapes: site -> shape of its activity, on the first example that reaches it.
+        empty: whether a site was reached by a batch of no sample.
         calls: module -> how often it was called in one forward pass.
         mixing: modules with values of their own that emit the dye elsewhere than where they receive it.
         passing: those that emit it exactly there.
@@ -172,6 +173,7 @@ class Dyer:
         self.axes: dict[Site, tuple[int, ...]] = {}
         self.order: dict[Site, None] = {}
         self.shapes: dict[Site, tuple[int, ...]] = {}
+        self.empty = False
         self.calls: dict[str, int] = {}
         self.mixing: set[str] = set()
         self.passing: set[str] = set()
@@ -456,6 +458,8 @@ class Dyer:
         if activity.numel():
             self.order.setdefault(site)
             self.shapes.setdefault(site, tuple(activity.shape))
+        else:
+            self.empty = True
 
     def _own(self, site: Site, call: int, axis: int, output: Tensor, activity: Tensor) -> Tensor:
         """What a layer emits on the example, kept for other passes."""

@@ -1,6 +1,7 @@
 """A network frozen while its anatomy is studied: evaluation mode, state reset, and everything restored afterwards."""
 
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -33,7 +34,9 @@ def frozen(model: nn.Module, *, training_paths: bool = False) -> Iterator[None]:
         for module in compiled:
             module._compiled_call_impl = None
         torch.backends.mha.set_fastpath_enabled(False)
-        with torch.no_grad(), _not_compiled(), preserved_state(model):
+        with torch.no_grad(), _not_compiled(), preserved_state(model), warnings.catch_warnings():
+            # of checkpoints, which are no use without gradients
+            warnings.filterwarnings("ignore", message="None of the inputs have requires_grad")
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)

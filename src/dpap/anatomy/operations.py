@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from jaxtyping import Float64
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
+from dpap.anatomy.hooks import Around, Hook
 from dpap.anatomy.layers import groups_of, owner_of
 from dpap.anatomy.levels import common_step, joint_step
-from dpap.anatomy.pytrees import float_tensors
-from dpap.anatomy.recording import Hook
+from dpap.anatomy.pytrees import first_float
 from dpap.anatomy.wiring import WeightLayer, Wiring
 
 SAMPLED = 2**16
@@ -58,16 +59,22 @@ class OperationCounter:
     Args:
         wiring: of the network.
         counting: whether the forward that runs now counts.
+        model: the network; where it is compiled, counting waits for the end of each forward.
     """
 
-    def __init__(self, wiring: Wiring, counting: Callable[[], bool]) -> None:
+    def __init__(self, wiring: Wiring, counting: Callable[[], bool], model: nn.Module) -> None:
         self._counting = counting
         self._counts: dict[str, OperationCounts] = {}
         self._present: dict[str, OperationCounts] = {}
-        self._handles = [
-            layer.module.register_forward_pre_hook(Hook(self._hook(layer)), with_kwargs=True)
-            for layer in wiring.layers.values()
+        self._waiting: list[tuple[str, Tensor]] = []
+        self._count = {name: self._counter(layer) for name, layer in wiring.layers.items()}
+        self._handles: list[RemovableHandle | Around] = [
+            layer.module.register_forward_pre_hook(Hook(self._hook(name), compiled=True), with_kwargs=True)
+            for name, layer in wiring.layers.items()
         ]
+        self._handles.append(Around(model, "before", lambda *forward: self._waiting.clear()))
+        # before the recorder ends, which says what counts
+        self._handles.append(Around(model, "after", self._count_waiting, first=True))
 
     def accept(self, finite: bool) -> bool:
         """End a presentation: it counts where it was finite, as what arrived must be too; returns whether it does."""
@@ -106,15 +113,28 @@ class OperationCounter:
             handle.remove()
         self._handles.clear()
 
-    def _hook(self, layer: WeightLayer) -> Callable[..., None]:
+    def _hook(self, name: str) -> Callable[..., None]:
+        def hook(_: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
+            if torch.compiler.is_compiling():
+                if torch.is_grad_enabled():
+                    self._waiting.append((name, first_float(args, options).detach()))
+            elif self._counting():
+                self._count[name](first_float(args, options).detach())
+
+        return hook
+
+    def _count_waiting(self, *forward: Any) -> None:
+        if self._counting():
+            for name, activity in self._waiting:
+                self._count[name](activity)
+        self._waiting.clear()
+
+    def _counter(self, layer: WeightLayer) -> Callable[[Tensor], None]:
         name, axis, module = layer.name, layer.kind.activity_axis, layer.module
         readers: dict[tuple[int, ...], Tensor] = {}
 
         @torch.no_grad()
-        def hook(_: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-            if not self._counting():
-                return
-            activity = next(float_tensors((args, options))).detach()
+        def count(activity: Tensor) -> None:
             rows = activity.reshape(-1, *activity.shape[axis:])
             sizes = rows.abs()
             # signs of single precision add up five times as fast as booleans, and exactly up to 2^24 rows
@@ -127,7 +147,7 @@ class OperationCounter:
             step = common_step(rows.flatten()[:SAMPLED])
             _add(self._present, name, OperationCounts(met, size, step))
 
-        return hook
+        return count
 
 
 def _add(counts: dict[str, OperationCounts], name: str, more: OperationCounts) -> None:
@@ -147,7 +167,12 @@ def readers_of(convolution: nn.Module, shape: torch.Size) -> Float64[Tensor, "*s
     kernel = weight.shape[2:]
     ones = (shape[0], 1, *kernel) if transposed else (groups, shape[0] // groups, *kernel)
     one_unit_each = torch.ones(ones, dtype=torch.float64, device=weight.device)
-    with torch.enable_grad(), torch.autocast(weight.device.type, enabled=False):
+    with (
+        torch.enable_grad(),
+        torch.autocast(weight.device.type, enabled=False),
+        # within a checkpoint nothing of this may count as saved for its backward pass
+        torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor),
+    ):
         maps = torch.zeros(1, *shape, dtype=torch.float64, device=weight.device, requires_grad=True)
         if transposed:
             transpose = getattr(nn.functional, f"conv_transpose{len(kernel)}d")

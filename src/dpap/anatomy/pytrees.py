@@ -74,6 +74,17 @@ def float_tensors(value: Any) -> Iterator[Tensor]:
     return (tensor for tensor in all_tensors(value) if is_float(tensor))
 
 
+def first_float(values: Any, options: Any = None) -> Tensor:
+    """The first tensor of numbers in a call or in what it returns; a compiler can follow the usual case."""
+    if isinstance(values, tuple):
+        for value in values:
+            if not isinstance(value, Tensor):
+                break
+            if is_float(value):
+                return value
+    return next(float_tensors((values, options)))
+
+
 def map_floats(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """The same containers with each tensor of real or complex numbers changed."""
     return map_tensors(value, lambda tensor: change(tensor) if is_float(tensor) else tensor)

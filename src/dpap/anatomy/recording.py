@@ -14,7 +14,8 @@ from torch.utils.hooks import RemovableHandle
 
 from dpap.anatomy.axes import Activity, ActivityAxes, map_summed
 from dpap.anatomy.dye import Site
-from dpap.anatomy.pytrees import all_tensors, float_tensors, is_float
+from dpap.anatomy.hooks import Around, Hook, in_backward
+from dpap.anatomy.pytrees import all_tensors, first_float, is_float
 from dpap.anatomy.wiring import WeightLayer, Wiring
 
 
@@ -42,6 +43,7 @@ class _Forward:
     """What was recorded of one forward so far, call by call; `batches`: what its number of samples may be."""
 
     batches: list[int]
+    recorded: bool = True
     inputs: dict[str, list[Tensor]] = field(default_factory=dict)
     outputs: dict[str, list[Tensor]] = field(default_factory=dict)
     entering: dict[str, list[Tensor]] = field(default_factory=dict)
@@ -81,25 +83,6 @@ def check_recordable(wiring: Wiring) -> None:
         )
 
 
-class Hook:
-    """A hook that does nothing in copies of the network, and that is not compiled."""
-
-    def __init__(self, call: Callable[..., None] | None = None) -> None:
-        self._call = None if call is None else torch.compiler.disable(call)
-
-    def __call__(self, *args: Any) -> None:
-        if self._call is not None:
-            self._call(*args)
-
-    def __reduce__(self) -> tuple[type["Hook"], tuple[()]]:
-        return Hook, ()
-
-    @property
-    def idle(self) -> bool:
-        """Whether it came along with a copy, and does nothing."""
-        return self._call is None
-
-
 class Recorder:
     """Hooks that record every n-th presentation in training and pass it on when it ends.
 
@@ -132,24 +115,27 @@ class Recorder:
         self._steps: list[Recording] = []
         self._begun = False
         self._chosen = False
-        self._now: _Forward | None = None
+        self._now = _Forward([], recorded=False)
+        self._seen = False
         needed = {layer.neuron for layer in wiring.layers.values()}
         self._sites = [neuron for site, neuron in wiring.neurons.items() if site in needed]
         # time is taken from all neurons that spike, also where activity is recorded earlier
         self._spiking = [neuron for neuron in wiring.neurons.values() if neuron.spikes]
-        self._handles: list[RemovableHandle] = [
-            model.register_forward_pre_hook(Hook(self._begin), with_kwargs=True),
-            model.register_forward_hook(Hook(self._finish)),
+        self._handles: list[RemovableHandle | Around] = [
+            Around(model, "before", self._begin),
+            Around(model, "after", self._finish),
         ]
         entered = {neuron.name for neuron in self._sites if neuron.incoming}
         for name, layer in wiring.layers.items():
             if layer.entry is not None and (layer.prunability != "whole" or name in entered):
-                hook = Hook(self._input_hook(layer, name in entered))
+                hook = Hook(self._input_hook(layer, name in entered), compiled=True)
                 self._handles.append(layer.entry.register_forward_pre_hook(hook, with_kwargs=True))
         modules = dict(model.named_modules())
         emitting = [neuron for neuron in (*self._sites, *self._spiking) if not neuron.incoming]
         for name, axis in {neuron.name: neuron.axis for neuron in emitting}.items():
-            self._handles.append(modules[name].register_forward_hook(Hook(self._output_hook(name, axis))))
+            self._handles.append(
+                modules[name].register_forward_hook(Hook(self._output_hook(name, axis), compiled=True))
+            )
         if self._stepped:
             for optimizer in optimizers:
                 self._handles.append(
@@ -159,7 +145,7 @@ class Recorder:
     @property
     def recording(self) -> bool:
         """Whether the forward that runs now is recorded."""
-        return self._now is not None
+        return self._now.recorded
 
     def remove(self) -> None:
         """Remove the hooks from the network and the optimizers."""
@@ -180,7 +166,13 @@ class Recorder:
             self.receive(_joined(steps))
 
     def _begin(self, model: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-        self._now = None
+        self._now = _Forward([], recorded=False)
+        again = in_backward()
+        if again and self._seen:
+            # a checkpoint runs it again, and it was recorded the first time
+            return
+        if not again:
+            self._seen = model.training and torch.is_grad_enabled()
         if not (model.training and torch.is_grad_enabled() and self.active()):
             return
         if not self._begun:
@@ -194,9 +186,9 @@ class Recorder:
         name, axis, whole = layer.name, layer.kind.activity_axis, layer.kind.name != "fc"
 
         def hook(module: nn.Module, args: tuple[Any, ...], options: dict[str, Any]) -> None:
-            if self._now is None:
+            if not self._takes():
                 return
-            activity = _real(next(float_tensors((args, options))))
+            activity = _real(first_float(args, options))
             grouped = activity.unflatten(axis, (layer.groups, -1)) if whole else activity
             summed = map_summed(grouped, axis - 1 if whole else axis)
             self._now.inputs.setdefault(name, []).append(summed)
@@ -208,15 +200,22 @@ class Recorder:
 
     def _output_hook(self, name: str, axis: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            if self._now is not None:
-                spikes = _real(next(float_tensors(output)))
+            if self._takes():
+                spikes = _real(output if isinstance(output, Tensor) else first_float(output))
                 self._now.outputs.setdefault(name, []).append(map_summed(spikes, axis))
 
         return hook
 
-    def _finish(self, model: nn.Module, args: Any, output: Any) -> None:
-        now, self._now = self._now, None
-        recording = None if now is None else self._recording(now)
+    def _takes(self) -> bool:
+        """Whether layers give their activity now.
+
+        A compiled network always does, or it would be compiled twice: what is not recorded is dropped in the end.
+        """
+        return torch.is_grad_enabled() if torch.compiler.is_compiling() else self._now.recorded
+
+    def _finish(self, model: nn.Module, *forward: Any) -> None:
+        now, self._now = self._now, _Forward([], recorded=False)
+        recording = self._recording(now) if now.recorded else None
         if recording is None:
             return
         if not self._stepped:

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from dpap.anatomy.layers import layer_kind
 
-Restore = Callable[[], None]
+Restore = Callable[[], object]
 
 
 @dataclass
@@ -149,7 +149,7 @@ def _device_state(module: Any, place: tuple[torch.device, ...]) -> Restore:
 def _state_of(generator: Any) -> Restore:
     if isinstance(generator, torch.Generator):
         state = generator.get_state()
-        return lambda: generator.set_state(state) and None
+        return lambda: generator.set_state(state)
     if isinstance(generator, random.Random):
         numbers = generator.getstate()
         return lambda: generator.setstate(numbers)
@@ -161,7 +161,7 @@ def _state_of(generator: Any) -> Restore:
 def _parts(tensor: Tensor) -> Iterator[Tensor]:
     """The bits of a tensor, as plain tensors that share its memory."""
     if is_traceable_wrapper_subclass(tensor):
-        names, _ = tensor.__tensor_flatten__()  # type: ignore[attr-defined]
+        names, _ = tensor.__tensor_flatten__()
         for name in names:
             yield from _parts(getattr(tensor, name))
     elif tensor.layout is not torch.strided or tensor.is_nested:
@@ -172,7 +172,7 @@ def _parts(tensor: Tensor) -> Iterator[Tensor]:
             yield from _parts(tensor.values())
     elif tensor.device.type != "meta" and tensor.numel():
         size = tensor.element_size()
-        start = size * tensor.storage_offset()
+        start = size * int(tensor.storage_offset())
         length = size * (
             1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
         )
@@ -185,7 +185,7 @@ def _parts(tensor: Tensor) -> Iterator[Tensor]:
 def _at(tensor: Tensor, dtype: torch.dtype, start: int, length: int) -> Tensor:
     """A part of the memory behind a tensor."""
     part = torch.empty(0, dtype=dtype, device=tensor.device)
-    return part.set_(tensor.untyped_storage(), start, (length,))  # type: ignore[call-overload, no-any-return]
+    return part.set_(tensor.untyped_storage(), start, (length,))  # type: ignore[call-overload]
 
 
 def _same_place(tensor: Tensor, data: Tensor) -> bool:

@@ -126,7 +126,7 @@ def stain(model: nn.Module, example_inputs: Inputs, outputs: Outputs | None = No
                 f"the network makes NaN where no dye is, seen at {', '.join(where) or 'the output'}: give example "
                 "inputs without NaN, and check for divisions by zero"
             )
-        if dyer.shapes and all(0 in shape for shape in dyer.shapes.values()):
+        if dyer.empty and all(0 in shape for shape in dyer.shapes.values()):
             raise ValueError(
                 "the example inputs hold no sample, so nothing can be seen: give a batch of at least one"
             )

@@ -49,7 +49,7 @@ class Observation:
             self._recorder = Recorder(
                 model, wiring, every, self._observe, optimizers, lambda: counts_operations or active()
             )
-        self._counter = OperationCounter(wiring, self._counting) if counts_operations else None
+        self._counter = OperationCounter(wiring, self._counting, model) if counts_operations else None
         self._contributions: ContributionRecorder | None = None
         if state.criterion.observes_gradients:
             self._contributions = ContributionRecorder(

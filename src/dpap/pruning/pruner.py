@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from dpap.anatomy import Wiring, find_wiring
+from dpap.anatomy.hooks import Around, Hook
 from dpap.anatomy.operations import check_countable
 from dpap.anatomy.prunability import propagate_unremovable
 from dpap.anatomy.pytrees import Inputs, Outputs, examples_of
-from dpap.anatomy.recording import Hook, check_recordable
+from dpap.anatomy.recording import check_recordable
 from dpap.pruning.arguments import (
     AnyOptimizer,
     as_copies,
@@ -168,7 +169,7 @@ class Pruner:
     def _connect(self) -> None:
         """Put the hooks into the network and its optimizers."""
         self._silence = Silence(self.model, self.wiring, self._optimizers)
-        self._handles: list[Any] = [self.model.register_forward_pre_hook(Hook(self._before_forward))]
+        self._handles: list[Any] = [Around(self.model, "before", self._before_forward)]
         self._observation = Observation(
             self.model,
             self.wiring,

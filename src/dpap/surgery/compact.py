@@ -20,6 +20,7 @@ from dpap.anatomy.dye import Site
 from dpap.anatomy.hidden_state import reset_state
 from dpap.anatomy.joined import components
 from dpap.anatomy.pytrees import Inputs
+from dpap.surgery.compiled import recompile
 from dpap.surgery.culprits import find_culprits, only_silence
 from dpap.surgery.equivalence import CompactionError, EquivalenceCheck, NothingFires, largest_difference
 from dpap.surgery.masks import Masks, feature_stays
@@ -112,6 +113,8 @@ def remove_dead(
                 now = [name for name in names if wiring.layers[name].removable]
                 only_silence(wiring, now, f"its dead units cannot leave: {why}")
                 staying |= dict.fromkeys(now, why)
+    # a compiled network would be compiled anew for every size, and given up after a few
+    recompile()
     after = sum(parameter.numel() for parameter in model.parameters())
     if staying:
         warnings.warn(

@@ -4,7 +4,7 @@ from weakref import WeakKeyDictionary
 
 from torch import nn
 
-from dpap.anatomy.recording import Hook
+from dpap.anatomy.hooks import Hook
 
 _PRUNED: "WeakKeyDictionary[nn.Module, object]" = WeakKeyDictionary()
 """Module -> what stands for the pruner of the network that it is part of."""

@@ -11,9 +11,9 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring, neuron_kind
+from dpap.anatomy.hooks import Around
 from dpap.anatomy.layers import as_weight, between, bias_of, gates_of, matrices_of, weight_of
 from dpap.anatomy.ownership import tensor_of
-from dpap.anatomy.recording import Hook
 from dpap.anatomy.wiring import Attachment
 from dpap.surgery.known_optimizers import KnownOptimizers, Watch
 from dpap.surgery.masks import Masks
@@ -136,7 +136,7 @@ class Silence:
             self._handles.append(optimizer.register_step_pre_hook(self._before_step))
             self._handles.append(optimizer.register_step_post_hook(self._after_step))
         if not self.optimizers.given:
-            self._handles.append(model.register_forward_pre_hook(Hook(self._before_forward)))
+            self._handles.append(Around(model, "before", self._before_forward))
         self._watch = Watch(model, self.optimizers, self._after_foreign_step)
         self._named: set[int] = set()
 
@@ -216,7 +216,7 @@ class Silence:
             )
         self._clear_values()
 
-    def _before_forward(self, model: nn.Module, args: Any) -> None:
+    def _before_forward(self, *forward: Any) -> None:
         self._clear_values()
 
 
@@ -232,7 +232,8 @@ def _revived(dead: Dead) -> int:
 def _clear(tensor: Tensor | None, dead: Bool[Tensor, "..."]) -> None:
     # between a removal and the next impose() the dead are gone already, and what remains is zero
     if tensor is not None and tensor.shape == dead.shape:
-        tensor.masked_fill_(dead, 0)
+        # a graph that is still to run backwards may hold it: what is dead in it matters no more
+        tensor.data.masked_fill_(dead, 0)
 
 
 def _clearing(dead: Bool[Tensor, "..."]) -> Callable[[Tensor], None]:

@@ -1,6 +1,7 @@
 """Where timesteps are silenced: a neuron never fires at its dead timesteps, in training and in evaluation."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,10 +18,11 @@ KEY = -1
 """Under this number, which torch gives to no hook, modules keep the hook that masks."""
 
 
-def _mask_output(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+def _mask_output(
+    module: nn.Module, args: Any, output: Tensor, *, time_axis: int, feature_axis: int
+) -> Tensor:
     # a function of the module alone, so that copies of the network carry their own mask along
     alive: Tensor = module.get_buffer(BUFFER)
-    time_axis, feature_axis = module.get_buffer(AXES).tolist()
     if output.shape[time_axis] != alive.shape[0]:
         raise ValueError(
             f"timesteps of this network were pruned for T = {alive.shape[0]}; got T = {output.shape[time_axis]}: "
@@ -53,7 +55,8 @@ def silence_timesteps(
     module.register_buffer(BUFFER, alive.clone())
     module.register_buffer(AXES, torch.tensor([time_axis, feature_axis]))
     recompile()
-    handle = module.register_forward_hook(_mask_output)
+    mask = partial(_mask_output, time_axis=time_axis, feature_axis=feature_axis)
+    handle = module.register_forward_hook(mask)
     # torch numbers hooks anew in each process: in another one the next hook would take this one's place
     module._forward_hooks[KEY] = module._forward_hooks.pop(handle.id)
     handle.id = KEY
