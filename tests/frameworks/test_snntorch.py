@@ -150,14 +150,14 @@ def test_a_loop_around_a_network_that_takes_its_membranes_as_arguments() -> None
 @pytest.mark.parametrize(
     ("make", "before"),
     [
-        (lambda: snn.RLeaky(0.5, linear_features=12, init_hidden=True), "whole"),
-        (lambda: snn.RSynaptic(0.5, 0.5, linear_features=12, init_hidden=True), "whole"),
-        # its state starts anew at every step where its input has another width than its units: they cannot leave
-        (lambda: snn.SLSTM(12, 12, init_hidden=True), "silenced"),
+        (lambda: snn.RLeaky(0.5, linear_features=12, init_hidden=True), "silenced"),
+        (lambda: snn.RSynaptic(0.5, 0.5, linear_features=12, init_hidden=True), "silenced"),
+        # its own units never leave, and what it reads does
+        (lambda: snn.SLSTM(12, 12, init_hidden=True), "prunable"),
     ],
     ids=["rleaky", "rsynaptic", "slstm"],
 )
-def test_units_of_recurrent_neurons_stay_whole(make: Callable[[], nn.Module], before: str) -> None:
+def test_units_of_recurrent_neurons_keep_their_number(make: Callable[[], nn.Module], before: str) -> None:
     recurrent = make()
     assert neuron_kind(recurrent) is None
     model = nn.Sequential(
@@ -172,4 +172,4 @@ def test_units_of_recurrent_neurons_stay_whole(make: Callable[[], nn.Module], be
     try_removal(model, wiring, (digits(4)[0],))
     assert wiring.layers["3"].prunability == before
     assert wiring.layers["1"].prunability == "prunable"
-    assert all(layer.prunability == "whole" for name, layer in wiring.layers.items() if name.startswith("4"))
+    assert not any(layer.removable for name, layer in wiring.layers.items() if name.startswith("4"))

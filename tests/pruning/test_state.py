@@ -82,9 +82,12 @@ def test_survival_is_that_of_the_equations_in_plain_python() -> None:
     nn.init.uniform_(model[0].bias, 0, 1)
     pruner = dpap.Pruner(model, torch.rand(2, 5).double(), None, CONFIG)
     observed: list[list[tuple[Tensor, Tensor]]] = []
-    model[1].register_forward_hook(
-        lambda module, args, out: observed[-1].append((inputs, out.detach().clone()))
-    )
+
+    def note(module: nn.Module, args: object, out: Tensor) -> None:
+        if module.training:  # the pruner looks at its deaths, in evaluation mode
+            observed[-1].append((inputs, out.detach().clone()))
+
+    model[1].register_forward_hook(note)
     deaths = []
     for _ in range(5):
         observed.append([])

@@ -313,7 +313,7 @@ def _half(count: int) -> Bool[Tensor, "_"]:
 def _changed(value: Tensor, axis: int, where: Bool[Tensor, "_"], new: Tensor | None = None) -> Tensor:
     shape = [1] * value.ndim
     shape[axis] = -1
-    return torch.where(where.to(value.device).view(shape), 2 * value + 0.3 if new is None else new, value)
+    return torch.where(where.to(value.device).view(shape), 0.3 * value if new is None else new, value)
 
 
 def _without(value: Tensor, where: Bool[Tensor, "..."]) -> Tensor:

@@ -13,7 +13,13 @@ _PRUNED: "WeakKeyDictionary[nn.Module, object]" = WeakKeyDictionary()
 def mark(model: nn.Module) -> object:
     """Note that a network has a pruner; returns what `unmark` takes."""
     pruner = object()
-    _PRUNED.update(dict.fromkeys(model.modules(), pruner))
+    # what holds no tensors may be shared by networks, as default surrogate functions are
+    holding = (
+        module
+        for module in model.modules()
+        if module is model or any(True for part in (module._parameters, module._buffers) for _ in part)
+    )
+    _PRUNED.update(dict.fromkeys(holding, pruner))
     return pruner
 
 
