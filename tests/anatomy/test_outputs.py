@@ -71,8 +71,13 @@ def test_features_beside_logits_are_pruned() -> None:
 
 
 def test_an_auxiliary_output_keeps_its_width_if_it_is_named() -> None:
-    wiring = dpap.find_wiring(Features(), (torch.rand(4, 6),), lambda out: (out["logits"], out["features"][0]))
-    assert wiring.layers["stem"].reason == "its units reach the network's output, beside what they feed (aux, hidden)"
+    wiring = dpap.find_wiring(
+        Features(), (torch.rand(4, 6),), lambda out: (out["logits"], out["features"][0])
+    )
+    assert (
+        wiring.layers["stem"].reason
+        == "its units reach the network's output, beside what they feed (aux, hidden)"
+    )
     assert wiring.layers["hidden"].prunability == "prunable"
 
 

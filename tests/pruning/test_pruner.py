@@ -172,7 +172,7 @@ def test_automatic_removal_says_what_it_did_and_training_goes_on() -> None:
 
 def test_automatic_removal_that_is_refused_warns_once_and_learning_goes_on() -> None:
     class Wide(nn.Module):
-        """Runs without one of its units, as a trial shows, and not without many."""
+        """Runs without half of its units, as a trial shows, and not without more."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -180,7 +180,7 @@ def test_automatic_removal_that_is_refused_warns_once_and_learning_goes_on() -> 
 
         def forward(self, images: Tensor) -> Tensor:
             hidden = self.act(self.fc1(images.flatten(1)))
-            return self.fc2(hidden if hidden.shape[1] > 18 else hidden.view(-1, 20))
+            return self.fc2(hidden if hidden.shape[1] > 9 else hidden.view(-1, 20))
 
     model = Wide()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)

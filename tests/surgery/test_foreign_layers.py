@@ -129,7 +129,9 @@ def test_what_cannot_be_pruned_is_named_with_its_share_of_all_weights() -> None:
 
 def test_a_network_in_which_nothing_can_be_pruned_says_what_holds_its_weights() -> None:
     model = nn.Sequential(Kernel(6, 10), nn.ReLU(), nn.Linear(10, 2))
-    with pytest.raises(ValueError, match=r"75%\s+of\s+all\s+weights(.|\n)*: 0 \(Kernel\)(.|\n)*register_layer"):
+    with pytest.raises(
+        ValueError, match=r"75%\s+of\s+all\s+weights(.|\n)*: 0 \(Kernel\)(.|\n)*register_layer"
+    ):
         dpap.Pruner(model, torch.randn(4, 6))
     with pytest.raises(ValueError, match=r"dpap\.register_layer; its weights are in: 0 \(Kernel\)"):
         dpap.find_wiring(nn.Sequential(Kernel(6, 2)), (torch.randn(4, 6),))

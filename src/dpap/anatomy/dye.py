@@ -13,13 +13,22 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from dpap.anatomy.emissions import Emissions, Perturbation
 from dpap.anatomy.frozen import frozen
 from dpap.anatomy.hidden_state import reset_state
 from dpap.anatomy.layers import JointView, MatrixView, is_depthwise, layer_kind, size_of
 from dpap.anatomy.neurons import neuron_kind
+from dpap.anatomy.profiles import (
+    Detect,
+    along,
+    cache_profile,
+    dyed,
+    found,
+    profile_of,
+    profile_of_all,
+    same_dye,
+)
 from dpap.anatomy.pytrees import (
     Inputs,
     Outputs,
@@ -29,7 +38,6 @@ from dpap.anatomy.pytrees import (
     is_float,
     keeping,
     map_floats,
-    nan_like,
     run,
 )
 from dpap.anatomy.recurrent import emission, is_recurrent, layers_of, parts_of
@@ -89,7 +97,7 @@ class Pass:
     emit: Literal["run", "own", "ones", "zeros", "noise"] = "own"
     silent: frozenset[str] = frozenset()
     perturbation: Perturbation | None = None
-    detect: Literal["dye", "activity", "values"] = "dye"
+    detect: Detect = "dye"
     stateful: Literal["run", "zero", "identity"] = "run"
     narrow: bool = False
     seed: int = 0
@@ -122,18 +130,11 @@ class Pass:
         if self.perturbation is not None:
             return self.perturbation.added_to(output, name, axis)
         dye = self.dye.get(name)
-        return output if dye is None else _dyed(output, along(dye, axis, len(shape)).to(device))
+        return output if dye is None else dyed(output, along(dye, axis, len(shape)).to(device))
 
 
 Form = tuple[torch.Size, torch.dtype]
 """Shape and precision of a layer's output."""
-
-
-def along(profile: Tensor, axis: int, dimensions: int) -> Tensor:
-    """Values along one axis, from the end, to be broadcast to an activity."""
-    shape = [1] * dimensions
-    shape[axis] = -1
-    return profile.view(shape)
 
 
 def holds_state(module: nn.Module) -> bool:
@@ -246,7 +247,7 @@ class Dyer:
                     now.returned += [tensor.detach().clone() for tensor in all_tensors(kept)]
                 if self.outputs is not None and now.detect == "dye":
                     self._record_returned(returned, kept)
-                now.at_output |= any(bool(_found(tensor, now).any()) for tensor in float_tensors(kept))
+                now.at_output |= any(bool(found(tensor, now.detect).any()) for tensor in float_tensors(kept))
             for name, calls in now.calls.items():
                 self.calls[name] = max(calls, self.calls.get(name, 0))
         return now
@@ -259,7 +260,7 @@ class Dyer:
                 site = Site(RETURNED, place)
                 self.shapes.setdefault(site, tuple(tensor.shape))
                 for axis in self.axes.get(site, range(-tensor.ndim, 0)):
-                    self._record(site, axis, _profile(tensor, axis, self._pass()), tensor)
+                    self._record(site, axis, profile_of(tensor, axis, self._pass().detect), tensor)
 
     def _pass(self) -> Pass:
         if self._now is None:
@@ -324,7 +325,7 @@ class Dyer:
                 return self._own(site, call, axis, original(input, *rest, **options), input)
             form = self._shape(name, input, original, rest, options)
             if self._records(site) and input.numel():
-                self._record(site, axis, _profile_of_all(input, (rest, options), axis, now), input)
+                self._record(site, axis, profile_of_all(input, (rest, options), axis, now.detect), input)
             shape = input.shape if transposed else form[0]
             now.positions[name] = now.positions.get(name, 0) + shape.numel() // max(shape[axis], 1)
             own = self._emissions.output(name, now.example, call, form[0]) if now.emit == "own" else None
@@ -357,7 +358,9 @@ class Dyer:
                 return now.output(layer, -1, (shape, returned[0].dtype), like.device, None)
 
             mark = torch.nan if now.detect == "dye" else 1.0
-            made, read = emission(parts, given, states, returned, emit, lambda x: _profile(x, -1, now), mark)
+            made, read = emission(
+                parts, given, states, returned, emit, lambda x: profile_of(x, -1, now.detect), mark
+            )
             for layer, profile in read.items():
                 if self._records(Site(layer)) and given.numel():
                     self._record(Site(layer), -1, profile, given)
@@ -383,17 +386,17 @@ class Dyer:
                 return output
             if now.detect == "values":
                 if self._records(site):
-                    values = _profile(input, axis, now).repeat_interleave(units // features)
+                    values = profile_of(input, axis, now.detect).repeat_interleave(units // features)
                     self._record(site, axis, values, input)
                 return original(input, *rest, **options)
-            profile = _profile(input, axis, now).repeat_interleave(units // features)
+            profile = profile_of(input, axis, now.detect).repeat_interleave(units // features)
             if self._records(site):
                 self._record(site, axis, profile, input)
             here = along(profile.to(input.device), axis, output.ndim)
             if now.detect == "activity":
                 return output * here
-            output = _dyed(output, here)
-            _cache(output, axis, profile)
+            output = dyed(output, here)
+            cache_profile(output, axis, profile)
             return output
 
         return forward
@@ -419,7 +422,7 @@ class Dyer:
             if now.narrow:
                 self._narrow(site, torch.isnan(activity))
             for axis in self.axes.get(site, range(-activity.ndim, 0)) if self._records(site) else ():
-                self._record(site, axis, _profile(activity, axis, now), activity)
+                self._record(site, axis, profile_of(activity, axis, now.detect), activity)
             if kind is not None and (kind.transparent or (kind.spikes and now.stateful != "zero")):
                 return self._transparent(name, original, activity, inputs, options)
             if now.detect == "dye" and leaf and (kind is not None or name in self.passing):
@@ -432,7 +435,7 @@ class Dyer:
                 return output
             output = original(*inputs, **options)
             if kind is None and now.narrow:
-                if not _same_dye(activity, output):
+                if not same_dye(activity, output):
                     self.mixing.add(name)
                 elif name not in self.mixing and bool(torch.isnan(activity).any()):
                     self.passing.add(name)
@@ -475,74 +478,3 @@ def _activity_axis(module: nn.Module) -> int:
     if kind is None:
         raise TypeError(f"expected a Linear or convolution layer; got {type(module).__name__}")
     return kind.activity_axis
-
-
-def _found(activity: Tensor, now: Pass) -> Tensor:
-    return torch.isnan(activity) if now.detect == "dye" else activity != 0
-
-
-def _values(activity: Tensor, axis: int) -> Tensor:
-    """A number for each slice along an axis, which changes where one of its values does."""
-    slices = activity.detach().movedim(axis, 0).flatten(1)
-    slices = slices.to(torch.promote_types(slices.dtype, torch.float32))
-    places = torch.arange(1, slices.shape[1] + 1, dtype=torch.float64, device=activity.device)
-    return (slices @ (1 + (places * 0.6180339887).frac()).to(slices.dtype)).cpu()
-
-
-def _profile(activity: Tensor, axis: int, now: Pass) -> Tensor:
-    """Which slices along an axis hold what is detected, or a number for each."""
-    others = [other for other in range(-activity.ndim, 0) if other != axis]
-    if now.detect == "values":
-        return _values(activity, axis)
-    if now.detect == "activity":
-        strongest = activity.abs().amax(others) if others else activity
-        return (strongest != 0).cpu()
-    version, cached = _cached(activity)
-    if version is not None and version == _version(activity) and axis in cached:
-        return cached[axis]
-    # a sum with NaN is NaN: the activity is read once, without a mask of its size
-    profile = torch.isnan(activity.sum(others) if others else activity).cpu()
-    _cache(activity, axis, profile)
-    return profile
-
-
-def _profile_of_all(activity: Tensor, further: Any, axis: int, now: Pass) -> Tensor:
-    """The profile of a layer's first input; what is detected in a further one may reach whatever the first does."""
-    profile = _profile(activity, axis, now)
-    if now.detect == "values":
-        return profile + sum(_values(one, -1).sum() for one in float_tensors(further) if one.ndim)
-    if now.detect == "dye" and any(bool(torch.isnan(one).any()) for one in float_tensors(further)):
-        return torch.ones_like(profile)
-    return profile
-
-
-_CACHE: Any = WeakTensorKeyDictionary()
-
-
-def _cached(activity: Tensor) -> tuple[int | None, dict[int, Bool[Tensor, "_"]]]:
-    """What was cached of a tensor, and for which version of it."""
-    cached: tuple[int | None, dict[int, Tensor]] = _CACHE.get(activity, (None, {}))
-    return cached
-
-
-def _cache(activity: Tensor, axis: int, profile: Tensor) -> None:
-    """Cache which slices of a tensor are dyed, until it is changed in place."""
-    version, cached = _cached(activity)
-    now = _version(activity)
-    if now is not None:
-        _CACHE[activity] = (now, {**(cached if version == now else {}), axis: profile})
-
-
-def _version(activity: Tensor) -> int | None:
-    return None if activity.is_inference() else activity._version
-
-
-def _dyed(activity: Tensor, where: Bool[Tensor, "..."]) -> Tensor:
-    """An activity with dye in some places."""
-    return torch.where(where, nan_like(activity), activity)
-
-
-def _same_dye(given: Tensor, output: Any) -> bool:
-    if not isinstance(output, Tensor) or output.shape != given.shape:
-        return False
-    return bool((torch.isnan(output) == torch.isnan(given)).all())

@@ -1,11 +1,11 @@
 """Find the wiring of a network from what staining found, and the prunability of every layer."""
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from dpap.anatomy.attachments import attachments_of
 from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT, Feeds
 from dpap.anatomy.dye import RETURNED, Site
-from dpap.anatomy.hidden_state import state_buffers
 from dpap.anatomy.layers import (
     JointView,
     MatrixView,
@@ -24,8 +24,6 @@ from dpap.anatomy.ownership import (
     replayed,
     study_further,
     tensor_of,
-    tensors_of,
-    unit_axes,
 )
 from dpap.anatomy.pytrees import Inputs, Outputs
 from dpap.anatomy.recurrent import reads_state, with_parts
@@ -86,7 +84,7 @@ def find_wiring(model: nn.Module, example_inputs: Inputs, outputs: Outputs | Non
         neuron.spikes and neuron.time_axis is None and stained.calls[site.module] == 1
         for site, neuron in neurons.items()
     )
-    attachments = _attachments(model, example_inputs, stained)
+    attachments = attachments_of(model, example_inputs, stained)
     wiring = Wiring(
         layers,
         neurons,
@@ -205,61 +203,6 @@ def _states(stained: Stained) -> list[State]:
     return states
 
 
-def _attachments(model: nn.Module, example_inputs: Inputs, stained: Stained) -> dict[str, Attachment]:
-    """Modules with a value per feature; one that is called several times belongs to the units of every call."""
-    modules = with_parts(model)
-    widths: dict[str, int] = {}
-    for site, feeds in stained.feeds.items():
-        if site.module == RETURNED:
-            continue
-        module = modules[site.module]
-        if site.module in stained.mixing or (layer_kind(module) is not None and not is_depthwise(module)):
-            continue
-        widths.setdefault(site.module, len(next(iter(feeds.values()))))
-    tensors = _unit_tensors(model, example_inputs, widths, stained)
-    attachments: dict[str, Attachment] = {}
-    for site, feeds in stained.feeds.items():
-        name = site.module
-        if not tensors.get(name):
-            continue
-        features = len(next(iter(feeds.values())))
-        gates = stained.gates.get(site, {})
-        known = attachments.get(name)
-        if known is None:
-            attachments[name] = Attachment(
-                name, features, dict(feeds), dict(gates), modules[name], tensors[name]
-            )
-        elif known.features == features:
-            known.gates = {}
-            for source, fed in feeds.items():
-                known.feeds[source] = _joined(known.feeds[source], fed) if source in known.feeds else fed
-    return attachments
-
-
-def _unit_tensors(
-    model: nn.Module, example_inputs: Inputs, widths: dict[str, int], stained: Stained
-) -> dict[str, dict[str, int]]:
-    """Module -> its parameters and buffers with a value per feature -> the axis that counts them."""
-    modules = dict(model.named_modules())
-    axes, candidates = {}, {}
-    for name, width in widths.items():
-        module = modules[name]
-        state = state_buffers(module)
-        sized = [key for key, each in tensors_of(module).items() if width in each.shape and key not in state]
-        kind = layer_kind(module)
-        axis = stained.axis.get(Site(name)) if kind is None else kind.activity_axis
-        if sized and axis is not None:
-            axes[name], candidates[name] = axis, sized
-    found: dict[str, dict[str, int]] = {}
-
-    def use(name: str, replay: Replay) -> None:
-        axis = None if layer_kind(modules[name]) is None else axes[name]
-        found[name] = unit_axes(replay, candidates[name], widths[name], axis)
-
-    replayed(model, example_inputs, axes, use, stained.training_paths)
-    return found
-
-
 def _others(
     modules: dict[str, nn.Module], layers: dict[str, WeightLayer], attachments: dict[str, Attachment]
 ) -> dict[str, nn.Module]:
@@ -273,12 +216,6 @@ def _others(
         for name, module in modules.items()
         if name not in attachments and not name.startswith(computed) and weights_in(module, pruned)
     }
-
-
-def _joined(one: Tensor, other: Tensor) -> Tensor:
-    """Units that feed the features in either of two calls."""
-    both = torch.where(one == other, one, MIXED)
-    return torch.where(one == NO_UNIT, other, torch.where(other == NO_UNIT, one, both))
 
 
 def _shared_parameters(modules: dict[str, nn.Module]) -> dict[str, str]:

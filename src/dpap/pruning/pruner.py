@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from dpap.anatomy import Wiring, find_wiring
 from dpap.anatomy.hooks import Around, Hook
 from dpap.anatomy.operations import check_countable
-from dpap.anatomy.prunability import propagate_unremovable
 from dpap.anatomy.pytrees import Inputs, Outputs, examples_of
 from dpap.anatomy.recording import check_recordable
 from dpap.pruning.arguments import (
@@ -23,24 +22,23 @@ from dpap.pruning.arguments import (
     check_trained,
     unwrapped,
 )
-from dpap.pruning.budget import TOLERANCE, dead_timesteps
+from dpap.pruning.budget import dead_timesteps
+from dpap.pruning.checks import check_reach, give_up_what_is_not_silent
 from dpap.pruning.config import PruningConfig
 from dpap.pruning.costs import OBSERVED, CostLedger
 from dpap.pruning.observation import Observation
 from dpap.pruning.reports import PruneReport, layer_reports
-from dpap.pruning.resume import FRESH, Structure, match_timesteps, misfits
+from dpap.pruning.resume import FRESH, Structure, match_timesteps, misfits, slice_all
 from dpap.pruning.state import PruningState
 from dpap.pruning.versions import VERSION, upgraded
 from dpap.surgery import CompactionError, CompactReport, Silence
-from dpap.surgery.claims import not_silent
 from dpap.surgery.compact import remove_dead, what_remains
 from dpap.surgery.compiled import recompile
 from dpap.surgery.copies import Copies
 from dpap.surgery.known_optimizers import KnownOptimizers
-from dpap.surgery.optimizer import loaded_before
 from dpap.surgery.pruned import check_unpruned, mark, remove_idle_hooks, unmark
-from dpap.surgery.slicing import Kept, keep_only
-from dpap.surgery.trial import leave_whole, try_removal
+from dpap.surgery.slicing import Kept
+from dpap.surgery.trial import try_removal
 
 STEP = 3
 """Multiplications of a training step, in forwards: one forwards, twice as many backwards."""
@@ -452,21 +450,7 @@ class Pruner:
         self._renumber(kept)
 
     def _slice(self, kept: Kept) -> Callable[[], None]:
-        """Slice network, optimizers and copies to a saved structure; returns a function that undoes it."""
-        undo: list[Callable[[], None]] = []
-
-        def undo_all() -> None:
-            for step in reversed(undo):
-                step()
-
-        try:
-            with loaded_before(self._optimizers):
-                undo.append(keep_only(self.model, self.wiring, kept, self._optimizers))
-                undo.append(self._copies.keep_only(kept))
-        except BaseException:
-            undo_all()
-            raise
-        return undo_all
+        return slice_all(self.model, self.wiring, kept, self._optimizers, self._copies)
 
     def _share(self, cost: str) -> float:
         return self._ledger.share(cost, self._state.masks)
@@ -478,42 +462,17 @@ class Pruner:
         return {name: int(alive.sum()) for name, alive in self._state.masks.units.items()}
 
     def _check_reach(self) -> None:
-        """Warn where the target is out of reach even with every layer at its floor."""
         self._reach_checked = True
-        config = self.config
-        if config.target is None:
-            return
-        most = self._ledger.reachable(config.target_of, self._state.masks, self._state.floors)
-        if config.target > most + TOLERANCE:
-            warnings.warn(
-                f"the target, {config.target:.1%} of the {config.target_of.replace('_', ' ')}, is out of reach: at "
-                f"most {most:.1%} can be pruned with min_units={config.min_units} and "
-                f"min_share={config.min_share:g} of every layer; lower these or the target, or "
-                "print the pruner's wiring to see which layers keep their units",
-                stacklevel=3,
-            )
+        check_reach(self._ledger, self._state, self.config)
 
     def _check_claims(self, always: bool = False) -> None:
-        """Look whether the dead are silent, where any died since the last look; layers of which they are not are left
-        whole from now on, with a warning.
-        """
+        """Look whether the dead are silent, where any died since the last look."""
         if self._looked_at is None and not self._anything_dead():
             return
         while always or self._units_alive() != self._looked_at:
             self._looked_at = self._units_alive()
-            problems = not_silent(self.model, self.wiring, self._state.masks, self._example)
-            problems = {name: what for name, what in problems.items() if name in self._state.masks.units}
-            for name, what in problems.items():
-                leave_whole(self.wiring, name, what)
-                self._state.give_up(name)
-                warnings.warn(
-                    f"units of {name} were silenced, but they {what} on the example inputs; they count as alive again, "
-                    f"from zero, and no more of this layer die ({self.wiring.layers[name].reason})",
-                    stacklevel=4,
-                )
-            if not problems:
+            if not give_up_what_is_not_silent(self.model, self.wiring, self._state, self._example):
                 return
-            propagate_unremovable(self.wiring)
             self._observation.rewire()
             self._impose()
 

@@ -1,6 +1,6 @@
 """What of the dense network is left, and how a network comes to the structure that a state was saved with."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,7 +10,10 @@ from dpap.anatomy import WeightLayer, Wiring
 from dpap.anatomy.layers import is_depthwise
 from dpap.surgery import Masks
 from dpap.surgery.compact import what_remains
-from dpap.surgery.slicing import Kept
+from dpap.surgery.copies import Copies
+from dpap.surgery.known_optimizers import KnownOptimizers
+from dpap.surgery.optimizer import loaded_before
+from dpap.surgery.slicing import Kept, keep_only
 from dpap.surgery.timesteps import AXES, BUFFER, silence_timesteps
 
 FRESH = "build network, optimizer and pruner anew and load the state into these"
@@ -183,3 +186,23 @@ def _stored_units(layer: WeightLayer, weight: Tensor | None) -> int | None:
     if weight is None or weight.ndim < 2 or is_depthwise(layer.module):
         return None
     return weight.shape[kind.unit_axis] * (layer.groups if kind.unit_axis == 1 else 1)
+
+
+def slice_all(
+    model: nn.Module, wiring: Wiring, kept: Kept, optimizers: KnownOptimizers, copies: Copies
+) -> Callable[[], None]:
+    """Slice network, optimizers and copies to a saved structure; returns a function that undoes it."""
+    undo: list[Callable[[], None]] = []
+
+    def undo_all() -> None:
+        for step in reversed(undo):
+            step()
+
+    try:
+        with loaded_before(optimizers):
+            undo.append(keep_only(model, wiring, kept, optimizers))
+            undo.append(copies.keep_only(kept))
+    except BaseException:
+        undo_all()
+        raise
+    return undo_all

@@ -1,0 +1,91 @@
+"""Which slices of an activity hold what a pass detects: dye, activity, or values that may have changed."""
+
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from dpap.anatomy.pytrees import float_tensors, nan_like
+
+Detect = Literal["dye", "activity", "values"]
+"""NaN; anything that is not zero; a number that changes as the values do."""
+
+
+def along(profile: Tensor, axis: int, dimensions: int) -> Tensor:
+    """Values along one axis, from the end, to be broadcast to an activity."""
+    shape = [1] * dimensions
+    shape[axis] = -1
+    return profile.view(shape)
+
+
+def found(activity: Tensor, detect: Detect) -> Tensor:
+    return torch.isnan(activity) if detect == "dye" else activity != 0
+
+
+def values_along(activity: Tensor, axis: int) -> Tensor:
+    """A number for each slice along an axis, which changes where one of its values does."""
+    slices = activity.detach().movedim(axis, 0).flatten(1)
+    slices = slices.to(torch.promote_types(slices.dtype, torch.float32))
+    places = torch.arange(1, slices.shape[1] + 1, dtype=torch.float64, device=activity.device)
+    return (slices @ (1 + (places * 0.6180339887).frac()).to(slices.dtype)).cpu()
+
+
+def profile_of(activity: Tensor, axis: int, detect: Detect) -> Tensor:
+    """Which slices along an axis hold what is detected, or a number for each."""
+    others = [other for other in range(-activity.ndim, 0) if other != axis]
+    if detect == "values":
+        return values_along(activity, axis)
+    if detect == "activity":
+        strongest = activity.abs().amax(others) if others else activity
+        return (strongest != 0).cpu()
+    version, cached = _cached(activity)
+    if version is not None and version == _version(activity) and axis in cached:
+        return cached[axis]
+    # a sum with NaN is NaN: the activity is read once, without a mask of its size
+    profile = torch.isnan(activity.sum(others) if others else activity).cpu()
+    cache_profile(activity, axis, profile)
+    return profile
+
+
+def profile_of_all(activity: Tensor, further: Any, axis: int, detect: Detect) -> Tensor:
+    """The profile of a layer's first input; what is detected in a further one may reach whatever the first does."""
+    profile = profile_of(activity, axis, detect)
+    if detect == "values":
+        return profile + sum(values_along(one, -1).sum() for one in float_tensors(further) if one.ndim)
+    if detect == "dye" and any(bool(torch.isnan(one).any()) for one in float_tensors(further)):
+        return torch.ones_like(profile)
+    return profile
+
+
+_CACHE: Any = WeakTensorKeyDictionary()
+
+
+def _cached(activity: Tensor) -> tuple[int | None, dict[int, Bool[Tensor, "_"]]]:
+    """What was cached of a tensor, and for which version of it."""
+    cached: tuple[int | None, dict[int, Tensor]] = _CACHE.get(activity, (None, {}))
+    return cached
+
+
+def cache_profile(activity: Tensor, axis: int, profile: Tensor) -> None:
+    """Cache which slices of a tensor are dyed, until it is changed in place."""
+    version, cached = _cached(activity)
+    now = _version(activity)
+    if now is not None:
+        _CACHE[activity] = (now, {**(cached if version == now else {}), axis: profile})
+
+
+def _version(activity: Tensor) -> int | None:
+    return None if activity.is_inference() else activity._version
+
+
+def dyed(activity: Tensor, where: Bool[Tensor, "..."]) -> Tensor:
+    """An activity with dye in some places."""
+    return torch.where(where, nan_like(activity), activity)
+
+
+def same_dye(given: Tensor, output: Any) -> bool:
+    if not isinstance(output, Tensor) or output.shape != given.shape:
+        return False
+    return bool((torch.isnan(output) == torch.isnan(given)).all())
