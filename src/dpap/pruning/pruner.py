@@ -350,7 +350,8 @@ class Pruner:
         state = upgraded(state)
         kept = self._structure.leading_to(state)
         if not kept.everything:
-            self._shrink(kept)
+            self._slice(kept)
+            self._renumber(kept)
         self._structure.take(state)
         if "dense" in state:
             self._ledger.take_dense(state["dense"], self._structure.units)
@@ -445,18 +446,11 @@ class Pruner:
         self._loaded = False
         self._silence.renew(self._state.masks)
 
-    def _shrink(self, kept: Kept) -> None:
-        self._slice(kept)
-        self._renumber(kept)
-
     def _slice(self, kept: Kept) -> Callable[[], None]:
         return slice_all(self.model, self.wiring, kept, self._optimizers, self._copies)
 
     def _share(self, cost: str) -> float:
         return self._ledger.share(cost, self._state.masks)
-
-    def _anything_dead(self) -> bool:
-        return any(not bool(alive.all()) for alive in self._state.masks.units.values())
 
     def _units_alive(self) -> dict[str, int]:
         return {name: int(alive.sum()) for name, alive in self._state.masks.units.items()}
@@ -467,7 +461,7 @@ class Pruner:
 
     def _check_claims(self, always: bool = False) -> None:
         """Look whether the dead are silent, where any died since the last look."""
-        if self._looked_at is None and not self._anything_dead():
+        if self._looked_at is None and all(bool(alive.all()) for alive in self._state.masks.units.values()):
             return
         while always or self._units_alive() != self._looked_at:
             self._looked_at = self._units_alive()
