@@ -61,7 +61,6 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
     "2Conv2FC": lambda: preset("ann_2conv2fc", 1, 28, 0.5),
     "VGG16": lambda: preset("vgg16", 3, 32, 0.125),
     "ResNet-18": lambda: preset("resnet18", 3, 64, 0.125),
-    "ResNet-50": lambda: preset("resnet50", 3, 64, 0.125),
     "residual and concatenated": lambda: (Residual(), torch.randn(2, 2, 8, 8)),
     "dense": lambda: (Dense(), torch.randn(2, 3, 8, 8)),
     "depthwise": lambda: (Depthwise(), torch.randn(2, 3, 8, 8)),
