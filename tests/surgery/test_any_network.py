@@ -18,7 +18,7 @@ from dpap.surgery.slicing import keep_only
 from dpap.surgery.trial import try_removal
 from support.blocks import KINDS, Drawn, build, networks
 
-NETWORKS_OF_A_KIND = 4
+NETWORKS_OF_A_KIND = 2
 
 
 def _random_masks(wiring: Wiring, seed: int) -> Masks:
