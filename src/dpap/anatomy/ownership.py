@@ -109,7 +109,6 @@ class Replay:
 
         args, options = map_floats(tuple(self._args), noise), map_floats(dict(self._options), noise)
         with (
-            _random_state_kept(next(iter(self.values.values()), torch.empty(0)).device),
             _replaced(self.module, {**self.values, **(values or {})}),
             _mode(self.module, training),
             preserved_state(self.module),
@@ -362,12 +361,6 @@ def _output_axis(
         if _moves_only(before, after, axis, half):
             return axis
     return None
-
-
-@contextmanager
-def _random_state_kept(device: torch.device) -> Iterator[None]:
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        yield
 
 
 @contextmanager

@@ -12,7 +12,6 @@ where units of one source influence each other's features (a competition).
 
 import random
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -245,8 +244,7 @@ class NumericLook:
         return everything
 
     def _values(self, perturbation: Perturbation | None) -> Pass:
-        with _same_random_numbers():
-            return self.dyer.run(Pass(perturbation=perturbation, detect="values"))
+        return self.dyer.run(Pass(perturbation=perturbation, detect="values"))
 
     def _difference(self, perturbation: Perturbation) -> _Difference | None:
         """What a perturbation changes; None where the network does not run with it."""
@@ -294,16 +292,6 @@ def _equal(one: list[Tensor], other: list[Tensor]) -> bool:
         first.shape == second.shape and not bool(_differs(first, second).any())
         for first, second in zip(one, other, strict=True)
     )
-
-
-@contextmanager
-def _same_random_numbers() -> Iterator[None]:
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(0)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
 
 
 def _showing(

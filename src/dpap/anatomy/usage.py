@@ -26,9 +26,8 @@ def unused_layers(
         training_paths: whether paths that only training takes run.
     """
     unused = set()
-    devices = {tensor.device for tensor in model.parameters() if tensor.device.type == "cuda"}
     for name in sorted(names):
-        with frozen(model, training_paths=training_paths), torch.random.fork_rng(list(devices)):
+        with frozen(model, training_paths=training_paths):
             before = _outputs(model, example_inputs)
             alike = all(
                 _same(before, _outputs(model, example_inputs, (name, strength))) for strength in STRENGTHS
@@ -40,8 +39,7 @@ def unused_layers(
 
 def output_widths(model: nn.Module, example_inputs: Inputs, training_paths: bool = False) -> set[int]:
     """Sizes of all axes of the network's outputs."""
-    devices = {tensor.device for tensor in model.parameters() if tensor.device.type == "cuda"}
-    with frozen(model, training_paths=training_paths), torch.random.fork_rng(list(devices)):
+    with frozen(model, training_paths=training_paths):
         return {size for tensor in _outputs(model, example_inputs) for size in tensor.shape}
 
 
@@ -53,8 +51,7 @@ def _outputs(
         name, strength = disturbed
         handle = model.get_submodule(name).register_forward_hook(_noisy(strength))
     try:
-        reset_state(model)
-        torch.manual_seed(0)
+        reset_state(model)  # and random numbers
         return [tensor.clone() for tensor in float_tensors(run(model, example_inputs))]
     finally:
         if handle is not None:

@@ -1,10 +1,8 @@
 """Whether what is said to be dead is silent: the activity of dead units is exactly zero on the example inputs."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
@@ -51,7 +49,7 @@ def not_silent(
         return look
 
     handles: list[Any] = []
-    with frozen(model, training_paths=wiring.training_paths), _random_state_kept(model):
+    with frozen(model, training_paths=wiring.training_paths):
         try:
             for name, layer in wiring.layers.items():
                 axis = layer.kind.activity_axis
@@ -98,10 +96,3 @@ def _look(
     # what is not finite comes from elsewhere: a product of zero with it
     values = tensor.detach().index_select(axis, at).nan_to_num(0.0, 0.0, 0.0)
     seen.append((name, reader, values.abs().amax() if values.numel() else values.sum()))
-
-
-@contextmanager
-def _random_state_kept(model: nn.Module) -> Iterator[None]:
-    devices = {tensor.device for tensor in model.parameters() if tensor.device.type == "cuda"}
-    with torch.random.fork_rng(list(devices)):
-        yield
