@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dpap import find_wiring, register_neuron
 from dpap.anatomy.ownership import Replay, feature_axes, study_further, unit_axes
+from support.cases import LowRank
 
 SIZE = 16
 """Of channels and of timesteps alike."""
@@ -102,18 +103,6 @@ class Noisy(nn.Linear):
             weight = weight + self.sigma * torch.randn_like(self.sigma)
             bias = bias + self.sigma_bias * torch.randn_like(self.sigma_bias)
         return nn.functional.linear(x, weight, bias)
-
-
-class LowRank(nn.Linear):
-    """A low-rank path beside the weight, which starts at zero."""
-
-    def __init__(self, features: int, units: int) -> None:
-        super().__init__(features, units)
-        self.down = nn.Parameter(torch.randn(3, features))
-        self.up = nn.Parameter(torch.zeros(units, 3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) + x @ self.down.T @ self.up.T
 
 
 def test_further_values_of_a_layer_belong_to_units_or_features() -> None:

@@ -13,6 +13,7 @@ from dpap.anatomy.perturb import _showing
 from dpap.surgery import Masks
 from dpap.surgery.compact import remove_dead
 from dpap.surgery.trial import try_removal
+from support.cases import EarlyExit
 
 
 class Between(nn.Module):
@@ -155,20 +156,8 @@ def test_a_hard_gate_is_found_beside_what_it_gates() -> None:
 
 
 def test_units_that_decide_a_branch_together_stay() -> None:
-    class Exits(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.stem, self.deep = nn.Linear(6, 12), nn.Linear(12, 14)
-            self.early, self.late = nn.Linear(12, 3), nn.Linear(14, 3)
-
-        def forward(self, x: Tensor) -> Tensor:
-            hidden = torch.relu(self.stem(x))
-            if hidden.mean() > 1:
-                return self.early(hidden)
-            return self.late(torch.relu(self.deep(hidden)))
-
     torch.manual_seed(0)
-    model, x = Exits(), torch.rand(4, 6)
+    model, x = EarlyExit(), torch.rand(4, 6)
     examples = [x, 100 * x]
     wiring = find_wiring(model, examples)
     try_removal(model, wiring, examples)

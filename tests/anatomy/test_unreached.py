@@ -11,6 +11,7 @@ from dpap.anatomy import Wiring, find_wiring
 from dpap.surgery import Masks
 from dpap.surgery.compact import remove_dead
 from dpap.surgery.trial import try_removal
+from support.cases import EarlyExit
 
 
 class Branches(nn.Module):
@@ -23,21 +24,6 @@ class Branches(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         hidden = torch.relu(self.stem(x))
         return self.left(hidden) if x.mean() > 0 else self.right(hidden)
-
-
-class EarlyExit(nn.Module):
-    """Leaves early where what is hidden is strong."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.deep = nn.Linear(6, 12), nn.Linear(12, 14)
-        self.early, self.late = nn.Linear(12, 3), nn.Linear(14, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        hidden = torch.relu(self.stem(x))
-        if hidden.mean() > 1:
-            return self.early(hidden)
-        return self.late(torch.relu(self.deep(hidden)))
 
 
 class Expert(nn.Module):

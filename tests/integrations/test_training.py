@@ -10,7 +10,7 @@ from torch import nn
 import dpap
 from dpap.integrations._examples import first_samples, inputs_of
 from dpap.integrations._gate import Gate
-from dpap.integrations._training import PrunedTraining, check_processes, innermost
+from dpap.integrations._training import PrunedTraining, check_processes, of_network
 from support.hooks import hooks, same
 from support.small_digits import digits, small_network
 
@@ -112,10 +112,11 @@ def test_an_epoch_ends_once() -> None:
 def test_wrapped_optimizers_and_processes() -> None:
     class Wrapper:
         def __init__(self, optimizer: Any) -> None:
-            self.optimizer = optimizer
+            self.optimizer, self.zero_grad = optimizer, optimizer.zero_grad
 
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1)
-    assert innermost(Wrapper(Wrapper(optimizer))) is optimizer is innermost(optimizer)
+    network, other = nn.Linear(2, 1), nn.Linear(2, 1)
+    optimizer, foreign = (torch.optim.SGD(each.parameters(), 0.1) for each in (network, other))
+    assert of_network(network, [Wrapper(Wrapper(optimizer)), foreign]) == [optimizer]
     check_processes(1, dpap.PruningConfig(compact="auto"))
     with pytest.raises(ValueError, match=r"4 processes.*manual"):
         check_processes(4, dpap.PruningConfig(compact="auto"))

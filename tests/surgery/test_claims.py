@@ -16,20 +16,9 @@ from dpap.surgery.claims import not_silent
 from dpap.surgery.compact import remove_dead
 from dpap.surgery.silence import impose
 from dpap.surgery.trial import try_removal
+from support.cases import LowRank
 
 FEATURES, UNITS = 6, 12
-
-
-class LowRank(nn.Linear):
-    """A low-rank path beside the weight, which starts at zero."""
-
-    def __init__(self, features: int, units: int) -> None:
-        super().__init__(features, units)
-        self.down = nn.Parameter(torch.randn(3, features))
-        self.up = nn.Parameter(torch.zeros(units, 3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) + x @ self.down.T @ self.up.T
 
 
 class Adapter(nn.Linear):

@@ -155,7 +155,7 @@ class ExperimentConfig:
 
 def can_name_a_folder(name: str) -> bool:
     """Whether a name is one folder's, inside the one that it is put in, on any system."""
-    return bool(name.strip(". ")) and name.isprintable() and not set(name) & set('/\\:*?"<>|')
+    return bool(name.strip(". ")) and name.isprintable() and not set(name) & set("/\\")
 
 
 CLASS = "class_path"

@@ -12,6 +12,7 @@ from dpap.anatomy.pytrees import Inputs
 from dpap.integrations._gate import Gate
 from dpap.integrations._sizes import Sizes
 from dpap.pruning import Pruner, PruneReport, PruningConfig
+from dpap.pruning.arguments import as_optimizers
 from dpap.surgery import CompactionError
 from dpap.surgery.optimizer import check_state
 
@@ -21,19 +22,12 @@ def missing(framework: str, extra: str) -> str:
     return f'dpap.integrations.{extra} needs {framework}, which is not installed: pip install "dpap[{extra}]"'
 
 
-def innermost(optimizer: Any) -> Any:
-    """The optimizer inside wrappers, such as those of Accelerate and Lightning, that hold it as `.optimizer`."""
-    while (inner := getattr(optimizer, "optimizer", None)) is not None:
-        optimizer = inner
-    return optimizer
-
-
 def of_network(network: nn.Module, optimizers: Iterable[Any]) -> list[Optimizer]:
     """The optimizers, out of their wrappers, that have any parameter of a network."""
     own = {id(parameter) for parameter in network.parameters()}
     return [
         one
-        for one in map(innermost, optimizers)
+        for one in as_optimizers(list(optimizers))
         if any(id(parameter) in own for group in one.param_groups for parameter in group["params"])
     ]
 

@@ -7,8 +7,9 @@ from torch.optim import Optimizer
 
 from dpap.anatomy.pytrees import Inputs
 from dpap.integrations._gate import Gate
-from dpap.integrations._training import PrunedTraining, check_processes, innermost, missing
+from dpap.integrations._training import PrunedTraining, check_processes, missing
 from dpap.pruning import Pruner, PruningConfig
+from dpap.pruning.arguments import as_optimizers
 
 try:
     from accelerate import Accelerator
@@ -43,7 +44,7 @@ def prepare_pruner(
     check_processes(accelerator.num_processes, config)
     network = accelerator.unwrap_model(model)
     training = PrunedTraining(
-        network, example_inputs, [innermost(optimizer)], config, Gate.shut(model), options
+        network, example_inputs, as_optimizers(optimizer), config, Gate.shut(model), options
     )
     saved = _Saved(training)
     accelerator.register_for_checkpointing(saved)
