@@ -7,6 +7,7 @@ again by itself, on noise, with half of the values along an axis changed, and wh
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -140,6 +141,12 @@ def unit_axes(replay: Replay, names: Collection[str], units: int, axis: int | No
     """
     half = _half(units)
     found = {}
+
+    @cache
+    def unchanged(scale: float, training: bool) -> tuple[list[Tensor], int | None]:
+        before = replay.outputs(scale, training=training)
+        return before, _output_axis(replay, scale, before, half, training) if axis is None else axis
+
     for name in names:
         value = replay.values[name]
         axes = [at for at, size in enumerate(value.shape) if size == units]
@@ -148,7 +155,10 @@ def unit_axes(replay: Replay, names: Collection[str], units: int, axis: int | No
             verdict = None
             for scale, training in ((scale, mode) for mode in (False, True) for scale in SCALES):
                 try:
-                    verdict = _verdict(replay, scale, training, changed, axis, half)
+                    before, along = unchanged(scale, training)
+                    if along is not None:
+                        after = replay.outputs(scale, changed, training=training)
+                        verdict = _moves_only(before, after, along, half)
                 except Exception:
                     # not everything runs on noise, or in training mode; what is not shown to belong is left alone
                     continue
@@ -174,18 +184,6 @@ def _is_written(replay: Replay, name: str, at: int, half: Tensor) -> bool:
         if _moves_only([before], [replay.left[name]], at - before.ndim, half):
             return True
     return False
-
-
-def _verdict(
-    replay: Replay, scale: float, training: bool, changed: dict[str, Tensor], axis: int | None, half: Tensor
-) -> bool | None:
-    """Whether a change moves only the units of one half; None where nothing is seen to move."""
-    before = replay.outputs(scale, training=training)
-    if axis is None:
-        axis = _output_axis(replay, scale, before, half, training)
-    if axis is None:
-        return None
-    return _moves_only(before, replay.outputs(scale, changed, training=training), axis, half)
 
 
 def feature_axes(replay: Replay, names: Collection[str], features: int) -> dict[str, int]:
