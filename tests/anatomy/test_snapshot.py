@@ -1,6 +1,7 @@
 """Making a pruner leaves a network as it was, bit for bit, whatever its modules do in a forward."""
 
 import random
+import weakref
 from collections import OrderedDict, deque
 from typing import Any
 
@@ -253,3 +254,28 @@ def test_buffers_that_observe_are_clean_after_a_removal_too() -> None:
     held = model[2].largest.clone()
     pruner.compact()
     assert torch.equal(model[2].largest, held[alive])
+
+
+def test_what_a_network_only_refers_to_is_left_alone() -> None:
+    class Owner:
+        """A trainer that holds its network, and to which the network refers."""
+
+        def __init__(self, network: nn.Module) -> None:
+            self.network = network
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 8), nn.Linear(8, 2)
+            self.trainer = Owner(self)
+            # as an attribute that is no child
+            vars(self)["itself"], self.owner = weakref.proxy(self), weakref.proxy(self.trainer)
+            self.seen = weakref.WeakKeyDictionary({self.first: 1})
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(torch.relu(self.first(x)))
+
+    model = Network()
+    itself, seen = vars(model)["itself"], model.seen.data
+    assert dpap.find_wiring(model, (torch.rand(3, 4),)).layers["first"].prunability == "prunable"
+    assert vars(model)["itself"] is itself and model.seen.data is seen

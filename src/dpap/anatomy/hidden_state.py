@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import ProxyTypes, WeakKeyDictionary
 
 import numpy as np
 from torch import Tensor, nn
@@ -28,8 +28,13 @@ _COPIED = frozenset((list, dict, OrderedDict, defaultdict, Counter, deque, set))
 """Containers of which a network works on copies."""
 _CONTAINERS = (list, dict, deque, set)
 _MUTABLE = (Tensor, np.ndarray, tuple, *_CONTAINERS)
-_WITHOUT_STATE = frozenset(("builtins", "torch", "numpy", "types", "functools", "enum", "typing", "inspect"))
-"""Libraries whose objects no forward changes, or that are copied as values."""
+_WITHOUT_STATE = frozenset(
+    (
+        *("builtins", "torch", "numpy", "types", "functools", "enum", "typing", "inspect"),
+        *("weakref", "_weakrefset"),
+    )
+)
+"""Libraries whose objects no forward changes, that are copied as values, or that change by themselves."""
 _MISSING = object()
 DEPTH = 2
 """Objects that a module holds, and those that these hold, are preserved; what lies deeper is not."""
@@ -211,8 +216,8 @@ def _reachable(model: nn.Module) -> tuple[list[object], list[Any]]:
     left: list[tuple[Any, int]] = [(model, DEPTH)]
     while left:
         value, depth = left.pop()
-        if id(value) in seen:
-            continue
+        if id(value) in seen or type(value) in ProxyTypes:
+            continue  # what a network only refers to belongs to others
         if isinstance(value, nn.Module):
             seen.add(id(value))
             owners.append(value)
