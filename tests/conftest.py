@@ -7,17 +7,9 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 from pathlib import Path
 
-from jaxtyping import install_import_hook
+from support.shapes import check_shapes
 
-# in modules with shapes alone, and not in the innermost: a check of each call costs more than the call itself
-SRC = Path(__file__).parents[1] / "src"
-INNERMOST = ("dpap.anatomy.dye",)
-SHAPED = [
-    ".".join(path.relative_to(SRC).with_suffix("").parts)
-    for path in sorted(SRC.rglob("*.py"))
-    if "from jaxtyping import" in path.read_text(encoding="utf-8")
-]
-install_import_hook([name for name in SHAPED if name not in INNERMOST], "beartype.beartype")
+check_shapes(Path(__file__).parents[1] / "src")
 
 import jaxtyping
 import pytest

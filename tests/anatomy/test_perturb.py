@@ -9,7 +9,8 @@ from torch import Tensor, nn
 import dpap
 from dpap.anatomy import Wiring, find_wiring
 from dpap.anatomy.codes import MIXED
-from dpap.anatomy.perturb import _showing
+from dpap.anatomy.emissions import Perturbation
+from dpap.anatomy.perturb import NumericLook, _showing
 from dpap.surgery import Masks
 from dpap.surgery.compact import remove_dead
 from dpap.surgery.trial import try_removal
@@ -204,8 +205,60 @@ def test_few_passes_show_every_path() -> None:
 
     sources = [f"layer{number}" for number in range(40)]
     known = {frozenset({source}) for source in sources} | {frozenset(sources[:20]), frozenset()}
-    passes = list(_showing(sources, known, random.Random(0)))
-    for each in known:
-        for source in set(sources) - each:
+    missing = {each: frozenset(sources) - each for each in known}
+    passes = list(_showing(sources, missing, random.Random(0)))
+    for each, those in missing.items():
+        for source in those:
             assert any(source in chosen and not chosen & each for chosen in passes)
     assert len(passes) <= 16
+
+
+class Dense(nn.Module):
+    """Every layer reads the outputs of all before it; one more reads a function of what `layers.1` emits."""
+
+    def __init__(self, layers: int, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(4 * (number + 1), 4) for number in range(layers))
+        self.hidden, self.head = nn.Linear(4, 6), nn.Linear(6 + 4 * (layers + 1), 3)
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.cat([x, torch.relu(layer(x))], -1)
+        hidden = torch.relu(self.hidden(self.function(x[..., 8:12])))
+        return self.head(torch.cat([hidden, x], -1))
+
+
+def test_what_ran_later_is_not_tried_and_what_ran_before_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = 0
+    difference = NumericLook._difference
+
+    def counted(self: NumericLook, perturbation: Perturbation) -> object:
+        nonlocal passes
+        passes += 1
+        return difference(self, perturbation)
+
+    monkeypatch.setattr(NumericLook, "_difference", counted)
+    torch.manual_seed(0)
+    plain = find_wiring(Dense(10, torch.tanh), (torch.rand(5, 4),))
+    assert passes <= 8  # one for every layer would be 10 more
+    decided = find_wiring(Dense(10, _winner), (torch.rand(5, 4),))
+    assert set(plain.layers["hidden"].feeds) == set(decided.layers["hidden"].feeds) == {"layers.1"}
+
+
+class Twice(nn.Module):
+    """A layer that runs again after one that only decides for it: what ran later moves what ran before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.again, self.later, self.head = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = torch.relu(self.again(x))
+        return self.head(torch.relu(self.again(_winner(self.later(first)))))
+
+
+def test_a_layer_that_runs_twice_may_be_moved_by_what_ran_after_its_first_call() -> None:
+    torch.manual_seed(0)
+    wiring = find_wiring(Twice(), (torch.rand(5, 6),))
+    assert "later" in wiring.layers["again"].feeds

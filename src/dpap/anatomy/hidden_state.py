@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
+from operator import is_
 from typing import Any
-from weakref import ProxyTypes, WeakKeyDictionary
+from weakref import ProxyTypes
 
 import numpy as np
 from torch import Tensor, nn
@@ -35,6 +36,7 @@ _WITHOUT_STATE = frozenset(
     )
 )
 """Libraries whose objects no forward changes, that are copied as values, or that change by themselves."""
+_CONSTANTS = (int, float, complex, str, bytes, type(None), range, frozenset, type)
 _MISSING = object()
 DEPTH = 2
 """Objects that a module holds, and those that these hold, are preserved; what lies deeper is not."""
@@ -60,7 +62,8 @@ class _Preserved:
         attributes: other than those that every module has.
         tables: parameters, buffers, children and hooks, by the name of the attribute that holds them.
         training: mode of a module.
-        mutable: names of attributes that a forward may change in place.
+        mutable: names of attributes that a forward may change in place, and of which it works on copies.
+        contents: of containers of constants, by name of the attribute: they are refilled where they changed.
     """
 
     attributes: dict[str, Any]
@@ -68,7 +71,14 @@ class _Preserved:
     training: bool | None
 
     def __post_init__(self) -> None:
-        self.mutable = [name for name, value in self.attributes.items() if isinstance(value, _MUTABLE)]
+        self.contents = {
+            name: copy(value) for name, value in self.attributes.items() if _holds_constants(value)
+        }
+        self.mutable = [
+            name
+            for name, value in self.attributes.items()
+            if isinstance(value, _MUTABLE) and not _is_constant(value) and name not in self.contents
+        ]
 
     @classmethod
     def of(cls, owner: object) -> "_Preserved":
@@ -116,6 +126,8 @@ class _Preserved:
             for name in changed:
                 if name not in sizes and name != "forward":
                     now[name] = attributes[name]
+        for name, constants in self.contents.items():
+            _refill(attributes[name], constants)
 
     def _put_tables(self, module: nn.Module, names: Iterable[str]) -> None:
         for name in names:
@@ -145,7 +157,8 @@ class _Network:
 
 
 _NETWORKS: list[_Network] = []
-_PRESERVED: "WeakKeyDictionary[nn.Module, list[_Preserved]]" = WeakKeyDictionary()
+_PRESERVED: dict[int, list[_Preserved]] = {}
+"""Of each module that is preserved now, by its identity: some are equal, or hash, by what they hold (torchmetrics)."""
 
 
 @contextmanager
@@ -163,7 +176,7 @@ def preserved_state(model: nn.Module) -> Iterator[None]:
         if isinstance(owner, nn.Module)
     ]
     for module, preserved in modules:
-        _PRESERVED.setdefault(module, []).append(preserved)
+        _PRESERVED.setdefault(id(module), []).append(preserved)
     _NETWORKS.append(network)
     try:
         reset_state(model)
@@ -171,9 +184,9 @@ def preserved_state(model: nn.Module) -> Iterator[None]:
     finally:
         _NETWORKS.remove(network)
         for module, preserved in modules:
-            _PRESERVED[module].remove(preserved)
-            if not _PRESERVED[module]:
-                del _PRESERVED[module]
+            _PRESERVED[id(module)].remove(preserved)
+            if not _PRESERVED[id(module)]:
+                del _PRESERVED[id(module)]
         for owner, preserved in zip(network.owners, network.preserved, strict=True):
             preserved.put_back(owner)
         network.snapshot.restore()
@@ -279,7 +292,7 @@ def slice_state(module: nn.Module, axis: int, size: int, index: Tensor) -> Calla
                     value[place] = new
         return value
 
-    all_preserved: list[_Preserved] | list[None] = _PRESERVED.get(module) or [None]
+    all_preserved: list[_Preserved] | list[None] = _PRESERVED.get(id(module)) or [None]
     for preserved in all_preserved:
         _slice_attributes(module, preserved, sliced, undo)
         _slice_buffers(module, preserved, sliced, undo)
@@ -306,7 +319,7 @@ def _slice_attributes(
     attributes = vars(module) if preserved is None else preserved.attributes
 
     def put_back(name: str, old: Any) -> None:
-        kept = preserved is not None and preserved in _PRESERVED.get(module, ())
+        kept = preserved is not None and preserved in _PRESERVED.get(id(module), ())
         (attributes if kept else vars(module))[name] = old
 
     for name, value in list(attributes.items()):
@@ -327,7 +340,7 @@ def _slice_buffers(
     kept = module._buffers if preserved is None else preserved.buffers
 
     def put_back(name: str, old: Tensor) -> None:
-        within = preserved is not None and preserved in _PRESERVED.get(module, ())
+        within = preserved is not None and preserved in _PRESERVED.get(id(module), ())
         (kept if within else module._buffers)[name] = old
         accept(old)
 
@@ -339,6 +352,35 @@ def _slice_buffers(
         undo.append(lambda name=name, old=old: put_back(name, old))  # type: ignore[misc]
         kept[name] = new
         accept(new)
+
+
+def _is_constant(value: Any) -> bool:
+    """Whether nothing can change a value in place."""
+    return isinstance(value, _CONSTANTS) or (
+        type(value) is tuple and all(_is_constant(part) for part in value)
+    )
+
+
+def _holds_constants(value: Any) -> bool:
+    """Whether a value is a container of constants, and of nothing else."""
+    if type(value) not in _COPIED:
+        return False
+    return all(_is_constant(part) for part in (value.values() if isinstance(value, dict) else value))
+
+
+def _refill(container: Any, before: Any) -> None:
+    """Let a container hold the very constants, in the order, that it held before."""
+    if isinstance(container, dict):
+        alike = list(container) == list(before) and all(map(is_, container.values(), before.values()))
+    else:
+        alike = len(container) == len(before) and all(map(is_, container, before))
+    if alike:
+        return
+    container.clear()
+    if isinstance(container, list | deque):
+        container.extend(before)
+    else:
+        container.update(before)
 
 
 def _copy(value: Any, copies: dict[int, Any]) -> Any:

@@ -22,6 +22,7 @@ from torch import Tensor
 from dpap.anatomy.codes import MIXED, NO_UNIT, Feeds, codewords, decode
 from dpap.anatomy.dye import Dyer, Pass, Site, Values
 from dpap.anatomy.emissions import Perturbation
+from dpap.anatomy.layers import JointView, MatrixView
 
 CANDIDATES = 24
 """Random sets of sources among which the next pass takes the one that shows the most."""
@@ -77,15 +78,24 @@ class Known:
     reached: Mapping[str, Collection[Site]]
     outputs: set[str]
 
+    def __post_init__(self) -> None:
+        self._at: dict[Site, set[str]] = {}
+        for source in self.units:
+            for site in self.reached[source]:
+                self._at.setdefault(site, set()).add(source)
+
     def sources_at(self, site: Site) -> frozenset[str]:
-        return frozenset(source for source in self.units if site in self.reached[source])
+        return frozenset(self._at.get(site, ()))
 
     def unexplained(self, site: Site, axis: int, moved: Tensor, units: Units) -> Tensor:
-        """What moved along an axis of a site although none of its known units was perturbed."""
+        """What moved along an axis of a site although none of its known units was perturbed, of these `units`, of
+        each source at least one.
+        """
         left = moved.clone()
-        for source, perturbed in units.items():
-            if not perturbed.any() or site not in self.reached[source]:
-                continue
+        if not moved.any():
+            return left
+        for source in units.keys() & self._at.get(site, ()):
+            perturbed = units[source]
             fed = self.feeds.get(site, {}).get(source)
             if fed is None or self.axis.get(site) != axis or len(fed) != len(left):
                 return torch.zeros_like(left)
@@ -133,7 +143,7 @@ class NumericLook:
         for units in self._passes():
             difference = self._difference(Perturbation(units))
             if difference is None or self._surprises(difference, units):
-                suspects.update(source for source, perturbed in units.items() if perturbed.any())
+                suspects.update(_perturbed(units))
         found = {source: self._alone(source, seen) for source in self.known.units if source in suspects}
         found = {source: moved for source, moved in found.items() if moved}
         for group in _apart(found):
@@ -143,20 +153,49 @@ class NumericLook:
     def _passes(self) -> Iterator[Units]:
         """Which units to perturb together, pass by pass."""
         known = self.known
-        sites = {known.sources_at(site) for site in self.dyer.order} | {frozenset(known.outputs)}
-        for chosen in _showing(list(known.units), sites, self._random):
+        every = frozenset(known.units)
+        earlier = self._earlier()
+        missing = {frozenset(known.outputs): every - known.outputs}
+        for site, before in earlier.items():
+            sources = known.sources_at(site)
+            missing[sources] = missing.get(sources, frozenset()) | (before - sources)
+        for chosen in _showing(list(known.units), missing, self._random):
             yield {source: torch.ones(known.units[source], dtype=torch.bool) for source in chosen}
         for share in SHARES:
             yield {source: self._some(units, share) for source, units in known.units.items()}
+
+    def _earlier(self) -> dict[Site, frozenset[str]]:
+        """Site -> sources that may move it: those that ran before it, where every part of the network ran once."""
+        dyer = self.dyer
+        every = frozenset(self.known.units)
+        order = list(dyer.order)
+        if len(dyer.examples) > 1:
+            return dict.fromkeys(order, every)
+        first: dict[str, int] = {}
+        for place, site in enumerate(order):
+            first.setdefault(site.module, place)
+        always = {
+            source
+            for source in every
+            if dyer.calls.get(source, 0) != 1 or isinstance(dyer.layers[source], MatrixView | JointView)
+        }
+        return {
+            site: every
+            if dyer.calls.get(site.module, 0) != 1
+            else frozenset(
+                source for source in every if source in always or first[source] < first[site.module]
+            )
+            for site in order
+        }
 
     def _some(self, units: int, share: float = 0.5) -> Tensor:
         return torch.rand(units, generator=self._generator) < share
 
     def _surprises(self, difference: _Difference, units: Units) -> bool:
-        perturbed = {source for source, some in units.items() if some.any()}
+        units = _perturbed(units)
         return (
             difference.decides
-            or (difference.output and not perturbed & self.known.outputs)
+            or (difference.output and not units.keys() & self.known.outputs)
             or any(
                 bool(self.known.unexplained(site, axis, moved, units).any())
                 for site, by_axis in difference.moved.items()
@@ -170,7 +209,7 @@ class NumericLook:
         count = self.known.units[source]
         everything: Moved = {}
         for perturbed in (torch.ones(count, dtype=torch.bool), *(self._some(count) for _ in range(2))):
-            units = {source: perturbed}
+            units = _perturbed({source: perturbed})
             first = self._difference(Perturbation(units))
             if first is not None and not self._surprises(first, units):
                 continue
@@ -275,6 +314,11 @@ class NumericLook:
         return _Difference(moved, output, decides)
 
 
+def _perturbed(units: Units) -> Units:
+    """Sources of which some units are perturbed."""
+    return {source: some for source, some in units.items() if some.any()}
+
+
 def _numbers(calls: list[Values]) -> list[Tensor]:
     return [values for _, values in calls]
 
@@ -295,13 +339,13 @@ def _equal(one: list[Tensor], other: list[Tensor]) -> bool:
 
 
 def _showing(
-    sources: list[str], known: Collection[frozenset[str]], draw: random.Random
+    sources: list[str], missing: Mapping[frozenset[str], frozenset[str]], draw: random.Random
 ) -> Iterator[frozenset[str]]:
-    """Sets of sources to perturb together, so that every path shows: for every source and every set of known sources
-    without it, one that holds the source and none of these.
+    """Sets of sources to perturb together, so that every path shows: for every set of known sources, and every source
+    that is missing in it and may be one, a set that holds this source and none of the known ones.
     """
     everything = frozenset(sources)
-    left = {each: everything - each for each in known if everything - each}
+    left = {each: those for each, those in missing.items() if those}
     while left:
         candidates = [everything - each for each in left]
         draw.shuffle(candidates)

@@ -26,10 +26,20 @@ def found(activity: Tensor, detect: Detect) -> Tensor:
 
 def values_along(activity: Tensor, axis: int) -> Tensor:
     """A number for each slice along an axis, which changes where one of its values does."""
-    slices = activity.detach().movedim(axis, 0).flatten(1)
-    slices = slices.to(torch.promote_types(slices.dtype, torch.float32))
-    places = torch.arange(1, slices.shape[1] + 1, dtype=torch.float64, device=activity.device)
-    return (slices @ (1 + (places * 0.6180339887).frac()).to(slices.dtype)).cpu()
+    values = activity.detach()
+    values = values.to(torch.promote_types(values.dtype, torch.float32))
+    after = -1 - axis
+    for place in range(values.ndim - 1):
+        # the last axis first, so that the activity is read once and in order
+        at = -1 if place < after else 0
+        values = values.movedim(at, -1) @ _weights(values.shape[at], place, values)
+    return values.cpu()
+
+
+def _weights(count: int, place: int, like: Tensor) -> Tensor:
+    """Weights of which no two are equal, from 1 to 2."""
+    places = torch.arange(1, count + 1, dtype=torch.float64, device=like.device)
+    return (1 + (places * (0.6180339887 + 0.0710678119 * place)).frac()).to(like.dtype)
 
 
 def profile_of(activity: Tensor, axis: int, detect: Detect) -> Tensor:

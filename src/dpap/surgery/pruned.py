@@ -1,13 +1,14 @@
 """Which networks have a pruner now: each has one at most."""
 
-from weakref import WeakKeyDictionary
+from typing import Any
 
 from torch import nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 from dpap.anatomy.hooks import Hook
 
-_PRUNED: "WeakKeyDictionary[nn.Module, object]" = WeakKeyDictionary()
-"""Module -> what stands for the pruner of the network that it is part of."""
+_PRUNED: Any = WeakIdKeyDictionary()
+"""Module, by its identity -> what stands for the pruner of the network that it is part of."""
 
 
 def mark(model: nn.Module) -> object:
