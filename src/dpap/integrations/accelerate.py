@@ -46,9 +46,7 @@ def prepare_pruner(
     training = PrunedTraining(
         network, example_inputs, as_optimizers(optimizer), config, Gate.shut(model), options
     )
-    saved = _Saved(training)
-    accelerator.register_for_checkpointing(saved)
-    accelerator.register_load_state_pre_hook(saved.before_loading)
+    accelerator.register_for_checkpointing(_Saved(training))
     return training.pruner
 
 
@@ -58,14 +56,8 @@ class _Saved:
     def __init__(self, training: PrunedTraining) -> None:
         self.training = training
 
-    def before_loading(self, models: list[nn.Module], folder: str) -> None:
-        self.training.gate = Gate(self.training.gate.root)
-
     def state_dict(self) -> dict[str, Any]:
         return self.training.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        try:
-            self.training.load_state_dict(state, rebuild=False)
-        finally:
-            self.training.gate.detach()
+        self.training.load_state_dict(state, rebuild=False)
