@@ -255,12 +255,12 @@ def resnet20() -> Example:
     return nn.Sequential(*layers, head(64, 10)), (torch.rand(2, 3, 32, 32),)
 
 
-def firing(network: nn.Module) -> nn.Module:
-    """Four times the initial weights, so that spikes get through, as they do in a trained network."""
+def firing(network: nn.Module, times: float = 4.0) -> nn.Module:
+    """Larger weights than initial ones, so that spikes get through, as they do in a trained network."""
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
-                module.weight.mul_(4)
+                module.weight.mul_(times)
     return network
 
 

@@ -87,13 +87,14 @@ def halve(model: nn.Module, inputs: Inputs, wiring: Wiring) -> Row:
         kept, compacted = remove_dead(model, wiring, masks, [], inputs)
     except CompactionError as error:
         return row | {"verdict": "refused", "reason": f"{error}"}
+    # before anything else runs: observers take notice of every forward
+    row["difference"], row["precision"] = difference(silent, model, inputs)
     row |= {
         "units_removed": sum(wiring.layers[name].units - len(units) for name, units in kept.units.items()),
         "parameters_after": parameters(model),
         "macs_after": macs(model, inputs),
         "removal_seconds": compacted.seconds,
     }
-    row["difference"], row["precision"] = difference(silent, model, inputs)
     if not row["difference"] <= TOLERANCE[row["precision"]]:
         return row | {"verdict": "WRONG", "reason": f"outputs differ by {row['difference']:.1e}"}
     return row | ({"verdict": "WRONG", "reason": leak} if leak else {"verdict": "ok", "reason": ""})

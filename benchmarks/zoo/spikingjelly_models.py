@@ -47,12 +47,12 @@ def parametric(name: str, shape: tuple[int, int, int]) -> Example:
     functional = importlib.import_module("spikingjelly.activation_based.functional")
     network = getattr(_module("parametric_lif_net"), name)(channels=8, **_options("ParametricLIFNode"))
     functional.set_step_mode(network, "m")
-    return firing(network), (torch.rand(2, 2, *shape),)
+    return firing(network, 16), (torch.rand(4, 2, *shape),)
 
 
 def transformer(file: str, name: str, **options: Any) -> Example:
     """A spiking transformer."""
-    return firing(getattr(_module(file), name)(**options)), (torch.rand(2, 2, 3, 32, 32),)
+    return firing(getattr(_module(file), name)(**options), 16), (torch.rand(2, 2, 3, 32, 32),)
 
 
 NETWORKS: dict[str, Maker] = {

@@ -25,7 +25,7 @@ NETWORKS = {
     "snn": NetworkConfig(layers="snn_2conv2fc", timesteps=4),
     "deep snn": NetworkConfig(layers="snn_6conv2fc", timesteps=2, width=0.25),
     "ann": NetworkConfig(layers="8C3-BN-MaxPool2-12C3-MaxPool2-40FC-10FC", neuron="relu"),
-    "residual": NetworkConfig(layers="resnet18", neuron="relu", width=0.125),
+    "residual": NetworkConfig(layers="resnet8", neuron="relu", width=0.5),
 }
 BATCH = 16
 CONV_AS_FC = dpap.Decay(epsilon=1.5, eta=12.0, beta=1.0, protection=5.0)

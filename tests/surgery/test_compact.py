@@ -51,7 +51,7 @@ def _removed(
 
 
 @given(chains(), st.integers(0, 2**16))
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_outputs_and_gradients_are_those_of_the_silenced_network(drawn: Drawn, seed: int) -> None:
     model, example = drawn
     wiring, masks, _ = _silenced(model, example, seed)
@@ -87,7 +87,7 @@ def _adamw(parameters: Iterable[Tensor]) -> Optimizer:
 
 @pytest.mark.parametrize("make", [_sgd, _adamw])
 @given(drawn=chains(), seed=st.integers(0, 2**16))
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_training_goes_on_as_if_nothing_had_been_removed(
     make: Callable[..., Optimizer], drawn: Drawn, seed: int
 ) -> None:

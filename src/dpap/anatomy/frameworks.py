@@ -15,6 +15,12 @@ NEURONS: dict[str, int | str | None] = {
     "spikingjelly.activation_based.neuron.psn.SlidingPSN": "step_mode",
     "snntorch._neurons.neurons.SpikingNeuron": None,
     "snntorch._neurons.stateleaky.StateLeaky": 0,
+    "sinabs.layers.lif.LIF": 1,
+    "sinabs.layers.alif.ALIF": 1,
+    # time is folded into the batch
+    "sinabs.layers.lif.LIFSqueeze": None,
+    "sinabs.layers.iaf.IAFSqueeze": None,
+    "sinabs.layers.alif.ALIFSqueeze": None,
 }
 """Class of spiking neurons -> axis over which its time runs, None where each call is a timestep; "step_mode" where
 its attribute of that name decides."""
@@ -22,17 +28,21 @@ its attribute of that name decides."""
 RESETS = {
     "spikingjelly.activation_based.base.MemoryModule": "reset",
     "snntorch._neurons.neurons.SpikingNeuron": "reset_mem",
+    "sinabs.layers.stateful_layer.StatefulLayer": "reset_states",
 }
 """Class of modules with hidden state, neurons or not -> its method that resets it."""
 
+STATES = frozenset(("sinabs.layers.stateful_layer.StatefulLayer",))
+"""Class of modules of which all buffers are hidden state, also those that a state_dict stores."""
 
 TRANSPARENT = frozenset(
     (
         "torch.ao.quantization.fake_quantize.FakeQuantizeBase",
         "torch.ao.quantization.observer.ObserverBase",
+        "sinabs.layers.exp_leak.ExpLeak",
     )
 )
-"""Class of modules that observe or round values, and pass them on."""
+"""Class of modules that observe, round or average values, and pass them on."""
 
 
 class LayerAxes(NamedTuple):

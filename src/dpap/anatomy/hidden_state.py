@@ -16,6 +16,7 @@ from weakref import ProxyTypes
 import numpy as np
 from torch import Tensor, nn
 
+from dpap.anatomy.frameworks import STATES, qualified_name
 from dpap.anatomy.layers import layer_kind
 from dpap.anatomy.neurons import neuron_kind, reset_module
 from dpap.anatomy.recurrent import SIZES, is_recurrent
@@ -305,7 +306,9 @@ def slice_state(module: nn.Module, axis: int, size: int, index: Tensor) -> Calla
 
 
 def state_buffers(module: nn.Module) -> frozenset[str]:
-    """Names of a neuron's buffers that are state: those that no state_dict stores."""
+    """Names of a module's buffers that are state: of a neuron those that no state_dict stores."""
+    if any(qualified_name(base) in STATES for base in type(module).__mro__):
+        return frozenset(module._buffers)
     kind = neuron_kind(module)
     return frozenset(module._non_persistent_buffers_set if kind is not None and kind.spikes else ())
 

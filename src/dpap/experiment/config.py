@@ -5,6 +5,7 @@ from argparse import ArgumentError
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -296,7 +297,9 @@ def overridden(config: ExperimentConfig, changes: Mapping[str, Any]) -> Experime
     return config_from(parser, parsed)
 
 
+@cache
 def _plain_parser() -> ArgumentParser:
+    """One for all: a grid parses hundreds of configurations, and to make a parser takes longer than that."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(ExperimentConfig, None)
     return parser

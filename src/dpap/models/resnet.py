@@ -33,6 +33,7 @@ class Depth:
 RESNETS: dict[str, Depth] = {
     "resnet18": Depth((2, 2, 2, 2), bottleneck=False),
     "resnet50": Depth((3, 4, 6, 3), bottleneck=True),
+    "resnet8": Depth((1, 1, 1), bottleneck=False, channels=(16, 32, 64)),
     "resnet20": Depth((3, 3, 3), bottleneck=False, channels=(16, 32, 64)),
 }
 """Table I's networks for ImageNet, and He et al.'s for CIFAR-10, with their option B as shortcuts; spiking neurons make
