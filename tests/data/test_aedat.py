@@ -17,7 +17,7 @@ def test_valid_polarity_events_are_read(tmp_path, formats):
         (1, 2, [((32767, 32766, 1, 7), True)]),
     ]
     path.write_bytes(formats.aedat_bytes(packets))
-    events = read_aedat(path)
+    (events,) = read_aedat(path)
     got = list(
         zip(*(part.tolist() for part in (events.x, events.y, events.polarity, events.time)), strict=True)
     )
@@ -27,7 +27,7 @@ def test_valid_polarity_events_are_read(tmp_path, formats):
 def test_no_packets(tmp_path, formats):
     path = tmp_path / "a.aedat"
     path.write_bytes(formats.aedat_bytes([]))
-    assert len(read_aedat(path).x) == 0
+    assert list(read_aedat(path)) == []
 
 
 @pytest.mark.parametrize(
@@ -47,5 +47,5 @@ def test_damage_is_named(tmp_path, formats, damage, message):
     path = tmp_path / "a.aedat"
     path.write_bytes(damage(formats.aedat_bytes([(1, 0, [(EVENT, True), (EVENT, True)])])))
     with pytest.raises(ValueError, match=message) as caught:
-        read_aedat(path)
+        list(read_aedat(path))
     assert str(path) in str(caught.value)
