@@ -50,7 +50,7 @@ def read_idx(path: Path, source: Source, dimensions: int) -> UInt8[np.ndarray, "
 
 def _fill(values: UInt8[np.ndarray, "..."], file: BufferedIOBase) -> int:
     """Read the bytes of an array, and return how many there were."""
-    rest, got = memoryview(values).cast("B") if values.size else memoryview(b""), 0
+    rest, got = values.reshape(-1).data, 0
     while got < len(rest) and (number := file.readinto(rest[got:])):
         got += number
     return got
