@@ -160,7 +160,8 @@ def _of_timesteps(path: str, stored: Stored) -> Iterator[str]:
 
 def _of_chain(path: str, chain: nn.Module, stored: Stored) -> Iterator[str]:
     """Layers in turn: each reads what the one before emits, or as many features of each of its channels as before."""
-    before: tuple[str, int, int] | None = None  # a layer, its units in the network and as stored
+    # a layer, its units in the network and as stored; of what a network is given nothing is removed
+    before: tuple[str, int, int] | None = None if path else ("the input", 1, 1)
     for child, module in chain._modules.items():  # with each repetition of a module
         if module is None:
             continue
@@ -173,6 +174,12 @@ def _of_chain(path: str, chain: nn.Module, stored: Stored) -> Iterator[str]:
             dense_units, dense_features = size_of(module)
             yield from _of_turn(name, "features", (dense_features, features), before)
             before = (name, dense_units, units)
+        elif is_recurrent(module):
+            matrix = parts_of("", module)[0][0].hidden.matrices[0]
+            weight = stored.get(_join(name, matrix.names[0]))
+            if weight is not None:
+                yield from _of_turn(name, "features", (size_of(matrix)[1], weight.shape[1]), before)
+            before = None
         elif isinstance(module, nn.modules.batchnorm._NormBase | nn.PReLU):
             dense, values = _tensor(module, "weight"), stored.get(_join(name, "weight"))
             if dense is not None and values is not None and len(dense) > 1:
@@ -194,4 +201,4 @@ def _of_turn(
         return
     other, dense, left = before
     if sizes[1] * dense != sizes[0] * left:
-        yield f"{name}: {sizes[1]} of its {sizes[0]} {what}, but {other}, which it follows, has {left} of {dense} units"
+        yield f"{name}: {sizes[1]} of its {sizes[0]} {what} are left, but {left} of {dense} of {other}, which it follows"

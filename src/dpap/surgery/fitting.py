@@ -154,9 +154,11 @@ def _check_fit(
 ) -> None:
     """Raise with everything that does not fit, at once."""
     masks = {f"{name}.{part}" for name in silenced for part in (BUFFER, AXES)}
-    network, file = own.keys() | extra.keys(), stored.keys() | about["extra"].keys()
-    problems = [f"{name}: in the network, not in the {place}" for name in network - file - masks]
-    problems += [f"{name}: in the {place}, not in the network" for name in file - network - masks]
+    # the extra state of a module may be a tensor, but a tensor is nothing else
+    missing = (own.keys() - stored.keys()) | (extra.keys() - stored.keys() - about["extra"].keys())
+    foreign = (stored.keys() - own.keys() - extra.keys()) | (about["extra"].keys() - extra.keys())
+    problems = [f"{name}: in the network, not in the {place}" for name in missing - masks]
+    problems += [f"{name}: in the {place}, not in the network" for name in foreign - masks]
     for name in stored.keys() & own.keys() - masks:
         problems += _misfits(name, stored[name], own[name], place)
     tied = tied_names(own)
