@@ -3,8 +3,8 @@
     python benchmarks/reliability/fuzz.py --count 100000
 
 Each input is read in a process that may take no more memory, beyond what it has, than 10 times the bytes of the files
-and 16 MiB (RLIMIT_DATA). Refused is what raises an error of the documented class that names a file; everything else that
-is raised is a crash, as is a network that was loaded and does not run.
+and 16 MiB (RLIMIT_DATA). Refused is what raises an error of the documented class that names a file; what raises another
+error is a crash, as is a network that was loaded and does not run.
 """
 
 import argparse

@@ -20,6 +20,7 @@ import torch
 import yaml
 from fuzz_mutations import Random, changed, damaged
 from safetensors import safe_open
+from safetensors.torch import load_file
 from safetensors.torch import save as as_safetensors
 from torch import Tensor, nn
 
@@ -218,9 +219,10 @@ def _stored(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if name == "spiking":
         silence_timesteps(small.get_submodule("spike1"), torch.rand(3, 2) > 0.3, 0, -3)
     with TemporaryDirectory() as folder:
-        with safe_open(dpap.save(small, Path(folder) / "small.safetensors"), "pt") as file:
+        path = dpap.save(small, Path(folder) / "small.safetensors")
+        with safe_open(path, "pt") as file:
             about = json.loads(file.metadata()["dpap"])
-            return about, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return about, load_file(path)
 
 
 def _written(about: Any, tensors: dict[str, Tensor], signed: bool = True) -> bytes:

@@ -19,7 +19,7 @@ POLARITY = 1
 POLARITY_SIZE = 8
 LINE = 1 << 12
 """So many bytes a line of the header may have."""
-PART = 1 << 16
+PART = 1 << 14
 """So many events are decoded at a time."""
 
 

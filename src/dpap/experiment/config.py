@@ -195,7 +195,7 @@ def check_plain(values: Any, where: str) -> None:
         numbers += 1
         if numbers > MOST_VALUES or depth > MOST_LEVELS:
             raise UserError(
-                f"{where}: a configuration has at most {MOST_VALUES} values, {MOST_LEVELS} levels deep; this one has more"
+                f"{where}: a configuration has at most {MOST_VALUES} values, {MOST_LEVELS} levels deep; it has more"
             )
         inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
         left += [(each, depth + 1) for each in inner]

@@ -201,4 +201,4 @@ def _of_turn(
         return
     other, dense, left = before
     if sizes[1] * dense != sizes[0] * left:
-        yield f"{name}: {sizes[1]} of its {sizes[0]} {what} are left, but {left} of {dense} of {other}, which it follows"
+        yield f"{name}: {sizes[1]} of {sizes[0]} {what}, but it follows {other}, of which {left} of {dense} are left"
