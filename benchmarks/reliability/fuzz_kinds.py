@@ -468,7 +468,8 @@ def tables() -> Kind:
     def forge_of(name: str) -> Forge:
         def forge(random: Random) -> bytes:
             rows = list(csv.reader(io.StringIO(files[name].decode())))
-            rows[int(random.integers(len(rows)))] = [str(each) for each in changed(rows[1], random) or []]
+            row = changed(rows[1], random)
+            rows[random.integers(len(rows))] = list(map(str, row if isinstance(row, list) else [row]))
             buffer = io.StringIO()
             csv.writer(buffer).writerows(rows)
             return buffer.getvalue().encode(errors="surrogatepass")
