@@ -1,9 +1,12 @@
 import os
+import signal
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -87,7 +90,11 @@ def test_frames_are_built_once(tmp_path):
         got = cached_frames(tmp_path / "deep" / "cache", "key", builder.frames.shape, builder)
         assert torch.equal(got, torch.from_numpy(builder.frames))
     assert builder.calls == 1
-    assert sorted(path.name for path in (tmp_path / "deep" / "cache").iterdir()) == ["key.crc32", "key.npy"]
+    assert sorted(path.name for path in (tmp_path / "deep" / "cache").iterdir()) == [
+        ".lock",
+        "key.crc32",
+        "key.npy",
+    ]
 
 
 def flip_a_byte(path):
@@ -123,10 +130,82 @@ def test_an_interrupted_build_leaves_nothing(tmp_path):
 
     with pytest.raises(ValueError, match="recording 2"):
         cached_frames(tmp_path, "key", (3, 2, 2, 4, 4), build)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
 
 
 def test_a_cache_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OSError, match=r"set data\.cache to another folder"):
         cached_frames(tmp_path / "file", "key", (3, 2, 2, 4, 4), Builder())
+
+
+def _killed_while_it_builds(folder: Path) -> None:
+    def build():
+        yield np.zeros((2, 2, 4, 4), np.uint8)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of threads, which this child has no use for
+        child = os.fork()
+    if child == 0:
+        cached_frames(folder, "other", (3, 2, 2, 4, 4), build)
+    assert os.waitpid(child, 0)[1] == signal.SIGKILL
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not copied here")
+@pytest.mark.parametrize("known", [True, False])
+def test_what_a_killed_process_left_is_removed(tmp_path, known):
+    builder = Builder()
+    if known:
+        cached_frames(tmp_path, "key", builder.frames.shape, builder)
+    _killed_while_it_builds(tmp_path)
+    _killed_while_it_builds(tmp_path)
+    assert [path.name for path in tmp_path.glob(".b*")] == [".building.npy"]
+    got = cached_frames(tmp_path, "key", builder.frames.shape, builder)
+    assert builder.calls == 1 and torch.equal(got, torch.from_numpy(builder.frames))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "key.crc32", "key.npy"]
+
+
+def test_what_is_being_built_stays(tmp_path):
+    builder = Builder()
+    cached_frames(tmp_path, "key", builder.frames.shape, builder)
+    with FileLock(tmp_path / ".lock"):
+        (tmp_path / ".building.npy").touch()
+        cached_frames(tmp_path, "key", builder.frames.shape, builder)
+        assert (tmp_path / ".building.npy").exists()
+
+
+@pytest.mark.parametrize("samples", [2, 4])
+def test_as_many_samples_as_were_listed(tmp_path, samples):
+    builder = Builder()
+    with pytest.raises(ValueError, match=f"must hold {samples} samples, as when they were listed; got 3"):
+        cached_frames(tmp_path, "key", (samples, *builder.frames.shape[1:]), builder)
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
+    class Full:
+        def __init__(self, file):
+            self.file = file
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            self.file.close()
+
+        def write(self, content):
+            if memoryview(content).ndim > 1:
+                raise OSError(28, "No space left on device")
+            return self.file.write(content)
+
+    opened = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *mode: Full(opened(path, *mode)))
+    with pytest.raises(
+        OSError, match=r"cannot be kept in .*No space left.*; set data\.cache to another folder"
+    ):
+        cached_frames(tmp_path, "key", Builder().frames.shape, Builder())
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]

@@ -31,7 +31,9 @@ def load(root, **options):
     return load_data(config)
 
 
-def test_trials_equal_a_slow_decoder(root, formats):
+@pytest.mark.parametrize("part", [1 << 16, 100])
+def test_trials_equal_a_slow_decoder(root, formats, monkeypatch, part):
+    monkeypatch.setattr("dpap.data.aedat.PART", part)
     bundle = load(root)
     assert (bundle.input_shape, bundle.classes, len(bundle.train), len(bundle.test)) == (
         (2, 32, 32),
@@ -65,6 +67,11 @@ def test_downsample_is_configured(root):
         ("class,startTime_usec,endTime_usec\n1,5,5\n", "end after they start"),
         ("class,startTime_usec,endTime_usec\n1,5\n", "three whole numbers"),
         ("class,startTime_usec,endTime_usec\n1,5,x\n", "three whole numbers"),
+        ("class,startTime_usec,endTime_usec\n1,-5,5\n", "both from 0 to 281474976710656 microseconds"),
+        (f"class,startTime_usec,endTime_usec\n1,5,{10**30}\n", "both from 0 to"),
+        ("class,startTime_usec,endTime_usec\n" + "1,0,9\n" * 257, "at most 256 trials; got 257"),
+        ("class,startTime_usec,endTime_usec\n" + "1,0,9\n" * 20_000, "a text of at most 65536 bytes"),
+        ("class,startTime_usec,endTime_usec\n1,\0,9\n", "three whole numbers|is no CSV file"),
     ],
 )
 def test_wrong_labels_are_named(root, labels, message):

@@ -1,4 +1,6 @@
 import gzip
+import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -63,8 +65,8 @@ def test_a_missing_file_is_named(mnist_root):
         (LABELS, lambda raw: b"\0\0\x09\1" + raw[4:], "must start with the IDX magic 00000801; got 00000901"),
         (LABELS, lambda raw: b"", "must start with the IDX magic"),
         (LABELS, lambda raw: raw[:6], "ends in its header of 8 bytes, at 6"),
-        (LABELS, lambda raw: raw[:-1], r"must hold 40 bytes .* got 39"),
-        (LABELS, lambda raw: raw + b"\0", r"must hold 40 bytes .* got 41"),
+        (LABELS, lambda raw: raw[:-1], r"must hold 48 bytes .* got 47"),
+        (LABELS, lambda raw: raw + b"\0", r"must hold 40 bytes .* got more"),
         (LABELS, lambda raw: raw[:-1] + b"\x0a", "labels below 10; got 10"),
         (LABELS, lambda raw: raw[:7] + b"\x27" + raw[8:-1], "got 40 images and 39 labels"),
         (IMAGES, lambda raw: raw[:-20], "is not a whole gzip file"),
@@ -84,3 +86,31 @@ def test_other_sizes_are_refused(mnist_root, formats):
     (mnist_root / IMAGES).write_bytes(gzip.compress(formats.idx_bytes(np.zeros((40, 27, 28), np.uint8))))
     with pytest.raises(ValueError, match=r"images of \(28, 28\); got \(27, 28\)"):
         load(mnist_root)
+
+
+@pytest.mark.parametrize("promised", [40, 30_000, 2**32 - 1])
+def test_a_file_that_unpacks_to_a_thousand_times_its_size_is_not_unpacked(mnist_root, promised):
+    path = mnist_root / IMAGES
+    header = b"\0\0\x08\3" + struct.pack(">3I", promised, 28, 28)
+    path.write_bytes(gzip.compress(header + bytes(784 * 30_000), 9))
+    assert path.stat().st_size < 30_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"got more|more than 8 times as many: .*gunzip") as caught:
+            load(mnist_root)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert str(path) in str(caught.value)
+
+
+def test_a_header_is_not_believed(mnist_root):
+    path = mnist_root / LABELS
+    path.write_bytes(path.read_bytes()[:4] + b"\xff\xff\xff\xff" + bytes(40))
+    with pytest.raises(ValueError, match="must hold 4294967303 bytes by its header; got 48"):
+        load(mnist_root)
+
+
+def test_files_that_pack_well_are_read(mnist_root, formats):
+    (mnist_root / IMAGES).write_bytes(gzip.compress(formats.idx_bytes(np.zeros((40, 28, 28), np.uint8))))
+    assert len(load(mnist_root).train) == 40

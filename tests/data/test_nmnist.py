@@ -1,7 +1,13 @@
+import tracemalloc
+
+import numpy as np
 import pytest
 import torch
 
 from dpap.data import DataConfig, load_data
+from dpap.data.events import bin_events
+from dpap.data.nmnist import read_recording
+from dpap.data.registry import DATASETS
 
 
 @pytest.fixture
@@ -86,3 +92,36 @@ def test_wrong_folders_are_named(load, nmnist_root):
     folder.mkdir()
     with pytest.raises(FileNotFoundError, match="no recording in"):
         load()
+
+
+def test_what_systems_leave_is_passed_over(load, nmnist_root):
+    expected, labels = next(load().train.batches(6))
+    train = nmnist_root / "NMNIST" / "Train"
+    for folder in (".ipynb_checkpoints", "__MACOSX", "7/.ipynb_checkpoints"):
+        (train / folder).mkdir()
+    for file in (
+        ".DS_Store",
+        "Thumbs.db",
+        "._7",
+        "7/._00001.bin",
+        "7/.DS_Store",
+        "7/Thumbs.db",
+        "__MACOSX/1.bin",
+    ):
+        (train / file).write_bytes(b"no events")
+    found, again = next(load().train.batches(6))
+    assert torch.equal(found, expected) and torch.equal(again, labels)
+
+
+def test_a_recording_takes_less_than_ten_times_its_size(tmp_path):
+    path = tmp_path / "large.bin"
+    events = np.random.default_rng(0).integers(0, 34, (400_000, 5), dtype=np.uint8)
+    events[::1000, 1] = 240
+    path.write_bytes(events.tobytes())
+    tracemalloc.start()
+    try:
+        read = read_recording(path, DATASETS["nmnist"])
+        bin_events(read, 8, 34, 34, int(read.time.min()), int(read.time.max()) + 1)
+        assert tracemalloc.get_traced_memory()[1] < 10 * path.stat().st_size
+    finally:
+        tracemalloc.stop()

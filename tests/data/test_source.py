@@ -2,6 +2,7 @@ import pytest
 
 from dpap.data import DataConfig
 from dpap.data.registry import DATASETS
+from dpap.data.source import is_stray
 
 MNIST = DATASETS["mnist"]
 
@@ -27,4 +28,30 @@ def test_the_name_decides_what_is_gzip(tmp_path):
 
     (tmp_path / "a.gz").write_bytes(gzip.compress(b"text"))
     (tmp_path / "a").write_bytes(b"text")
-    assert MNIST.read_bytes(tmp_path / "a.gz") == MNIST.read_bytes(tmp_path / "a") == b"text"
+    for name in ("a", "a.gz"):
+        with MNIST.open(tmp_path / name) as file:
+            assert file.read() == b"text"
+
+
+STRAY = (".ipynb_checkpoints", "__MACOSX", "._x.bin", ".DS_Store", "Thumbs.db", "desktop.ini", "@eaDir")
+
+
+@pytest.mark.parametrize("name", STRAY)
+def test_what_systems_leave_is_no_data(tmp_path, name):
+    assert is_stray(tmp_path / name) and not is_stray(tmp_path / "x.bin")
+
+
+def test_a_folder_of_stray_files_is_passed_over(tmp_path):
+    for folder, name in (("a", "._x.bin"), ("b", "x.bin")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / name).touch()
+    assert MNIST.find(DataConfig(root=str(tmp_path)), ["a", "b"], "*.bin") == tmp_path / "b"
+
+
+def test_a_text_is_not_read_beyond_what_such_have(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_bytes(b"\xef\xbb\xbfa\xff" + b" " * 100)
+    assert MNIST.read_text(path).strip() == "a\ufffd"
+    path.write_bytes(b" " * 70_000)
+    with pytest.raises(ValueError, match=r"list\.txt must be a text of at most 65536 bytes"):
+        MNIST.read_text(path)

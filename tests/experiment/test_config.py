@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +90,20 @@ def test_mistakes_are_named(content: dict[str, Any], message: str, tmp_path: Pat
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no configuration file .*nowhere\.yaml"):
         load_config(tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a 1\n" + "".join(f"{new}: &{new} [{f'*{old}, ' * 10}]\n" for old, new in pairwise("abcdefgh")),
+        "data:\n  arguments: &x {a: *x}\n",
+        "data: {arguments: " + "{a: " * 30 + "1" + "}" * 31,
+    ],
+)  # fmt: skip
+def test_a_few_lines_that_stand_for_billions_are_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text)
+    with pytest.raises(
+        UserError, match=r"recipe\.yaml: a configuration has at most 10000 values, 20 levels deep"
+    ):
+        load_config(path)

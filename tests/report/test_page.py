@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from dpap.experiment.errors import UserError
 from dpap.experiment.run_folder import RunFolder
 from dpap.report import write_report
+from dpap.report.page import drawable
 
 MakeRun = Callable[..., Path]
 VOID = {"meta", "br", "link", "hr", "img"}
@@ -163,3 +165,10 @@ def test_the_report_of_a_run_is_removed_with_it(twins: Path) -> None:
     assert list(page.parent.glob("*.png"))
     RunFolder(twins).clear()
     assert not page.parent.exists()
+
+
+@pytest.mark.parametrize("error", [OverflowError, ZeroDivisionError, ValueError, RuntimeError, MemoryError])
+def test_numbers_that_cannot_be_drawn_are_named(tmp_path: Path, error: type[Exception]) -> None:
+    expected = f"{tmp_path}: its numbers cannot be drawn .{error.__name__}: why"
+    with pytest.raises(UserError, match=expected), drawable(tmp_path):
+        raise error("why")

@@ -104,3 +104,22 @@ def test_a_folder_that_is_no_run(tmp_path: Path, make_run: MakeRun) -> None:
     make_run("one")
     with pytest.raises(FileNotFoundError, match=r"found a folder of runs.*one"):
         read_run(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 10**400, -(10**16)])
+def test_numbers_that_no_run_has_are_refused(make_run: MakeRun, value: float) -> None:
+    path = make_run()
+    for name, change in (
+        ("metrics.jsonl", {"seconds": value}),
+        ("metrics.jsonl", {"epoch": value if isinstance(value, int) else 10**16}),
+        ("metrics.jsonl", {"epsilon": {"conv": value}}),
+        ("survival.jsonl", {"layers": {"fc1": [value]}}),
+    ):
+        file = path / name
+        before = file.read_text()
+        first, rest = before.split("\n", 1)
+        changed = {key: each for key, each in (json.loads(first) | change).items() if key != "sha256"}
+        file.write_text(f"{json.dumps(changed)}\n{rest}")
+        with pytest.raises(UserError, match=rf"{name}, line 1.*: expected a number of at most 1e\+15, got"):
+            read_run(path)
+        file.write_text(before)

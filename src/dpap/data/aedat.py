@@ -3,9 +3,12 @@
 """
 
 import struct
+from collections.abc import Iterator
+from io import BufferedIOBase
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int64, UInt32
 
 from dpap.data.events import Events
 
@@ -14,25 +17,26 @@ END = b"#!END-HEADER"
 PACKET = struct.Struct("<hhiiiiii")
 POLARITY = 1
 POLARITY_SIZE = 8
+LINE = 1 << 12
+"""So many bytes a line of the header may have."""
+PART = 1 << 14
+"""So many events are decoded at a time."""
 
 
-def _data_start(raw: bytes, path: Path) -> int:
-    """Where the first packet starts: after the last line of the header."""
-    if not raw.startswith(VERSION):
-        raise ValueError(f"{path} must start with {VERSION.decode()}; got {raw[: len(VERSION)]!r}")
-    start = 0
-    while raw[start : start + 1] == b"#":
-        stop = raw.find(b"\n", start)
-        if stop < 0:
-            break
-        line, start = raw[start:stop], stop + 1
+def _pass_header(file: BufferedIOBase, path: Path) -> None:
+    """Read up to where the first packet starts: after the last line of the header."""
+    line = file.readline(LINE)
+    if not line.startswith(VERSION):
+        raise ValueError(f"{path} must start with {VERSION.decode()}; got {line[: len(VERSION)]!r}")
+    while line.startswith(b"#") and line.endswith(b"\n"):
         if line.strip() == END:
-            return start
+            return
+        line = file.readline(LINE)
     raise ValueError(f"{path} must have a header that ends with the line {END.decode()}; there is none")
 
 
-def read_aedat(path: Path) -> Events:
-    """The valid polarity events of a file; packets of other kinds are passed over.
+def read_aedat(path: Path) -> Iterator[Events]:
+    """The valid polarity events of a file, up to `PART` at a time; packets of other kinds are passed over.
 
     A packet has a header of 28 bytes, little-endian: type and source (16 bits each), size of an event,
     offset of its timestamp, overflows of the timestamp, capacity, number of events, number of valid ones
@@ -42,33 +46,50 @@ def read_aedat(path: Path) -> Events:
     Raises:
         ValueError: version, header or packets are not as published, or the file is cut short.
     """
-    raw = path.read_bytes()
-    position = _data_start(raw, path)
-    words, times = [], []
-    while position < len(raw):
-        if position + PACKET.size > len(raw):
-            raise ValueError(
-                f"{path} ends in a packet header: {PACKET.size} bytes expected, got {len(raw) - position}"
-            )
-        kind, _, size, offset, overflow, _, number, _ = PACKET.unpack_from(raw, position)
-        position += PACKET.size
-        if size <= 0 or number < 0 or position + size * number > len(raw):
-            raise ValueError(
-                f"{path} must have {number} events of {size} bytes in the packet at byte {position}; "
-                f"got {len(raw) - position} bytes: it is cut short or damaged"
-            )
-        if kind == POLARITY:
-            if (size, offset) != (POLARITY_SIZE, 4):
+    words, times, filled = np.empty(PART, np.uint32), np.empty(PART, np.int64), 0
+    with path.open("rb") as file:
+        _pass_header(file, path)
+        position, end = file.tell(), path.stat().st_size
+        while header := file.read(PACKET.size):
+            if len(header) < PACKET.size:
                 raise ValueError(
-                    f"{path} must have polarity events of {POLARITY_SIZE} bytes, timestamp at 4; "
-                    f"got {size} and {offset}"
+                    f"{path} ends in a packet header: {PACKET.size} bytes expected, got {len(header)}"
                 )
-            packet = np.frombuffer(raw, "<u4", count=2 * number, offset=position).reshape(-1, 2)
-            words.append(packet[:, 0])
-            times.append(packet[:, 1].astype(np.int64) + (overflow << 31))
-        position += size * number
-    word = np.concatenate(words).astype(np.int64) if words else np.empty(0, np.int64)
-    time = np.concatenate(times) if times else np.empty(0, np.int64)
-    valid = word & 1 == 1
-    word = word[valid]
-    return Events(x=word >> 17, y=word >> 2 & 0x7FFF, polarity=word >> 1 & 1, time=time[valid])
+            kind, _, size, offset, overflows, _, number, _ = PACKET.unpack(header)
+            position += PACKET.size
+            if size <= 0 or number < 0 or size * number > end - position:
+                raise ValueError(
+                    f"{path} must have {number} events of {size} bytes in the packet at byte {position}; "
+                    f"got {end - position} bytes: it is cut short or damaged"
+                )
+            position += size * number
+            if kind != POLARITY:
+                file.seek(position)
+                continue
+            if (size, offset) != (POLARITY_SIZE, 4) or overflows < 0:
+                raise ValueError(
+                    f"{path} must have polarity events of {POLARITY_SIZE} bytes, timestamp at 4, 0 overflows or more; "
+                    f"got {size}, {offset} and {overflows}"
+                )
+            while number:
+                taken = min(number, PART - filled)
+                raw = file.read(POLARITY_SIZE * taken)
+                if len(raw) < POLARITY_SIZE * taken:
+                    raise ValueError(f"{path} became shorter while it was read: wait until it is written")
+                packet = np.frombuffer(raw, "<u4").reshape(-1, 2)
+                words[filled : filled + taken] = packet[:, 0]
+                times[filled : filled + taken] = packet[:, 1]
+                times[filled : filled + taken] += overflows << 31
+                filled, number = filled + taken, number - taken
+                if filled == PART:
+                    yield _decoded(words, times)
+                    filled = 0
+    if filled:
+        yield _decoded(words[:filled], times[:filled])
+
+
+def _decoded(words: UInt32[np.ndarray, "event"], times: Int64[np.ndarray, "event"]) -> Events:
+    """The valid ones of some polarity events, as copies."""
+    valid = words & 1 == 1
+    word = words[valid].astype(np.int64)
+    return Events(x=word >> 17, y=word >> 2 & 0x7FFF, polarity=word >> 1 & 1, time=times[valid])

@@ -21,7 +21,8 @@ def read_records(path: Path, source: Source) -> UInt8[np.ndarray, "sample 3073"]
     Raises:
         FileNotFoundError, ValueError: the file is missing; its length or a label is wrong.
     """
-    raw = source.read_bytes(path)
+    with source.open(path) as file:
+        raw = file.read()
     if len(raw) == 0 or len(raw) % RECORD:
         raise ValueError(
             f"{path} must hold whole records of {RECORD} bytes; got {len(raw)} bytes; {source.advice}"

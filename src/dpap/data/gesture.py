@@ -4,15 +4,21 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from dpap.data.aedat import read_aedat
 from dpap.data.config import DataConfig
-from dpap.data.events import Events, Frames, bin_events, event_split
+from dpap.data.events import Frames, blank_frames, count_events, event_split
 from dpap.data.source import Source
 from dpap.data.split import TensorSplit
 from dpap.data.transform import Augmentation
 
 SIDE = 128
 DOWNSAMPLE = 4
+TRIALS = 256
+"""So many trials a recording may have; the published ones have a dozen."""
+LATEST = 1 << 48
+"""Microseconds, nine years: products with the number of timesteps stay far below 2^63."""
 COLUMNS = ["class", "startTime_usec", "endTime_usec"]
 
 
@@ -31,7 +37,10 @@ def read_trials(path: Path, source: Source) -> list[Trial]:
     Raises:
         FileNotFoundError, ValueError: the file is missing, a column is, or a row is wrong.
     """
-    rows = list(csv.reader(source.read_bytes(path).decode("utf-8-sig", errors="replace").splitlines()))
+    try:
+        rows = list(csv.reader(source.read_text(path).splitlines()))
+    except csv.Error as error:
+        raise ValueError(f"{path} is no CSV file ({error}); {source.advice}") from error
     if not rows or [name.strip() for name in rows[0]] != COLUMNS:
         raise ValueError(
             f"{path} must start with the line {','.join(COLUMNS)}; got {rows[:1]}; {source.advice}"
@@ -44,12 +53,14 @@ def read_trials(path: Path, source: Source) -> list[Trial]:
             raise ValueError(
                 f"{path} must have three whole numbers a row; got {row}; {source.advice}"
             ) from error
-        if not (1 <= number <= source.classes and begin < end):
+        if not (1 <= number <= source.classes and 0 <= begin < end <= LATEST):
             raise ValueError(
-                f"{path} must have classes from 1 to {source.classes} that end after they start; got {row}; "
-                f"{source.advice}"
+                f"{path} must have classes from 1 to {source.classes} that end after they start, both from 0 to "
+                f"{LATEST} microseconds; got {row}; {source.advice}"
             )
         trials.append(Trial(number - 1, begin, end))
+    if len(trials) > TRIALS:
+        raise ValueError(f"{path} must have at most {TRIALS} trials; got {len(trials)}; {source.advice}")
     return trials
 
 
@@ -59,18 +70,21 @@ def cut_trials(path: Path, trials: list[Trial], source: Source, timesteps: int, 
     Raises:
         ValueError: an event lies outside of the 128x128 pixels, or no trial has events.
     """
-    events = read_aedat(path)
-    events.check_pixels(source, path)
-    inside = [(events.time >= trial.begin) & (events.time < trial.end) for trial in trials]
-    if trials and not any(chosen.any() for chosen in inside):
+    frames = np.stack([blank_frames(timesteps, SIDE, SIDE, downsample) for _ in trials]) if trials else ()
+    empty = True
+    for events in read_aedat(path):
+        events.check_pixels(source, path)
+        for trial, counted in zip(trials, frames, strict=True):
+            inside = events.between(trial.begin, trial.end)
+            empty = empty and len(inside) == 0
+            count_events(counted, inside, trial.begin, trial.end, downsample)
+    if trials and empty:
         raise ValueError(f"{path} has no event in any trial of its labels: the two do not belong together")
-    for trial, chosen in zip(trials, inside, strict=True):
-        cut = Events(events.x[chosen], events.y[chosen], events.polarity[chosen], events.time[chosen])
-        yield bin_events(cut, timesteps, SIDE, SIDE, trial.begin, trial.end, downsample)
+    yield from frames
 
 
 def _read_part(source: Source, config: DataConfig, folder: Path, part: str) -> TensorSplit:
-    listed = source.read_bytes(folder / part).decode("utf-8", errors="replace").split()
+    listed = source.read_text(folder / part).split()
     recordings = [folder / line for line in listed]
     label_files = [path.with_name(f"{path.stem}_labels.csv") for path in recordings]
     for path in recordings:

@@ -1,6 +1,7 @@
 """MNIST and Fashion-MNIST: IDX files, gzip or not (format: https://yann.lecun.com/exdb/mnist)."""
 
 import struct
+from io import BufferedIOBase
 from math import prod
 from pathlib import Path
 
@@ -22,22 +23,37 @@ def read_idx(path: Path, source: Source, dimensions: int) -> UInt8[np.ndarray, "
     Raises:
         FileNotFoundError, ValueError: the file is missing; magic number, dimensions or length are wrong.
     """
-    raw = source.read_bytes(path)
     magic = bytes([0, 0, UNSIGNED_BYTE, dimensions])
-    if raw[:4] != magic:
-        raise ValueError(
-            f"{path} must start with the IDX magic {magic.hex()}; got {raw[:4].hex()}; {source.advice}"
-        )
-    header = 4 + 4 * dimensions
-    if len(raw) < header:
-        raise ValueError(f"{path} ends in its header of {header} bytes, at {len(raw)}; {source.advice}")
-    shape = struct.unpack(f">{dimensions}I", raw[4:header])
-    if len(raw) - header != prod(shape):
-        raise ValueError(
-            f"{path} must hold {prod(shape)} bytes after its header, for dimensions {list(shape)}; "
-            f"got {len(raw) - header}; {source.advice}"
-        )
-    return np.frombuffer(bytearray(raw[header:]), np.uint8).reshape(shape)
+    header = len(magic) + 4 * dimensions
+    with source.open(path) as file:
+        start = file.read(header)
+        if start[:4] != magic:
+            raise ValueError(
+                f"{path} must start with the IDX magic {magic.hex()}; got {start[:4].hex()}; {source.advice}"
+            )
+        if len(start) < header:
+            raise ValueError(f"{path} ends in its header of {header} bytes, at {len(start)}; {source.advice}")
+        shape = struct.unpack(f">{dimensions}I", start[4:])
+        sides = source.shape[1:] if dimensions > 1 else ()
+        if shape[1:] != sides:
+            raise ValueError(f"{path} must hold images of {sides}; got {shape[1:]}; {source.advice}")
+        source.check_size(path, header + prod(shape))
+        values = np.empty(shape, np.uint8)
+        got = _fill(values, file)
+        if got < values.size or file.read(1):
+            raise ValueError(
+                f"{path} must hold {values.size} bytes after its header, for dimensions {list(shape)}; "
+                f"got {got if got < values.size else 'more'}; {source.advice}"
+            )
+    return values
+
+
+def _fill(values: UInt8[np.ndarray, "..."], file: BufferedIOBase) -> int:
+    """Read the bytes of an array, and return how many there were."""
+    rest, got = values.reshape(-1).data, 0
+    while got < len(rest) and (number := file.readinto(rest[got:])):
+        got += number
+    return got
 
 
 def _read_part(source: Source, config: DataConfig, folder: Path, part: str) -> TensorSplit:
@@ -46,8 +62,6 @@ def _read_part(source: Source, config: DataConfig, folder: Path, part: str) -> T
         plain = folder / f"{part}-{kind}-ubyte"
         paths.append(plain if plain.exists() else plain.with_name(f"{plain.name}.gz"))
     images, labels = read_idx(paths[0], source, 3), read_idx(paths[1], source, 1)
-    if images.shape[1:] != source.shape[1:]:
-        raise ValueError(f"{paths[0]} must hold images of {source.shape[1:]}; got {images.shape[1:]}")
     if len(images) != len(labels) or len(images) == 0:
         raise ValueError(
             f"{paths[0]} and {paths[1]} must hold equally many samples, at least one; "

@@ -6,7 +6,7 @@ import numpy as np
 
 from dpap.data.config import DataConfig
 from dpap.data.events import Events, Frames, bin_events, event_split
-from dpap.data.source import Source
+from dpap.data.source import Source, is_stray
 from dpap.data.split import TensorSplit
 from dpap.data.transform import Augmentation
 
@@ -23,16 +23,20 @@ def read_recording(path: Path, source: Source) -> Events:
         FileNotFoundError, ValueError: the file is missing, has no events or half an event, or an event
             lies outside of the 34x34 pixels.
     """
-    raw = source.read_bytes(path)
+    with source.open(path) as file:
+        raw = file.read()
     if len(raw) == 0 or len(raw) % EVENT:
         raise ValueError(
             f"{path} must hold whole events of {EVENT} bytes; got {len(raw)} bytes; {source.advice}"
         )
-    x, y, high, middle, low = np.frombuffer(raw, np.uint8).reshape(-1, EVENT).T.astype(np.int64)
+    x, y, *clock = np.frombuffer(raw, np.uint8).reshape(-1, EVENT).T
     overflow = y == OVERFLOW_ROW
-    time = ((high & 0x7F) << 16 | middle << 8 | low) + OVERFLOW_TIME * np.cumsum(overflow)
+    time = np.cumsum(overflow, dtype=np.int64)
+    time *= OVERFLOW_TIME
+    for byte, mask, shift in zip(clock, (0x7F, 0xFF, 0xFF), (16, 8, 0), strict=True):
+        time += (byte & mask).astype(np.int32) << shift
     real = ~overflow
-    events = Events(x=x[real], y=y[real], polarity=high[real] >> 7, time=time[real])
+    events = Events(x=x[real], y=y[real], polarity=clock[0][real] >> 7, time=time[real])
     if len(events.x) == 0:
         raise ValueError(f"{path} must hold at least one event; got only clock overflows; {source.advice}")
     events.check_pixels(source, path)
@@ -42,12 +46,12 @@ def read_recording(path: Path, source: Source) -> Events:
 def _recordings(folder: Path, source: Source) -> tuple[list[Path], list[int]]:
     """Files and their classes, by class and then name."""
     files, labels = [], []
-    for part in sorted(path for path in folder.iterdir() if path.is_dir()):
+    for part in sorted(path for path in folder.iterdir() if path.is_dir() and not is_stray(path)):
         if not (part.name.isdecimal() and int(part.name) < source.classes):
             raise ValueError(
                 f"{folder} must hold one folder per digit, 0 to 9; got {part.name!r}; {source.advice}"
             )
-        found = sorted(part.glob("*.bin"))
+        found = sorted(path for path in part.glob("*.bin") if not is_stray(path))
         files += found
         labels += [int(part.name)] * len(found)
     if not files:

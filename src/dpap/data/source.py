@@ -3,13 +3,29 @@
 import gzip
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
 
 from dpap.data.config import DataConfig
 from dpap.data.split import TensorSplit
 from dpap.data.transform import Augmentation, EventConverter, ImageConverter
+
+UNPACKED = 8
+"""So many times its own size a gzip file may hold; the published ones hold up to five times theirs."""
+UNPACKED_ALWAYS = 1 << 20
+"""So many bytes any gzip file may hold."""
+TEXT = 1 << 16
+"""So many bytes a file of text may have; the published ones have a few thousand."""
+STRAY = {"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "@eadir", "lost+found"}
+"""Names, in small letters, under which systems and programs leave files of their own in any folder."""
+
+
+def is_stray(path: Path) -> bool:
+    """Whether a file or folder was left by a system or an editor: all hidden ones, and those of `STRAY`."""
+    return path.name.startswith(".") or path.name.lower() in STRAY
 
 
 @dataclass(frozen=True)
@@ -77,23 +93,54 @@ class Source:
         if not root.is_dir():
             raise FileNotFoundError(f"the data root {root} is not a folder; {self.advice}")
         for folder in folders:
-            if any((root / folder).glob(marker)):
+            if not all(map(is_stray, (root / folder).glob(marker))):
                 return root / folder
         places = ", ".join(str(root / folder) for folder in folders)
         raise FileNotFoundError(f"no {marker} in {places}; {self.advice}")
 
-    def read_bytes(self, path: Path) -> bytes:
-        """The contents of a file, unpacked when it ends in .gz.
+    @contextmanager
+    def open(self, path: Path) -> Iterator[BufferedIOBase]:
+        """A file as a stream, unpacked when its name ends in .gz.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the gzip stream is damaged or cut short.
+            ValueError: at any read, where the gzip stream is damaged or cut short.
         """
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing; {self.advice}")
         if path.suffix != ".gz":
-            return path.read_bytes()
+            with path.open("rb") as file:
+                yield file
+            return
         try:
-            return gzip.decompress(path.read_bytes())
+            with gzip.open(path) as unpacked:
+                yield unpacked
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{path} is not a whole gzip file ({error}); {self.advice}") from error
+
+    def check_size(self, path: Path, size: int) -> None:
+        """Raise a ValueError where a file cannot hold `size` bytes, or is a gzip file that unpacks to suspiciously
+        many: memory for them is to be taken only after this.
+        """
+        stored = path.stat().st_size
+        if path.suffix != ".gz":
+            if size > stored:
+                raise ValueError(f"{path} must hold {size} bytes by its header; got {stored}; {self.advice}")
+        elif size > max(UNPACKED * stored, UNPACKED_ALWAYS):
+            raise ValueError(
+                f"{path} has {stored} bytes and must unpack to {size} by its header, more than {UNPACKED} times as "
+                f"many: it is damaged, or made to fill the memory; if you trust it, unpack it (gunzip); {self.advice}"
+            )
+
+    def read_text(self, path: Path) -> str:
+        """The contents of a small file of text; what is not UTF-8 is replaced.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is larger than such files are.
+        """
+        with self.open(path) as file:
+            content = file.read(TEXT + 1)
+        if len(content) > TEXT:
+            raise ValueError(f"{path} must be a text of at most {TEXT} bytes; it is longer; {self.advice}")
+        return content.decode("utf-8-sig", errors="replace")

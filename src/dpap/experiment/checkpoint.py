@@ -4,7 +4,6 @@ No state of random generators is in it: every epoch is seeded by `epoch_seed`, s
 Nor is the learning rate: it is a function of the step (schedule.py).
 """
 
-import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dpap.experiment.archive import check_parts
 from dpap.experiment.errors import UserError
 from dpap.experiment.run_folder import with_replacement
 
@@ -37,8 +37,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"no checkpoint {path}: nothing to go on from; start the run again with --overwrite")
     try:
+        check_parts(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+    except Exception as error:  # a damaged file makes these two raise almost anything
         raise UserError(f"{path} is not a readable checkpoint: {error}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else type(state).__name__

@@ -161,6 +161,7 @@ def can_name_a_folder(name: str) -> bool:
 
 CLASS = "class_path"
 """The key by which the parser takes a class for a value."""
+MOST_VALUES, MOST_LEVELS = 10_000, 20
 
 
 class _PlainConfigFile(ActionConfigFile):
@@ -185,8 +186,24 @@ PARTS = frozenset(_parts(ExperimentConfig))
 """Keys of the configuration that hold keys themselves."""
 
 
-def check_plain(values: Any, where: str, key: str = "") -> None:
-    """Raises UserError where a configuration has a class to import, or another file, in the place of plain values."""
+def check_plain(values: Any, where: str) -> None:
+    """Raises UserError where a configuration has a class to import, or another file, in the place of plain values, or
+    more of these than any configuration has: a few lines of YAML that refer to each other can stand for billions.
+    """
+    left, numbers = [(values, 0)], 0
+    while left:
+        value, depth = left.pop()
+        numbers += 1
+        if numbers > MOST_VALUES or depth > MOST_LEVELS:
+            raise UserError(
+                f"{where}: a configuration has at most {MOST_VALUES} values, {MOST_LEVELS} levels deep; it has more"
+            )
+        inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+        left += [(each, depth + 1) for each in inner]
+    _check_plain(values, where, "")
+
+
+def _check_plain(values: Any, where: str, key: str) -> None:
     if isinstance(values, str) and key in PARTS:
         raise UserError(f"{where}: {key} holds keys and values; got {values!r}")
     if not isinstance(values, Mapping) or key == "data.arguments":
@@ -194,7 +211,7 @@ def check_plain(values: Any, where: str, key: str = "") -> None:
     for name, value in values.items():
         if str(name).rpartition(".")[2] == CLASS:
             raise UserError(f"{where}: {key or 'it'} holds plain values; got {CLASS} {value!r}")
-        check_plain(value, where, f"{key}.{name}" if key else str(name))
+        _check_plain(value, where, f"{key}.{name}" if key else str(name))
 
 
 def add_experiment_flags(parser: ArgumentParser) -> None:

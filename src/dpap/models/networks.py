@@ -38,6 +38,9 @@ class SpikingNetwork(nn.Sequential):
         timesteps: how long an image is shown.
     """
 
+    in_turn = True
+    """That children are called in turn, although by a forward of its own."""
+
     def __init__(
         self, layers: list[tuple[str, nn.Module]], input_shape: tuple[int, int, int], timesteps: int
     ) -> None:

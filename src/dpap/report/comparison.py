@@ -14,7 +14,7 @@ from dpap.experiment.results import EPOCHS, RESULTS, EpochResult, Result, read_c
 from dpap.experiment.run_folder import write_text
 from dpap.experiment.significance import Group, groups
 from dpap.report import comparison_figures as figures
-from dpap.report.page import Plate, plate, template
+from dpap.report.page import Plate, drawable, plate, template
 from dpap.report.style import PALETTE
 
 
@@ -39,11 +39,14 @@ def write_comparison(folder: Path) -> Path:
     report = folder / "report"
     report.mkdir(exist_ok=True)
     chapters = []
-    for recipe, table in groups(results).items():
-        plates = []
-        for name, figure, caption in _drawn(table, [each for each in epochs if each.recipe == recipe]):
-            plates.append(plate(report, f"{re.sub(r'[^A-Za-z0-9_]+', '-', recipe)}-{name}", figure, caption))
-        chapters.append(Chapter(recipe, _code(description(table)), _plain(cells(table)), plates))
+    with drawable(folder):
+        for recipe, table in groups(results).items():
+            plates = []
+            for name, figure, caption in _drawn(table, [each for each in epochs if each.recipe == recipe]):
+                plates.append(
+                    plate(report, f"{re.sub(r'[^A-Za-z0-9_]+', '-', recipe)}-{name}", figure, caption)
+                )
+            chapters.append(Chapter(recipe, _code(description(table)), _plain(cells(table)), plates))
     page = report / "index.html"
     text = template("comparison.html.j2").render(
         name=folder.resolve().name,

@@ -7,6 +7,19 @@ from dpap.experiment.errors import UserError
 from dpap.experiment.run_folder import json_object
 
 Kind = TypeVar("Kind")
+LARGEST = 1e15
+"""No count, time or cost of a run is larger; sums and products of such numbers stay finite, and whole ones exact."""
+
+
+def finite(value: float, where: str) -> float:
+    """A number of a run, which `where` names.
+
+    Raises:
+        UserError: where it is not finite, or larger than any.
+    """
+    if not abs(value) <= LARGEST:
+        raise UserError(f"{where}: expected a number of at most {LARGEST:g}, got {value!r:.60}")
+    return float(value)
 
 
 class Fields:
@@ -28,12 +41,12 @@ class Fields:
     def number(self, key: str) -> float | None:
         """A number."""
         value = self._typed(key, (int, float), "a number")
-        return None if value is None else float(value)
+        return None if value is None else finite(value, f"{self.where}, “{key}”")
 
     def whole(self, key: str) -> int | None:
         """A whole number."""
         value = self._typed(key, (int,), "a whole number")
-        return None if value is None else int(value)
+        return None if value is None else int(finite(value, f"{self.where}, “{key}”"))
 
     def text(self, key: str) -> str | None:
         """Text."""

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from dpap.experiment import formatting
+from dpap.experiment.errors import UserError
 from dpap.experiment.run_folder import write_bytes, write_text
 from dpap.report import figures, structure, survival, words
 from dpap.report.records import Cost, Run, read_run
@@ -53,12 +55,25 @@ def write_report(run: Path) -> Path:
     records = read_run(run)
     folder = run / "report"
     folder.mkdir(exist_ok=True)
-    plates: dict[str, list[Plate]] = {section: [] for section in SECTIONS}
-    for section, name, figure, caption in _drawn(records):
-        plates[section].append(plate(folder, name, figure, caption))
     page = folder / "index.html"
-    write_text(page, _render(records, plates))
+    with drawable(run):
+        plates: dict[str, list[Plate]] = {section: [] for section in SECTIONS}
+        for section, name, figure, caption in _drawn(records):
+            plates[section].append(plate(folder, name, figure, caption))
+        text = _render(records, plates)
+    write_text(page, text)
     return page
+
+
+@contextmanager
+def drawable(run: Path) -> Iterator[None]:
+    """Names the folder where its numbers are of the right types, but none that training gives: nothing draws them."""
+    try:
+        yield
+    except (ArithmeticError, ValueError, RuntimeError, MemoryError) as error:
+        raise UserError(
+            f"{run}: its numbers cannot be drawn ({type(error).__name__}: {error}): they were changed or damaged"
+        ) from error
 
 
 def plate(folder: Path, name: str, figure: Figure, caption: str) -> Plate:

@@ -6,7 +6,7 @@ from typing import Any
 
 from dpap.experiment.errors import UserError
 from dpap.experiment.run_folder import RunFolder, numbered_lines, read_json
-from dpap.report.fields import Fields
+from dpap.report.fields import Fields, finite
 
 
 @dataclass(frozen=True)
@@ -266,7 +266,7 @@ def _survival(line: Fields) -> Survival:
     for name, values in line.mapping("layers").items():
         if not isinstance(values, list) or not all(v is None or isinstance(v, (int, float)) for v in values):
             raise UserError(f"{line.where}: expected a list of numbers and nulls for layer “{name}”")
-        layers[name] = [None if v is None else float(v) for v in values]
+        layers[name] = [None if v is None else finite(v, f"{line.where}, “{name}”") for v in values]
     return Survival(line.need("epoch"), layers)
 
 

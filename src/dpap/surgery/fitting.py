@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from dpap.anatomy.hidden_state import preserved_state, reset_state, state_buffers
-from dpap.anatomy.layers import groups_of, is_depthwise, known_kind, layer_kind, size_of
+from dpap.anatomy.layers import layer_kind
+from dpap.surgery.coherence import contradictions, groups_left
 from dpap.surgery.pruned import check_unpruned
 from dpap.surgery.structure import differences, modules_of, plain_name, recount
 from dpap.surgery.timesteps import AXES, BUFFER, silence_timesteps
@@ -17,6 +18,8 @@ EXTRA = "_extra_state"
 """Under this name a state_dict holds what a module adds to its tensors."""
 SHOWN = 12
 """So many differences are listed when a state does not fit."""
+LINE = 300
+"""So many characters of each."""
 
 
 def load_state(model: nn.Module, state: Mapping[str, Any]) -> nn.Module:
@@ -85,13 +88,11 @@ def fit(
     with preserved_state(model):
         own, extra = tensors_of(model)
         _check_fit(about, stored, model, own, extra, silenced & modules.keys(), origin, place)
-    layers = about["layers"]
-    if layers is None:
-        layers = {
-            name: {"size": [0, 0, _groups_left(module, stored[weight])]}
-            for name, module in modules.items()
-            if (weight := _weight_name(name, module)) is not None and weight in stored
-        }
+    layers = {
+        name: {"size": [0, 0, groups_left(module, tuple(stored[weight].shape))]}
+        for name, module in modules.items()
+        if (weight := _weight_name(name, module)) is not None and weight in stored
+    }
     fitting = {
         name: stored[name].to(
             device=tensor.device, dtype=tensor.dtype, copy=True, memory_format=_memory_format(tensor)
@@ -116,15 +117,6 @@ def fit(
 def _weight_name(path: str, module: nn.Module) -> str | None:
     kind = layer_kind(module)
     return None if kind is None else f"{path}.{kind.weight}" if path else kind.weight
-
-
-def _groups_left(module: nn.Module, weight: Tensor) -> int:
-    """Groups of a layer whose weight is a stored one: depthwise convolutions lose them with their channels."""
-    if not is_depthwise(module):
-        return groups_of(module)
-    units, features = size_of(module)
-    left: int = weight.shape[0]
-    return left if known_kind(module).unit_axis == 1 else left * features // units
 
 
 def tensors_of(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -162,9 +154,11 @@ def _check_fit(
 ) -> None:
     """Raise with everything that does not fit, at once."""
     masks = {f"{name}.{part}" for name in silenced for part in (BUFFER, AXES)}
-    network, file = own.keys() | extra.keys(), stored.keys() | about["extra"].keys()
-    problems = [f"{name}: in the network, not in the {place}" for name in network - file - masks]
-    problems += [f"{name}: in the {place}, not in the network" for name in file - network - masks]
+    # the extra state of a module may be a tensor, but a tensor is nothing else
+    missing = (own.keys() - stored.keys()) | (extra.keys() - stored.keys() - about["extra"].keys())
+    foreign = (stored.keys() - own.keys() - extra.keys()) | (about["extra"].keys() - extra.keys())
+    problems = [f"{name}: in the network, not in the {place}" for name in missing - masks]
+    problems += [f"{name}: in the {place}, not in the network" for name in foreign - masks]
     for name in stored.keys() & own.keys() - masks:
         problems += _misfits(name, stored[name], own[name], place)
     tied = tied_names(own)
@@ -176,12 +170,28 @@ def _check_fit(
     if about["layers"] is not None:
         problems += differences(about["layers"], model)
     if problems:
-        more = f"\n  and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
-        listed = "\n  ".join(problems[:SHOWN])
         raise ValueError(
-            f"{origin} is of another network than the one given:\n  {listed}{more}\n"
+            f"{origin} is of another network than the one given:\n  {_listed(problems)}\n"
             "build the network as it was built before it was pruned"
         )
+    problems = list(contradictions(model, stored, about["layers"]))
+    if problems:
+        raise ValueError(
+            f"{origin} is not of a network that dpap made smaller, for its tensors do not fit each other:\n  "
+            f"{_listed(problems)}\nsave the network again, and load no file of an origin that you do not trust"
+        )
+
+
+def _listed(problems: list[str]) -> str:
+    """The first of them, a line each, as names in a file may be anything."""
+    more = [f"and {len(problems) - SHOWN} more"] if len(problems) > SHOWN else []
+    return "\n  ".join([*map(printable, problems[:SHOWN]), *more])
+
+
+def printable(text: str) -> str:
+    """Text on one line of at most `LINE` characters, of which those that no terminal shows are spelled out."""
+    short = text if len(text) <= LINE else f"{text[:LINE]}..."
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in short)
 
 
 def _misfits(name: str, stored: Tensor, own: Tensor, place: str) -> list[str]:

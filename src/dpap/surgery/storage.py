@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dpap.anatomy.hidden_state import preserved_state
-from dpap.surgery.fitting import fit, tensors_of, tied_names
+from dpap.surgery.fitting import fit, printable, tensors_of, tied_names
+from dpap.surgery.header import check_header, parsed
 from dpap.surgery.structure import structure_of
 
 KEY, FORMAT = "dpap", 2
@@ -116,7 +117,7 @@ def _fingerprint(about: dict[str, Any], tensors: dict[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -125,21 +126,54 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
         raise FileNotFoundError(f"expected a file that dpap.save wrote; there is none at {path}")
     try:
+        check_header(path)
         with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {}).get(KEY, "{}"))
+            about = parsed((file.metadata() or {}).get(KEY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        checksum = about.pop("sha256", None) if isinstance(about, dict) else None
+        fits = checksum == _fingerprint(about, tensors)
+    except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError, OverflowError) as error:
         raise ValueError(
-            f"{path} is damaged or no safetensors file ({error}); save the network again"
+            f"{path} is damaged or no safetensors file ({printable(str(error))}); save the network again"
         ) from error
     found = about.get("format") if isinstance(about, dict) else None
     if found != FORMAT:
         raise ValueError(
-            f"{path} was not written by this dpap.save: expected format {FORMAT} in its metadata, got {found}; "
-            "read it with the version that wrote it, or save the network again"
+            f"{path} was not written by this dpap.save: expected format {FORMAT} in its metadata, got "
+            f"{printable(str(found))}; read it with the version that wrote it, or save the network again"
         )
-    if about.pop("sha256", None) != _fingerprint(about, tensors):
+    if not fits:
         raise ValueError(
             f"{path} was changed after it was saved: its checksum does not fit; save the network again"
         )
+    problem = _misshapen(about, tensors)
+    if problem is not None:
+        raise ValueError(
+            f"{path} holds no description of a network: {printable(problem)}; save the network again"
+        )
     return about, tensors | {name: tensors[first] for name, first in about["tied"].items()}
+
+
+def _misshapen(about: dict[str, Any], tensors: dict[str, Tensor]) -> str | None:
+    """What in a description is not as `save` writes it."""
+    for part in ("layers", "tied", "extra"):
+        if not isinstance(about.get(part), dict):
+            return f"expected an object as {part!r}, got {about.get(part)!r}"
+    for path, layer in about["layers"].items():
+        if not (
+            isinstance(layer, dict)
+            and isinstance(layer.get("class"), str)
+            and isinstance(layer.get("settings"), dict)
+        ):
+            return f"expected class and settings of the layer {path!r}, got {layer!r}"
+        size = layer.get("size", [1, 1, 1])
+        whole = isinstance(size, list) and all(type(count) is int for count in size)
+        if not (whole and len(size) == 3 and min(size) >= 0 and size[2] > 0):
+            return f"expected numbers of units, features and groups of the layer {path!r}, got {size!r}"
+    for name, first in about["tied"].items():
+        if name in tensors or not isinstance(first, str) or first not in tensors:
+            return f"expected {name!r} to be the same as another tensor of the file, got {first!r}"
+    for name in about["extra"]:
+        if name in tensors:
+            return f"{name!r} is both a tensor and extra state"
+    return None
