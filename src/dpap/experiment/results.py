@@ -14,7 +14,9 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from dpap.experiment.errors import UserError
 from dpap.experiment.grid import Planned
 from dpap.experiment.locks import comparison_lock
-from dpap.experiment.run_folder import Record, RunFolder, read_json, read_lines, write_text
+from dpap.experiment.run_folder import RunFolder
+from dpap.experiment.sealed import Record, read_json, read_lines
+from dpap.files import write_text
 
 RESULTS, EPOCHS = "results.csv", "epochs.csv"
 

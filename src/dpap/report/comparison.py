@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from dpap.experiment.comparison_table import HEAD, LEGEND, cells, description
 from dpap.experiment.grid import target_words
 from dpap.experiment.results import EPOCHS, RESULTS, EpochResult, Result, read_csv
-from dpap.experiment.run_folder import write_text
+from dpap.files import write_text
 from dpap.experiment.significance import Group, groups
 from dpap.report import comparison_figures as figures
 from dpap.report.page import Plate, plate, template

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from dpap.experiment.errors import UserError
-from dpap.experiment.run_folder import RunFolder, numbered_lines, read_json
+from dpap.experiment.run_folder import RunFolder
+from dpap.experiment.sealed import numbered_lines, read_json, read_text
 from dpap.report.fields import Fields
 
 
