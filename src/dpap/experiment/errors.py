@@ -4,7 +4,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-MAKE_ROOM = "make room on the disk and go on"
+MAKE_ROOM = "make room on the disk"
 NO_RIGHT = "give this user the right to, or choose another place"
 REMEDIES = {
     errno.ENOSPC: MAKE_ROOM,
@@ -48,4 +48,4 @@ def explained(error: OSError) -> str:
     if error.strerror is None:
         return str(error)  # raised with words of its own
     path = "the output" if error.filename is None else error.filename
-    return f"{path}: {error.strerror}; {REMEDIES.get(error.errno or 0, 'check the disk and go on')}"
+    return f"{path}: {error.strerror}; {REMEDIES.get(error.errno or 0, 'check the disk')}"
