@@ -10,7 +10,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1] / "src"), str(HERE.parents[1] / "tests")]
 
 import torch
-from support.runs import same_bits, timeless
+from support.runs import same_bits, tensors, timeless
 
 from dpap.data import DataConfig
 from dpap.experiment.config import ExperimentConfig, TrainingConfig

@@ -206,13 +206,15 @@ def add_experiment_flags(parser: ArgumentParser) -> None:
     parser.add_class_arguments(ExperimentConfig, None)
 
 
-def config_from(parser: ArgumentParser, parsed: Namespace) -> ExperimentConfig:
-    """The configuration that a parser with `add_experiment_flags` has parsed.
+def config_from(
+    parser: ArgumentParser, parsed: Namespace, where: str = "the configuration"
+) -> ExperimentConfig:
+    """The configuration that a parser with `add_experiment_flags` has parsed; `where` it stood is for messages.
 
     Raises:
         UserError: when a value is out of range or two values contradict each other.
     """
-    with blame("the configuration"):
+    with blame(where):
         values = parser.instantiate(parsed)
         return ExperimentConfig(**{each.name: values[each.name] for each in fields(ExperimentConfig)})
 
@@ -237,7 +239,7 @@ def load_config(path: Path | str, *, allow_imports: bool = False) -> ExperimentC
         parsed = parser.parse_path(path)
     except ArgumentError as error:
         raise UserError(f"configuration {path}: {error}") from error
-    config = config_from(parser, parsed)
+    config = config_from(parser, parsed, f"configuration {path}")
     if not allow_imports:
         refuse_imports(config, f"configuration {path}")
     return config

@@ -84,6 +84,8 @@ def _mend_survival(path: Path, epoch: int, last: Record | None, message: Message
     lines = {
         record["epoch"]: record for record in found.values() if isinstance(record.get("epoch"), int)
     } | ({} if last is None else {last["epoch"]: last})
+    if last is not None and (lacking := set(range(1, epoch + 1)) - lines.keys()):
+        message(f"{path} was cut off or damaged: it lacks {len(lacking)} of {epoch} epochs")
     text = "".join(line_of(lines[key]) for key in sorted(lines) if key <= epoch)
     if not path.exists() or path.read_bytes() != text.encode():
         write_text(path, text)
