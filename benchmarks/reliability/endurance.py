@@ -17,15 +17,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from trials import HERE, Trials, machine, small_run
-
 import torch
 import torch.nn.functional as F
-from support.hooks import hooks as hooks_in
 from torch import Tensor, nn
+from trials import HERE, Trials, machine, small_run
 
 import dpap
 from dpap.models import NetworkConfig, build_network
+from support.hooks import hooks as hooks_in
 
 NETWORK = NetworkConfig(layers="8C3-BN-AvgPool2-16FC-10FC", neuron="lif", timesteps=2)
 
@@ -77,11 +76,17 @@ def megabytes() -> float:
 
 def main(words: list[str] | None = None) -> int:
     """Go round until the time is over."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=60.0, help="how long")
     parser.add_argument("--every", type=int, default=20, help="rounds between two lines of results")
-    parser.add_argument("--tolerance", type=float, default=0.02, help="growth of memory that is taken as none")
-    parser.add_argument("--out", default=str(HERE / "results" / "endurance.jsonl"), help="file of the results")
+    parser.add_argument(
+        "--tolerance", type=float, default=0.02, help="growth of memory that is taken as none"
+    )
+    parser.add_argument(
+        "--out", default=str(HERE / "results" / "endurance.jsonl"), help="file of the results"
+    )
     given = parser.parse_args(words)
     path = Path(given.out)
     path.unlink(missing_ok=True)

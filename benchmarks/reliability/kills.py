@@ -64,7 +64,7 @@ class Trap:
             return Written(handle, _name(file), self) if set(mode) & set("wxa") else handle
 
         def synced(descriptor: int) -> None:
-            self.happens(_name(os.readlink(f"/proc/self/fd/{descriptor}")), "before the flush")
+            self.happens(_name(Path(f"/proc/self/fd/{descriptor}").readlink()), "before the flush")
             fsync(descriptor)
 
         def replaced(source: Any, target: Any) -> None:
@@ -148,7 +148,13 @@ def begin_or_go_on(config: ExperimentConfig) -> None:
 
 
 def killed_run(
-    name: str, reference: Path, events: Counter[Event], seconds: float, work: Path, rng: random.Random, timed: bool
+    name: str,
+    reference: Path,
+    events: Counter[Event],
+    seconds: float,
+    work: Path,
+    rng: random.Random,
+    timed: bool,
 ) -> dict[str, Any]:
     """One trial of a run."""
     config = small_run(work / "run", **RUNS[name])
@@ -213,8 +219,10 @@ def timeless_table(path: Path) -> list[dict[str, Any]]:
 
 def main(words: list[str] | None = None) -> int:
     """Kill what was not killed yet."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=100, help="trials, of which a second call does those left")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=100, help="until so many were killed before they ended")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
     parser.add_argument("--out", default=str(HERE / "results" / "kills.jsonl"), help="file of the results")
     given = parser.parse_args(words)
@@ -224,7 +232,8 @@ def main(words: list[str] | None = None) -> int:
         scratch = Path(name)
         train(small_run(scratch / "warm"))  # what is imported late is there in every process
         undisturbed: dict[str, tuple[Counter[Event], float]] = {}
-        for number in range(len(trials.done), given.kills):
+        while sum(each["killed"] for each in trials.done) < given.kills:
+            number = len(trials.done)
             rng = random.Random(f"{given.seed} {number}")
             kind = kinds[number % len(kinds)]
             if kind not in undisturbed:
@@ -243,7 +252,9 @@ def main(words: list[str] | None = None) -> int:
     outcomes = ("same bits", "different", "lost")
     print(trials.table("run", outcomes))
     print(trials.table("moment", outcomes))
-    print(f"{sum(each['killed'] for each in trials.done)} of {len(trials.done)} were killed before they ended")
+    print(
+        f"{sum(each['killed'] for each in trials.done)} of {len(trials.done)} were killed before they ended"
+    )
     print(machine())
     return 0 if all(each["outcome"] == "same bits" for each in trials.done) else 1
 
@@ -261,7 +272,9 @@ def reference_of(kind: str, folder: Path) -> tuple[Counter[Event], float]:
         trap = Trap(None, random.Random(0))
         trap.set()
         train(small_run(folder, **RUNS[kind]), progress=Heard())
-        happened = [f"{file}\t{what}\t{count}" for (file, what), count in trap.seen.items() if file in WATCHED]
+        happened = [
+            f"{file}\t{what}\t{count}" for (file, what), count in trap.seen.items() if file in WATCHED
+        ]
         seen.write_text("\n".join(happened))
 
     assert ended(start(run, said)) == 0, said.read_text()

@@ -10,7 +10,6 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parents[1] / "src"), str(HERE.parents[1] / "tests")]
 
 import torch
-from support.runs import same_bits, tensors, timeless
 
 from dpap.data import DataConfig
 from dpap.experiment.config import ExperimentConfig, TrainingConfig
@@ -21,6 +20,7 @@ from dpap.experiment.sealed import append, read_lines
 from dpap.experiment.tables import text_table
 from dpap.models import NetworkConfig
 from dpap.pruning.config import PruningConfig
+from support.runs import same_bits, timeless
 
 torch.set_num_threads(1)
 EPOCHS = 4
@@ -48,7 +48,14 @@ def small_run(
         network=NetworkConfig(layers="16FC-12FC-10FC", neuron="lif" if spiking else "relu", timesteps=3),
         prune=prune,
         pruning=PruningConfig(
-            **{"target": 0.6, "end_epoch": 3, "compact": "auto", "observe_every": 1, "start_epoch": 0, **pruning}
+            **{
+                "target": 0.6,
+                "end_epoch": 3,
+                "compact": "auto",
+                "observe_every": 1,
+                "start_epoch": 0,
+                **pruning,
+            }
         ),
         training=TrainingConfig(epochs=EPOCHS, learning_rate=0.01, threads=1),
         protocol=protocol,

@@ -27,8 +27,8 @@ def replacing(path: Path, *, keep: Path | None = None) -> Iterator[BinaryIO]:
                 file.flush()
                 os.fsync(file.fileno())
             if keep is not None and path.exists():
-                os.replace(path, keep)
-            os.replace(temporary, path)
+                path.replace(keep)
+            temporary.replace(path)
             _sync_folder(path.parent)
         finally:
             with suppress(OSError):

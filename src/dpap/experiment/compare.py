@@ -18,8 +18,8 @@ from dpap.experiment.locks import comparison_lock, is_held
 from dpap.experiment.progress import Quiet
 from dpap.experiment.results import Result, write_results
 from dpap.experiment.sealed import read_lines, read_text
-from dpap.files import write_text
 from dpap.experiment.train import resume, train
+from dpap.files import write_text
 
 State = Literal["finished", "started", "failed", "to do", "being run"]
 

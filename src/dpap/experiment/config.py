@@ -277,7 +277,9 @@ def load_run_config(path: Path | str, *, allow_imports: bool = False) -> Experim
     """
     config = load_config(path, allow_imports=allow_imports)
     stored = read_yaml(Path(path))
-    return overridden(config, complete(stored)) if isinstance(stored, Mapping) else config
+    if not isinstance(stored, Mapping) or complete(stored) == config.as_dict():
+        return config  # the usual case, and far faster than to check every key again
+    return overridden(config, complete(stored))
 
 
 def complete(stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,14 +57,18 @@ def mend_lines(folder: RunFolder, state: dict[str, Any] | None, message: Message
     before = folder.metrics.read_bytes() if folder.metrics.exists() else b""
     if before != text.encode():
         if state is not None and "records" in state and not before.startswith(text.encode()):
-            message(f"{folder.metrics} was changed, damaged or cut off; it is written anew from the checkpoint")
+            message(
+                f"{folder.metrics} was changed, damaged or cut off; it is written anew from the checkpoint"
+            )
         write_text(folder.metrics, text)
     _mend_survival(folder.survival, epoch, survival, message)
     return records
 
 
 def _records_until(path: Path, epoch: int) -> list[Record]:
-    records = [record for record in read_lines(path) if OF_AN_EPOCH <= record.keys() and record["epoch"] <= epoch]
+    records = [
+        record for record in read_lines(path) if record.keys() >= OF_AN_EPOCH and record["epoch"] <= epoch
+    ]
     if len(records) != epoch:
         raise UserError(
             f"{path} holds {len(records)} of the {epoch} epochs in the checkpoint: it was changed or damaged; start "
@@ -81,9 +85,9 @@ def _mend_survival(path: Path, epoch: int, last: Record | None, message: Message
     for why in damaged.values():
         if why != CUT_OFF:
             message(f"{why}; this epoch is left out of it")
-    lines = {
-        record["epoch"]: record for record in found.values() if isinstance(record.get("epoch"), int)
-    } | ({} if last is None else {last["epoch"]: last})
+    lines = {record["epoch"]: record for record in found.values() if isinstance(record.get("epoch"), int)} | (
+        {} if last is None else {last["epoch"]: last}
+    )
     if last is not None and (lacking := set(range(1, epoch + 1)) - lines.keys()):
         message(f"{path} was cut off or damaged: it lacks {len(lacking)} of {epoch} epochs")
     text = "".join(line_of(lines[key]) for key in sorted(lines) if key <= epoch)

@@ -197,7 +197,8 @@ def write_results(runs: Sequence[Planned], folder: Path) -> list[Result]:
         for name, text in tables.items():
             write_text(folder / name, text)
         write_text(
-            folder / CHECKSUMS, "".join(f"{_checksum(text.encode())}  {name}\n" for name, text in tables.items())
+            folder / CHECKSUMS,
+            "".join(f"{_checksum(text.encode())}  {name}\n" for name, text in tables.items()),
         )
     return results
 
@@ -231,10 +232,13 @@ def read_csv(kind: type[Line], path: Path) -> list[Line]:
     try:
         content = path.read_bytes()
         checksums = path.with_name(CHECKSUMS)
-        if checksums.is_file() and f"{_checksum(content)}  {path.name}" not in read_text(checksums).splitlines():
+        if (
+            checksums.is_file()
+            and f"{_checksum(content)}  {path.name}" not in read_text(checksums).splitlines()
+        ):
             raise UserError(
-                f"{path} was changed or damaged after it was written, its checksum in {CHECKSUMS} does not fit: the same "
-                "`dpap compare` writes it anew"
+                f"{path} was changed or damaged after it was written, its checksum in {CHECKSUMS} does not fit: the "
+                "same `dpap compare` writes it anew"
             )
         reader = csv.DictReader(io.StringIO(content.decode(), newline=""))
         return [

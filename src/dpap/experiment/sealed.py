@@ -1,4 +1,4 @@
-"""JSON files, and files of lines of JSON, each object with a checksum of what it holds: damage is found when it is read.
+"""JSON files, and files of lines of JSON, each object with a checksum: damage is found when it is read.
 
 Objects without a checksum, as earlier versions wrote them or people do, are taken as they are.
 """
@@ -42,7 +42,9 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: expected text in UTF-8, got {error}. Restore the file or run again") from error
+        raise UserError(
+            f"{path}: expected text in UTF-8, got {error}. Restore the file or run again"
+        ) from error
 
 
 def read_json(path: Path) -> Record:
@@ -74,7 +76,7 @@ def numbered_lines(path: Path) -> tuple[dict[int, Record], bool]:
         UserError: as `read_lines`.
     """
     records, damaged = intact_lines(path)
-    for number, why in damaged.items():
+    for why in damaged.values():
         if why == CUT_OFF:
             return records, True
         raise UserError(f"{why}. Remove the line to leave this epoch out")
@@ -124,7 +126,9 @@ def _unsealed(value: Any, where: str) -> Record:
     if SEAL in record:
         checksum = record.pop(SEAL)
         if checksum != _checksum(record):
-            raise UserError(f"{where}: it was changed or damaged after it was written, its checksum does not fit")
+            raise UserError(
+                f"{where}: it was changed or damaged after it was written, its checksum does not fit"
+            )
     return record
 
 

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from dpap.experiment.comparison_table import HEAD, LEGEND, cells, description
 from dpap.experiment.grid import target_words
 from dpap.experiment.results import EpochResult, read_results
-from dpap.files import write_text
 from dpap.experiment.significance import Group, groups
+from dpap.files import write_text
 from dpap.report import comparison_figures as figures
 from dpap.report.page import Plate, plate, template
 from dpap.report.style import PALETTE

@@ -169,9 +169,15 @@ def read_run(path: Path) -> Run:
     named = pointer.read_bytes().decode(errors="replace").strip()
     try:
         twin = _read((path / named).resolve())
-        if not twin.prunes and (twin.seed, twin.network, twin.dataset) == (run.seed, run.network, run.dataset):
+        if not twin.prunes and (twin.seed, twin.network, twin.dataset) == (
+            run.seed,
+            run.network,
+            run.dataset,
+        ):
             return replace(run, twin=twin)
-        note = f"“{named}” is no dense twin of this run, with its seed, network and data: nothing is compared."
+        note = (
+            f"“{named}” is no dense twin of this run, with its seed, network and data: nothing is compared."
+        )
     except (OSError, ValueError):  # not there, or no path at all
         note = f"The dense twin “{named}” is not there: nothing is compared."
     except UserError as error:
