@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from trials import EPOCHS, HERE, Heard, Trials, difference, machine, small_run, tensors
+from trials import EPOCHS, HERE, Heard, Trials, difference, machine, small_run
 
 import dpap
 from dpap.experiment.checkpoint import read_checkpoint, read_last
@@ -43,6 +43,7 @@ from dpap.experiment.sealed import read_json
 from dpap.experiment.train import resume, train
 from dpap.models import build_network
 from dpap.report.records import read_run
+from support.runs import tensors
 
 SECTOR = 512
 DAMAGES = {"flips": 1000, "truncations": 200, "zeroed sectors": 100}
@@ -194,6 +195,9 @@ class Copy:
 
     def put_back(self, everything: bool = True) -> None:
         """All files as they were, or those of the run that stopped alone: reading changes no others."""
+        for path in self.folder.rglob("*") if everything else ():
+            if path.is_file() and path.relative_to(self.folder) not in self.content and path.name != ".lock":
+                path.unlink()
         for name, content in self.content.items():
             path = self.folder / name
             if (everything or name.parts[0] == "run") and not (

@@ -156,6 +156,11 @@ def test_a_run_goes_on_to_the_same_bits_whatever_of_it_is_damaged(
     monkeypatch.setattr("dpap.experiment.finish.choose", lambda records, protocol: records[0])
     with pytest.raises(UserError, match=r"kept\.pt holds epoch 99, expected 1"):
         resume(folder.path)
+    folder.kept.write_bytes(folder.kept.read_bytes()[:-9])
+    said.clear()
+    with pytest.raises(UserError, match=r"kept\.pt is not a readable checkpoint"):
+        resume(folder.path, progress=progress)
+    assert any("kept.pt" in line and "unless a later epoch" in line for line in said)
 
 
 def test_a_configuration_that_changed_before_the_first_checkpoint_is_found(tiny: Any) -> None:

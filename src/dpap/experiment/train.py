@@ -14,7 +14,7 @@ import torch
 
 from dpap.anatomy import find_wiring
 from dpap.data import DataBundle, load_data
-from dpap.experiment.checkpoint import copy_checkpoint, epoch_seed, read_last, write_checkpoint
+from dpap.experiment.checkpoint import copy_checkpoint, epoch_seed, read_checkpoint, read_last, write_checkpoint
 from dpap.experiment.config import ExperimentConfig, complete, load_run_config
 from dpap.experiment.errors import Diverged, UserError, blame
 from dpap.experiment.finish import finish
@@ -135,8 +135,11 @@ def _restore(run: _Run) -> list[Record]:
         refuse_changes(config, complete(state["config"]))
         run.learner.restore(state)
     records = mend_lines(folder, state, run.progress.message)
-    if records:
-        _copy_if_chosen(run, records)  # again: the copy may be what was interrupted
+    if records and not _copy_if_chosen(run, records) and config.protocol != "last":
+        try:
+            read_checkpoint(folder.kept)
+        except UserError as error:
+            run.progress.message(f"{error}; unless a later epoch is chosen the run cannot be finished")
     run.progress.message(f"going on after epoch {len(records)}")
     return records
 
@@ -166,11 +169,14 @@ def _run_epochs(run: _Run, records: list[Record]) -> Record:
         progress.close()
 
 
-def _copy_if_chosen(run: _Run, records: list[Record]) -> None:
-    """Copy the last checkpoint where the protocol would choose its epoch so far."""
+def _copy_if_chosen(run: _Run, records: list[Record]) -> bool:
+    """Copy the last checkpoint where the protocol would choose its epoch so far; whether it does."""
     protocol = run.config.protocol
-    if protocol != "last" and choose(records, protocol)["epoch"] == records[-1]["epoch"]:
-        copy_checkpoint(run.folder.checkpoint, run.folder.kept)
+    if protocol == "last" or choose(records, protocol)["epoch"] != records[-1]["epoch"]:
+        return False
+    # after an interruption it is copied again: the copy may be what was interrupted
+    copy_checkpoint(run.folder.checkpoint, run.folder.kept)
+    return True
 
 
 def _epoch(run: _Run, epoch: int) -> Record:
