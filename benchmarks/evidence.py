@@ -28,9 +28,9 @@ from dpap.experiment.comparison_table import HEAD as TABLE
 from dpap.experiment.comparison_table import LEGEND, cells, comparison, description
 from dpap.experiment.methods import DENSE
 from dpap.experiment.results import EPOCHS, RESULTS, EpochResult, Line, Result, as_csv, read_csv
-from dpap.experiment.run_folder import write_text
 from dpap.experiment.significance import groups
 from dpap.experiment.tables import markdown
+from dpap.files import write_text
 from dpap.report import write_comparison
 
 HERE = Path(__file__).resolve().parents[1]

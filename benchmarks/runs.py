@@ -18,7 +18,8 @@ from jsonargparse import ArgumentParser
 from dpap.experiment.config import ExperimentConfig, add_experiment_flags, config_from
 from dpap.experiment.machine import describe_machine
 from dpap.experiment.progress import Quiet
-from dpap.experiment.run_folder import RunFolder, read_lines
+from dpap.experiment.run_folder import RunFolder
+from dpap.experiment.sealed import read_lines
 from dpap.experiment.tables import text_table
 from dpap.experiment.train import resume, train
 

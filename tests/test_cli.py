@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -8,6 +10,7 @@ from typing import Any
 import pytest
 
 from dpap.cli import main
+from support.runs import same_bits
 
 QUICK = [
     "--data.train_limit=160",
@@ -183,6 +186,95 @@ def test_an_interruption_says_how_to_go_on(
     assert f"dpap train --resume {tmp_path / 'run'}" in capsys.readouterr().err
 
 
+def test_a_full_disk_is_one_line_and_the_run_goes_on_once_there_is_room(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flags = [*QUICK, "--network.neuron=relu", "--network.layers=12FC-10FC", "--quiet"]
+    assert main(["train", *flags, "--out", str(tmp_path / "whole")]) == 0
+    real, run, room = os.fsync, tmp_path / "run", [0]
+
+    def fsync(descriptor: int) -> None:
+        if room[0] == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        room[0] -= 1
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    capsys.readouterr()
+    command = ["train", *flags, "--out", str(run)]
+    for flushed in (1, 6, 9, 2, 10**6):
+        room[0] = flushed
+        code = main(command)
+        error = capsys.readouterr().err
+        assert code == (0 if flushed == 10**6 else 2), error
+        if code:
+            assert error.count("\n") == 1 and f"dpap: {run}/" in error
+            assert (
+                "No space left on device; make room on the disk" in error and "dpap train --resume" in error
+            )
+        if (run / "config.yaml").exists():
+            command = ["train", "--resume", str(run), "--quiet"]
+    assert command[1] == "--resume"
+    same_bits(run, tmp_path / "whole")
+    assert (run / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    assert not [each.name for each in run.iterdir() if each.name.endswith(".part")]
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments"),
+    [
+        (b"seed: \xff", ["train", "--config", "file"]),
+        (b"seed: [", ["train", "--config", "file"]),
+        (b"- recipe: \xff", ["compare", "--grid", "file"]),
+        (b"[" * 3_000, ["compare", "--grid", "file"]),
+        (b"[" * 3_000, ["train", "--config", "file"]),
+    ],
+)
+def test_a_file_that_is_no_text_or_no_yaml_is_one_line(
+    content: bytes,
+    arguments: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_bytes(content)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "file" in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    "file", ["run.json", "metrics.jsonl", "summary.json", "config.yaml", "checkpoint.pt"]
+)
+def test_a_folder_in_the_place_of_a_file_is_one_line(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in {"run.json", "config.yaml", "metrics.jsonl"} - {file}:
+        (tmp_path / name).write_text("{}")
+    (tmp_path / file).mkdir()
+    for arguments in (["train", "--resume", str(tmp_path)], ["report", str(tmp_path)]):
+        assert main(arguments) in (0, 2)
+        assert "Traceback" not in capsys.readouterr().err
+
+
+def test_output_that_nothing_reads_is_one_line() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        ran = subprocess.run(
+            [sys.executable, "-m", "dpap", "data"],
+            stdout=write,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(write)
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("dpap: the output: Broken pipe") and ran.stderr.count("\n") == 1
+
+
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def broken(*_: Any, **__: Any) -> None:
         raise ValueError("a bug")
@@ -222,6 +314,7 @@ import dpap
 for command in sys.argv[1:]:
     if command:
         from dpap.cli import main
+from support.runs import same_bits
         with contextlib.redirect_stdout(io.StringIO()):
             main(command.split())
     print(json.dumps([command, list(sys.modules)]))

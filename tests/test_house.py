@@ -7,6 +7,7 @@ import dpap
 
 SOURCE = Path(dpap.__file__).parent
 FLOORS = (
+    {"files"},
     {"spiking", "plasticity"},
     {"anatomy"},
     {"surgery"},

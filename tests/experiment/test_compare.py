@@ -12,7 +12,8 @@ from dpap.experiment.errors import Diverged, UserError
 from dpap.experiment.grid import Planned, Row, plan
 from dpap.experiment.progress import Quiet
 from dpap.experiment.results import EpochResult, Result, read_csv
-from dpap.experiment.run_folder import RunFolder, read_json, read_lines
+from dpap.experiment.run_folder import RunFolder
+from dpap.experiment.sealed import read_json, read_lines
 
 
 class Recorder(Quiet):

@@ -20,8 +20,9 @@ from dpap.experiment.errors import UserError
 from dpap.experiment.grid import Planned, Row, plan
 from dpap.experiment.learner import build_learner, build_model, example_of
 from dpap.experiment.progress import Quiet
-from dpap.experiment.run_folder import RunFolder, read_json, read_lines
+from dpap.experiment.run_folder import RunFolder
 from dpap.experiment.scratch import Scratch, narrowed, restructured
+from dpap.experiment.sealed import read_json, read_lines
 from dpap.experiment.train import resume, train
 from dpap.models import NetworkConfig, build_network
 from dpap.spiking import PLIF

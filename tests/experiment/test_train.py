@@ -15,7 +15,8 @@ from dpap.experiment.config import ExperimentConfig, load_config
 from dpap.experiment.errors import Diverged, UserError
 from dpap.experiment.methods import PAPER
 from dpap.experiment.progress import Quiet
-from dpap.experiment.run_folder import RunFolder, append, read_lines
+from dpap.experiment.run_folder import RunFolder
+from dpap.experiment.sealed import append, read_json, read_lines
 from dpap.experiment.train import resume, train
 from dpap.models import build_network
 from dpap.pruning.config import PruningConfig
@@ -152,7 +153,7 @@ def test_the_run_folder_holds_what_a_report_needs(tiny: Any) -> None:
     assert any(record["compacted"] for record in records)
     survival = read_lines(folder.survival)[-1]["layers"]
     assert [value is None for value in survival["fc1"]].count(False) == records[-1]["layers"][1]["alive"]
-    assert json.loads(folder.summary.read_text()) == summary
+    assert read_json(folder.summary) == summary
     assert summary["after"]["parameters"] < summary["before"]["parameters"]
     assert summary["after"]["macs"] < summary["before"]["macs"]
     assert summary["after"]["energy"] == pytest.approx(

@@ -123,3 +123,34 @@ def test_numbers_that_no_run_has_are_refused(make_run: MakeRun, value: float) ->
         with pytest.raises(UserError, match=rf"{name}, line 1.*: expected a number of at most 1e\+15, got"):
             read_run(path)
         file.write_text(before)
+
+
+def test_what_does_not_fit_the_rest_of_a_run_is_named(twins: Path, make_run: MakeRun) -> None:
+    lines = (twins / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (twins / "metrics.jsonl").write_text("".join(lines[:-2]))
+    survival = (twins / "survival.jsonl").read_text().splitlines(keepends=True)
+    (twins / "survival.jsonl").write_text("".join(survival[:-3]))
+    facts = json.loads((twins / "run.json").read_text())
+    (twins / "run.json").write_text(json.dumps(facts | {"config": "seed: 1\n"}))
+    missing = read_run(twins).missing
+    assert "metrics.jsonl holds 18 of the 20 epochs of the run." in missing
+    assert "survival.jsonl lacks 1 epochs that metrics.jsonl holds." in missing
+    assert "config.yaml is not what the run began with: it was changed or damaged." in missing
+
+
+@pytest.mark.parametrize("named", ["", "..", ".", "../other-seed", "\0", "x" * 5000])
+def test_a_twin_that_is_none_is_named(named: str, twins: Path, make_run: MakeRun) -> None:
+    other = make_run(name="other-seed", dense=True)
+    facts = json.loads((other / "run.json").read_text())
+    (other / "run.json").write_text(json.dumps(facts | {"seed": 1}))
+    (twins / "twin").write_text(named)
+    run = read_run(twins)
+    assert run.twin is None
+    assert any(f"“{named}”" in note for note in run.missing)
+
+
+def test_a_config_that_is_no_text_is_named(make_run: MakeRun) -> None:
+    path = make_run()
+    (path / "config.yaml").write_bytes(b"seed: \xff")
+    with pytest.raises(UserError, match=r"config\.yaml: expected text in UTF-8"):
+        read_run(path)

@@ -169,11 +169,10 @@ def test_an_interrupted_save_leaves_the_old_file(
     path, _ = saved
     old = path.read_bytes()
 
-    def interrupted(tensors: object, target: Path, metadata: object) -> None:
-        target.write_bytes(old[:100])
+    def interrupted(descriptor: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dpap.surgery.storage.save_file", interrupted)
+    monkeypatch.setattr("dpap.files.os.fsync", interrupted)
     with pytest.raises(KeyboardInterrupt):
         dpap.save(_dense(), path)
     assert path.read_bytes() == old and [file.name for file in path.parent.iterdir()] == [path.name]

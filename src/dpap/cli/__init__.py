@@ -1,5 +1,6 @@
 """The command `dpap`: parses, calls, prints. Each subcommand is a module here, imported when it is called."""
 
+import os
 import shlex
 import signal
 import sys
@@ -12,7 +13,7 @@ from importlib.metadata import version
 from jsonargparse import ArgumentParser
 
 from dpap.cli.commands import COMMANDS
-from dpap.experiment.errors import UserError
+from dpap.experiment.errors import UserError, explained
 
 DONE, USER, INTERRUPTED = 0, 2, 130
 
@@ -20,7 +21,8 @@ DONE, USER, INTERRUPTED = 0, 2, 130
 def main(argv: list[str] | None = None) -> int:
     """Run the command; returns its exit code: 0 done, 2 the user can mend it, 130 interrupted.
 
-    A bug is not caught: it keeps its traceback.
+    What the file system refuses (no room, no right, a folder that vanished) the user can mend. A bug is not caught: it
+    keeps its traceback.
     """
     given = sys.argv[1:] if argv is None else argv
     before = signal.signal(signal.SIGTERM, _interrupt) if _in_main_thread() else None
@@ -29,18 +31,31 @@ def main(argv: list[str] | None = None) -> int:
         parsed = parser.parse_args(given)
         name = parsed.subcommand
         _module(name).run(subparser, parsed[name], shlex.join(["dpap", *given]))
+        sys.stdout.flush()
     except SystemExit as stop:  # --help, --version, or flags that argparse has explained
         return int(stop.code or DONE)
     except UserError as error:
         print(f"dpap: {error}", file=sys.stderr)
         return USER
+    except OSError as error:
+        print(f"dpap: {explained(error)}", file=sys.stderr)
+        return USER
     except KeyboardInterrupt as stop:
         print("\ndpap: interrupted", *stop.args, sep="; " if stop.args else "", file=sys.stderr)
         return INTERRUPTED
     finally:
+        _give_up_output()
         if before is not None:
             signal.signal(signal.SIGTERM, before)
     return DONE
+
+
+def _give_up_output() -> None:
+    """Where the output cannot be written, Python does not try again when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _in_main_thread() -> bool:

@@ -16,8 +16,8 @@ from dpap.experiment.grid import Planned, Row, comparable, plan, read_grid
 from dpap.experiment.methods import DENSE
 from dpap.experiment.progress import progress_for
 from dpap.experiment.results import EPOCHS, RESULTS
-from dpap.experiment.run_folder import write_text
 from dpap.experiment.tables import text_table
+from dpap.files import write_text
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from jsonargparse import ArgumentParser, Namespace
 
 from dpap.experiment.config import ExperimentConfig, refuse_imports
+from dpap.experiment.errors import UserError, explained
 
 
 def add_quiet_flag(parser: ArgumentParser) -> None:
@@ -17,9 +18,11 @@ def add_quiet_flag(parser: ArgumentParser) -> None:
 
 @contextmanager
 def continued_by(command: str) -> Iterator[None]:
-    """The message of an interruption ends with the command that goes on."""
+    """The message of an interruption, or of a file system that refuses, ends with the command that goes on."""
     try:
         yield
+    except OSError as error:
+        raise UserError(f"{explained(error)}; then go on with: {command}") from error
     except KeyboardInterrupt:
         raise KeyboardInterrupt(f"go on with: {command}") from None
 

@@ -2,20 +2,36 @@
 
 No state of random generators is in it: every epoch is seeded by `epoch_seed`, so it is the same whatever ran before.
 Nor is the learning rate: it is a function of the step (schedule.py).
+
+A checkpoint is a file of `torch.save`, a zip archive, with the SHA-256 of all bytes before it as the archive's comment.
+Format 1, of dpap 0.1.0, had none: the checksums that every archive has of its parts are checked there.
 """
 
+import hashlib
+import os
 import shutil
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 
 from dpap.experiment.archive import check_parts
 from dpap.experiment.errors import UserError
-from dpap.experiment.run_folder import with_replacement
+from dpap.experiment.run_folder import RunFolder
+from dpap.files import naming, replacing
 
-FORMAT = 1
+FORMAT = 2
+READ = (1, 2)
+MARK = b"dpap sha256 "
+COMMENT = len(MARK) + hashlib.sha256().digest_size * 2
+PARTS = {"epoch", "config", "model", "optimizer", "pruner"}
+
+
+class Damaged(UserError):
+    """A checkpoint is not what was written."""
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
@@ -23,9 +39,20 @@ def epoch_seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint32)[0])
 
 
-def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors, numbers, strings, lists and dicts; the file before stays until this one is whole."""
-    with_replacement(path, lambda temporary: torch.save({"format": FORMAT, **state}, temporary))
+def write_checkpoint(path: Path, state: dict[str, Any], *, previous: Path | None = None) -> None:
+    """Write tensors, numbers, strings, lists and dicts; the file before stays until this one is whole.
+
+    Args:
+        path: of the checkpoint.
+        state: what `read_checkpoint` returns.
+        previous: the checkpoint that was there gets this name.
+    """
+    with replacing(path, keep=previous) as file:
+        torch.save({"format": FORMAT, **state}, file)
+        file.seek(-2, os.SEEK_END)
+        file.write(COMMENT.to_bytes(2, "little"))  # an archive ends with the length of its comment
+        checksum = _checksum(file, file.tell())
+        file.write(MARK + checksum)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -36,17 +63,87 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise UserError(f"no checkpoint {path}: nothing to go on from; start the run again with --overwrite")
-    try:
-        check_parts(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes these two raise almost anything
-        raise UserError(f"{path} is not a readable checkpoint: {error}") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        found = state.get("format") if isinstance(state, dict) else type(state).__name__
-        raise UserError(f"{path} has checkpoint format {found}; this version of dpap reads {FORMAT}")
-    return state
+    with naming(path), path.open("rb") as file:
+        sealed = _is_sealed(file, path)
+        file.seek(0)
+        try:
+            check_parts(path)
+            if not sealed and (broken := zipfile.ZipFile(file).testzip()) is not None:
+                raise ValueError(f"the checksum of its part {broken} does not fit")
+            file.seek(0)
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged file makes these two raise almost anything
+            raise Damaged(f"{path} is not a readable checkpoint: {error}") from error
+    found = state.get("format") if isinstance(state, dict) else type(state).__name__
+    if found not in READ:
+        raise UserError(f"{path} has checkpoint format {found}; this version of dpap reads 1 and 2")
+    if found != 1 and not sealed:
+        raise Damaged(f"{path} is not a readable checkpoint: it was changed, for it has no checksum")
+    return dict(state)
+
+
+def read_last(folder: RunFolder, message: Callable[[str], None]) -> dict[str, Any] | None:
+    """The state after the last whole epoch, or the one before where that is damaged; None before the first.
+
+    The one that is used is the last one then, so that the next does not take the place of the only good one.
+
+    Args:
+        folder: of the run.
+        message: gets what is damaged.
+
+    Raises:
+        UserError: when all are damaged.
+    """
+    damaged: list[str] = []
+    for path in (folder.checkpoint, folder.previous):
+        if path.exists():
+            try:
+                state = read_checkpoint(path)
+            except Damaged as error:
+                damaged.append(str(error))
+                continue
+            if missing := PARTS - state.keys():
+                raise UserError(f"{path} is no checkpoint of a run: it has no {', '.join(sorted(missing))}")
+            if path != folder.checkpoint:
+                path.replace(folder.checkpoint)
+            for why in damaged:
+                message(f"{why}; going on from the one before")
+            return state
+    if damaged:
+        raise UserError(f"{'; '.join(damaged)}; no checkpoint is left: start the run again with --overwrite")
+    return None
 
 
 def copy_checkpoint(source: Path, target: Path) -> None:
     """Copy a checkpoint, whole or not at all."""
-    with_replacement(target, lambda temporary: shutil.copyfile(source, temporary))
+    with replacing(target) as file, source.open("rb") as whole:
+        shutil.copyfileobj(whole, file)
+
+
+def _is_sealed(file: BinaryIO, path: Path) -> bool:
+    """Whether a file has a checksum.
+
+    Raises:
+        Damaged: when its checksum does not fit.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - COMMENT))
+    comment = file.read()
+    if not comment.startswith(MARK):
+        return False
+    if _checksum(file, size - COMMENT) != comment[len(MARK) :]:
+        raise Damaged(
+            f"{path} is not a readable checkpoint: it was changed or damaged after it was written, its checksum does "
+            "not fit"
+        )
+    return True
+
+
+def _checksum(file: BinaryIO, size: int) -> bytes:
+    """SHA-256 of the first bytes of a file, in hexadecimal digits; the file is left at their end."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while size > 0 and (block := file.read(min(size, 1 << 20))):
+        digest.update(block)
+        size -= len(block)
+    return digest.hexdigest().encode()

@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from filelock import FileLock, Timeout
 
-from dpap.experiment.config import ExperimentConfig, load_run_config
-from dpap.experiment.errors import UserError
+from dpap.experiment.config import ExperimentConfig, load_run_config, read_yaml
+from dpap.experiment.errors import UserError, blame
 from dpap.experiment.formatting import duration
 from dpap.experiment.grid import Planned
 from dpap.experiment.locks import comparison_lock, is_held
 from dpap.experiment.progress import Quiet
 from dpap.experiment.results import Result, write_results
-from dpap.experiment.run_folder import read_lines, write_text
+from dpap.experiment.sealed import read_lines, read_text
 from dpap.experiment.train import resume, train
+from dpap.files import write_text
 
 State = Literal["finished", "started", "failed", "to do", "being run"]
 
@@ -109,7 +109,7 @@ def states(runs: Sequence[Planned], folder: Path) -> list[tuple[Planned, State, 
         elif is_held(_lock(run, folder)):
             found.append((run, "being run", epochs))
         elif files.failure.exists():
-            found.append((run, "failed", files.failure.read_text(encoding="utf-8").strip()))
+            found.append((run, "failed", read_text(files.failure).strip()))
         else:
             found.append((run, "started" if files.holds_a_run() else "to do", epochs))
     return found
@@ -144,7 +144,8 @@ def _left(runs: Sequence[Planned], overwrite: bool) -> str:
 
 def _seconds(run: Planned) -> float:
     parts = ("seconds", "prune_seconds", "evaluate_seconds")
-    return math.fsum(record[part] for record in read_lines(run.files.metrics) for part in parts)
+    with blame(str(run.files.metrics)):
+        return math.fsum(record[part] for record in read_lines(run.files.metrics) for part in parts)
 
 
 def _finish(run: Planned, overwrite: bool, progress: Quiet, command: str) -> None:
@@ -173,7 +174,7 @@ def _stored(run: Planned) -> ExperimentConfig:
     place: dict[str, Any] = {"out": run.config.out}
     if run.source is not None:
         place["structure"] = run.config.structure
-    values = yaml.safe_load(run.files.config.read_text(encoding="utf-8"))
+    values = read_yaml(run.files.config)
     if isinstance(values, dict) and {**values, **place} == run.config.as_dict():
         return run.config  # the usual case, and far faster than to check every key
     return replace(load_run_config(run.files.config, allow_imports=True), **place)

@@ -169,9 +169,11 @@ class _PlainConfigFile(ActionConfigFile):
 
     def __call__(self, parser: Any, parsed: Any, values: Any, option_string: str | None = None) -> None:
         path = Path(str(values))
-        with suppress(OSError, ValueError, yaml.YAMLError):  # which the parser itself explains
-            text = path.read_text(encoding="utf-8") if "\n" not in str(values) else values
-            check_plain(yaml.safe_load(text), f"configuration {path.name}")
+        if "\n" in str(values):
+            with suppress(yaml.YAMLError):  # which the parser itself explains
+                check_plain(yaml.safe_load(str(values)), "the configuration")
+        elif path.is_file():
+            check_plain(read_yaml(path), f"configuration {path.name}")
         super().__call__(parser, parsed, values, option_string)
 
 
@@ -222,13 +224,15 @@ def add_experiment_flags(parser: ArgumentParser) -> None:
     parser.add_class_arguments(ExperimentConfig, None)
 
 
-def config_from(parser: ArgumentParser, parsed: Namespace) -> ExperimentConfig:
-    """The configuration that a parser with `add_experiment_flags` has parsed.
+def config_from(
+    parser: ArgumentParser, parsed: Namespace, where: str = "the configuration"
+) -> ExperimentConfig:
+    """The configuration that a parser with `add_experiment_flags` has parsed; `where` it stood is for messages.
 
     Raises:
         UserError: when a value is out of range or two values contradict each other.
     """
-    with blame("the configuration"):
+    with blame(where):
         values = parser.instantiate(parsed)
         return ExperimentConfig(**{each.name: values[each.name] for each in fields(ExperimentConfig)})
 
@@ -248,17 +252,28 @@ def load_config(path: Path | str, *, allow_imports: bool = False) -> ExperimentC
     if not path.is_file():
         raise UserError(f"no configuration file {path}")
     parser = _plain_parser()
+    check_plain(read_yaml(path), f"configuration {path}")
     try:
-        check_plain(yaml.safe_load(path.read_text(encoding="utf-8")), f"configuration {path}")
         parsed = parser.parse_path(path)
-    except OSError as error:
-        raise UserError(f"configuration {path}: {error.strerror}") from error
-    except (ArgumentError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except ArgumentError as error:
         raise UserError(f"configuration {path}: {error}") from error
-    config = config_from(parser, parsed)
+    config = config_from(parser, parsed, f"configuration {path}")
     if not allow_imports:
         refuse_imports(config, f"configuration {path}")
     return config
+
+
+def read_yaml(path: Path) -> Any:
+    """The values in a YAML file.
+
+    Raises:
+        UserError: when it cannot be read as one.
+    """
+    with blame(f"configuration {path}"):
+        try:
+            return yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, RecursionError) as error:
+            raise ValueError(f"expected YAML, got {error}") from error
 
 
 def refuse_imports(config: ExperimentConfig, where: str) -> None:
@@ -279,8 +294,10 @@ def load_run_config(path: Path | str, *, allow_imports: bool = False) -> Experim
         UserError: as `load_config`.
     """
     config = load_config(path, allow_imports=allow_imports)
-    stored = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    return overridden(config, complete(stored)) if isinstance(stored, Mapping) else config
+    stored = read_yaml(Path(path))
+    if not isinstance(stored, Mapping) or complete(stored) == config.as_dict():
+        return config  # the usual case, and far faster than to check every key again
+    return overridden(config, complete(stored))
 
 
 def complete(stored: Mapping[str, Any]) -> dict[str, Any]:

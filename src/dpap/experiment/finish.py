@@ -7,12 +7,14 @@ from dpap.data import DataBundle
 from dpap.experiment.checkpoint import read_checkpoint
 from dpap.experiment.config import ExperimentConfig
 from dpap.experiment.costs import costs
+from dpap.experiment.errors import UserError
 from dpap.experiment.learner import Learner, apply_memory_format, build_learner, build_model
 from dpap.experiment.loop import evaluate
 from dpap.experiment.losses import loss_function
 from dpap.experiment.progress import Quiet
 from dpap.experiment.records import choose
-from dpap.experiment.run_folder import Record, RunFolder, now, write_json
+from dpap.experiment.run_folder import RunFolder, now
+from dpap.experiment.sealed import Record, write_json
 from dpap.metrics import pruned_energy
 from dpap.surgery import CompactionError
 from dpap.surgery.storage import load, save
@@ -43,7 +45,13 @@ def finish(
     kept = choose(records, config.protocol)
     if kept is not records[-1]:
         learner = build_learner(config, data, device)
-        learner.restore(read_checkpoint(folder.kept))
+        state = read_checkpoint(folder.kept)
+        if state["epoch"] != kept["epoch"]:
+            raise UserError(
+                f"{folder.kept} holds epoch {state['epoch']}, expected {kept['epoch']}, which the protocol "
+                f"{config.protocol!r} chooses: it was changed; start the run again with --overwrite"
+            )
+        learner.restore(state)
     pruner = learner.pruner
     if pruner is not None:
         try:

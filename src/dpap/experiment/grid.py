@@ -6,10 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dpap.data import DataConfig
-from dpap.experiment.config import ExperimentConfig, can_name_a_folder, load_config, overridden
+from dpap.experiment.config import ExperimentConfig, can_name_a_folder, load_config, overridden, read_yaml
 from dpap.experiment.errors import UserError, blame
 from dpap.experiment.methods import DENSE, METHODS, check_methods, configured
 from dpap.experiment.run_folder import RunFolder
@@ -188,10 +186,8 @@ def read_grid(
     Raises:
         UserError: when the file or a row is not as described.
     """
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"grid {path}: {error}") from error
+    with blame("grid"):
+        entries = read_yaml(path)
     if not isinstance(entries, list) or not entries:
         raise UserError(
             f"grid {path}: expected a list of rows (- recipe: FILE, methods: [...]); got {entries!r}"

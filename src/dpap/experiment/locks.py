@@ -24,6 +24,10 @@ def only_writer(folder: Path) -> Iterator[None]:
         raise UserError(
             f"{folder} is being written by another process: wait for it, or choose another folder (--out)"
         ) from error
+    except NotImplementedError as error:
+        raise UserError(
+            f"{folder}: its file system cannot lock files; choose a folder on another (--out)"
+        ) from error
     with acquired:
         yield
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from dpap.experiment.loop import Score
-from dpap.experiment.run_folder import Record
+from dpap.experiment.sealed import Record
 from dpap.pruning.reports import PruneReport
 
 AS_SPARSE = 0.01  # differences of sparsity up to this are none

@@ -1,22 +1,28 @@
 """The results of a comparison, run by run and epoch by epoch: read from the run folders, kept as CSV."""
 
 import csv
+import hashlib
 import io
 import math
 import statistics
 import types
 from collections import ChainMap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from dpap.experiment.errors import UserError
+from dpap.experiment.errors import UserError, blame, explained
 from dpap.experiment.grid import Planned
 from dpap.experiment.locks import comparison_lock
-from dpap.experiment.run_folder import Record, RunFolder, read_json, read_lines, write_text
+from dpap.experiment.run_folder import RunFolder
+from dpap.experiment.sealed import Record, read_json, read_lines, read_text
+from dpap.files import write_text
 
 RESULTS, EPOCHS = "results.csv", "epochs.csv"
+CHECKSUMS = "results.sha256"
+"""Of both, as `sha256sum --check` reads them; tables without it are taken as they are."""
 
 
 @dataclass(frozen=True)
@@ -120,13 +126,26 @@ def collect(runs: Sequence[Planned], folder: Path) -> tuple[list[Result], list[E
     epochs: list[EpochResult] = []
     for run in runs:
         if run.files.summary.exists():
-            summary, records = read_json(run.files.summary), read_lines(run.files.metrics)
-            dense = RunFolder(run.dense).summary
-            results.append(
-                _result(run, summary, read_json(dense) if dense.exists() else None, records, folder)
-            )
-            epochs += [_epoch_result(run, summary, record) for record in records]
+            with _finished(run.files):
+                summary, records = read_json(run.files.summary), read_lines(run.files.metrics)
+                if len(records) != summary["epochs"]:
+                    raise ValueError(f"metrics.jsonl has {len(records)} of {summary['epochs']} epochs")
+                dense = RunFolder(run.dense).summary
+                results.append(
+                    _result(run, summary, read_json(dense) if dense.exists() else None, records, folder)
+                )
+                epochs += [_epoch_result(run, summary, record) for record in records]
     return results, epochs
+
+
+@contextmanager
+def _finished(folder: RunFolder) -> Iterator[None]:
+    """What is wrong with the records of a finished run is said with what to do."""
+    try:
+        with blame(str(folder.path)):
+            yield
+    except UserError as error:
+        raise UserError(f"{error}. Mend the run: dpap train --resume {folder.path}") from error
 
 
 def _result(
@@ -171,12 +190,27 @@ def _line(kind: type[Line], run: Planned, /, *records: Record, **given: Any) -> 
 
 
 def write_results(runs: Sequence[Planned], folder: Path) -> list[Result]:
-    """Write results.csv and epochs.csv of the finished runs; returns the results."""
+    """Write results.csv and epochs.csv of the finished runs, and their checksums; returns the results."""
     with comparison_lock(folder, "results"):
         results, epochs = collect(runs, folder)
-        write_text(folder / RESULTS, as_csv(Result, results))
-        write_text(folder / EPOCHS, as_csv(EpochResult, epochs))
+        tables = {RESULTS: as_csv(Result, results), EPOCHS: as_csv(EpochResult, epochs)}
+        for name, text in tables.items():
+            write_text(folder / name, text)
+        write_text(
+            folder / CHECKSUMS,
+            "".join(f"{_checksum(text.encode())}  {name}\n" for name, text in tables.items()),
+        )
     return results
+
+
+def read_results(folder: Path) -> tuple[list[Result], list[EpochResult]]:
+    """What `write_results` wrote last, also while another process writes it.
+
+    Raises:
+        UserError: when it is damaged.
+    """
+    with comparison_lock(folder, "results"):
+        return read_csv(Result, folder / RESULTS), read_csv(EpochResult, folder / EPOCHS)
 
 
 def as_csv(kind: type[Line], lines: Sequence[Line]) -> str:
@@ -196,16 +230,31 @@ def read_csv(kind: type[Line], path: Path) -> list[Line]:
     """
     types_of = get_type_hints(kind)
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            return [
-                kind(**{field.name: _value(row[field.name], types_of[field.name]) for field in fields(kind)})
-                for row in reader
-            ]
-    except (OSError, KeyError, TypeError, ValueError) as error:
+        content = path.read_bytes()
+        checksums = path.with_name(CHECKSUMS)
+        if (
+            checksums.is_file()
+            and f"{_checksum(content)}  {path.name}" not in read_text(checksums).splitlines()
+        ):
+            raise UserError(
+                f"{path} was changed or damaged after it was written, its checksum in {CHECKSUMS} does not fit: the "
+                "same `dpap compare` writes it anew"
+            )
+        reader = csv.DictReader(io.StringIO(content.decode(), newline=""))
+        return [
+            kind(**{field.name: _value(row[field.name], types_of[field.name]) for field in fields(kind)})
+            for row in reader
+        ]
+    except OSError as error:
+        raise UserError(explained(error)) from error
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
         raise UserError(
             f"{path} is not the table that dpap compare writes ({type(error).__name__}: {error})"
         ) from error
+
+
+def _checksum(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _value(text: str, kind: Any) -> Any:

@@ -7,16 +7,20 @@ checkpoint is computed again, to the same bits.
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from dpap.anatomy import find_wiring
 from dpap.data import DataBundle, load_data
-from dpap.experiment.checkpoint import copy_checkpoint, epoch_seed, read_checkpoint, write_checkpoint
+from dpap.experiment.checkpoint import (
+    copy_checkpoint,
+    epoch_seed,
+    read_checkpoint,
+    read_last,
+    write_checkpoint,
+)
 from dpap.experiment.config import ExperimentConfig, complete, load_run_config
 from dpap.experiment.errors import Diverged, UserError, blame
 from dpap.experiment.finish import finish
@@ -31,21 +35,18 @@ from dpap.experiment.machine import (
     keep_freed_memory,
     repeatable,
 )
+from dpap.experiment.mending import (
+    check_configuration,
+    lines_of,
+    mend_lines,
+    refuse_changes,
+    what_is_damaged,
+)
 from dpap.experiment.progress import Quiet
 from dpap.experiment.records import choose, epoch_record
-from dpap.experiment.run_folder import (
-    Record,
-    RunFolder,
-    append,
-    drop_lines_after,
-    now,
-    read_json,
-    read_lines,
-)
+from dpap.experiment.run_folder import RunFolder, now
 from dpap.experiment.schedule import learning_rate
-
-MAY_MOVE = {"out", "structure", "data.root", "data.cache", "training.device", "training.threads"}
-"""Keys of the configuration that may change before a run is resumed, as on another machine."""
+from dpap.experiment.sealed import Record, append, read_json
 
 
 def train(
@@ -77,7 +78,8 @@ def train(
 def resume(path: Path | str, *, progress: Quiet | None = None, allow_imports: bool = False) -> Record:
     """Go on with a run that stopped, to the weights that it would have had without the stop.
 
-    A finished run is left alone; its summary is returned.
+    A finished run is left alone, and its summary returned; where a file of it is damaged or missing that the checkpoint
+    can give again, it is finished again.
 
     Args:
         path: the run folder.
@@ -91,11 +93,17 @@ def resume(path: Path | str, *, progress: Quiet | None = None, allow_imports: bo
     folder = RunFolder(Path(path))
     if not folder.holds_a_run():
         raise UserError(f"{folder.path} holds no run, for it has no {folder.config.name}")
+    progress = progress or Quiet()
     if folder.summary.exists():
-        return read_json(folder.summary)
+        damaged = what_is_damaged(folder)
+        if damaged is None:
+            return read_json(folder.summary)
+        progress.message(f"{damaged}; the run is finished again from its checkpoint")
     stored = load_run_config(folder.config, allow_imports=allow_imports)
     config = replace(stored, out=str(folder.path), structure=_structure_now(stored, folder.path))
+    check_configuration(folder, config, progress.message)
     with repeatable(config.training.threads), only_writer(folder.path):
+        folder.sweep()
         run = _prepare(config, folder, progress)
         return _run_epochs(run, _restore(run))
 
@@ -128,23 +136,17 @@ def _prepare(config: ExperimentConfig, folder: RunFolder, progress: Quiet | None
 def _restore(run: _Run) -> list[Record]:
     """Bring the last whole epoch back; returns the records up to it."""
     folder, config = run.folder, run.config
-    epoch = 0
-    if folder.checkpoint.exists():
-        state = read_checkpoint(folder.checkpoint)
-        _refuse_changes(config, complete(state["config"]))
+    state = read_last(folder, run.progress.message)
+    if state is not None:
+        refuse_changes(config, complete(state["config"]))
         run.learner.restore(state)
-        epoch = state["epoch"]
-    drop_lines_after(folder.metrics, epoch)
-    drop_lines_after(folder.survival, epoch)
-    records = read_lines(folder.metrics)
-    if len(records) != epoch:
-        raise UserError(
-            f"{folder.metrics} holds {len(records)} of the {epoch} epochs in the checkpoint: it was changed or "
-            "damaged; start the run again with --overwrite"
-        )
-    if records:
-        _copy_if_chosen(run, records)  # again: the copy may be what was interrupted
-    run.progress.message(f"going on after epoch {epoch}")
+    records = mend_lines(folder, state, run.progress.message)
+    if records and not _copy_if_chosen(run, records) and config.protocol != "last":
+        try:
+            read_checkpoint(folder.kept)
+        except UserError as error:
+            run.progress.message(f"{error}; unless a later epoch is chosen the run cannot be finished")
+    run.progress.message(f"going on after epoch {len(records)}")
     return records
 
 
@@ -157,12 +159,14 @@ def _run_epochs(run: _Run, records: list[Record]) -> Record:
         for epoch in range(len(records) + 1, epochs + 1):
             started = time.perf_counter()
             record = _epoch(run, epoch)
+            survival: Record | None = None
             if run.learner.pruner is not None:
-                append(folder.survival, {"epoch": epoch, "layers": run.learner.pruner.survival()})
+                survival = {"epoch": epoch, "layers": run.learner.pruner.survival()}
+                append(folder.survival, survival)
             append(folder.metrics, record)
             records.append(record)
-            state = {"epoch": epoch, "config": config.as_dict(), **run.learner.state()}
-            write_checkpoint(folder.checkpoint, state)
+            state = {"epoch": epoch, "config": config.as_dict(), **lines_of(records, survival)}
+            write_checkpoint(folder.checkpoint, state | run.learner.state(), previous=folder.previous)
             _copy_if_chosen(run, records)
             seconds.append(time.perf_counter() - started)
             progress.end_epoch(record, epochs, sum(seconds) / len(seconds) * (epochs - epoch))
@@ -171,11 +175,14 @@ def _run_epochs(run: _Run, records: list[Record]) -> Record:
         progress.close()
 
 
-def _copy_if_chosen(run: _Run, records: list[Record]) -> None:
-    """Copy the last checkpoint where the protocol would choose its epoch so far."""
+def _copy_if_chosen(run: _Run, records: list[Record]) -> bool:
+    """Copy the last checkpoint where the protocol would choose its epoch so far; whether it does."""
     protocol = run.config.protocol
-    if protocol != "last" and choose(records, protocol)["epoch"] == records[-1]["epoch"]:
-        copy_checkpoint(run.folder.checkpoint, run.folder.kept)
+    if protocol == "last" or choose(records, protocol)["epoch"] != records[-1]["epoch"]:
+        return False
+    # after an interruption it is copied again: the copy may be what was interrupted
+    copy_checkpoint(run.folder.checkpoint, run.folder.kept)
+    return True
 
 
 def _epoch(run: _Run, epoch: int) -> Record:
@@ -259,31 +266,9 @@ def _facts(run: _Run, command: str) -> Record:
         "timesteps": (data.timesteps or config.network.timesteps) if spiking else 1,
         "machine": describe_machine(learner.device),
         "seed": config.seed,
+        "config": config.as_yaml(),
         "command": command,
         "protocol": config.protocol,
         "started": now(),
         "wiring": wiring.table(width=200),
     }
-
-
-def _refuse_changes(config: ExperimentConfig, stored: dict[str, Any]) -> None:
-    """A resumed run keeps its configuration."""
-    given, before = dict(_leaves(config.as_dict())), dict(_leaves(stored))
-    changed = [
-        key
-        for key in sorted(given.keys() | before.keys())
-        if key not in MAY_MOVE and given.get(key) != before.get(key)
-    ]
-    if changed:
-        raise UserError(
-            f"{', '.join(changed)} changed since the checkpoint of {config.folder}; a resumed run keeps its "
-            "configuration: put config.yaml back, or start a run in another folder (--out)"
-        )
-
-
-def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from dpap.experiment.comparison_table import HEAD, LEGEND, cells, description
 from dpap.experiment.grid import target_words
-from dpap.experiment.results import EPOCHS, RESULTS, EpochResult, Result, read_csv
-from dpap.experiment.run_folder import write_text
+from dpap.experiment.results import EpochResult, read_results
 from dpap.experiment.significance import Group, groups
+from dpap.files import write_text
 from dpap.report import comparison_figures as figures
 from dpap.report.page import Plate, drawable, plate, template
 from dpap.report.style import PALETTE
@@ -34,8 +34,7 @@ def write_comparison(folder: Path) -> Path:
     Raises:
         UserError: a table is not there, or not one that `dpap compare` writes.
     """
-    results = read_csv(Result, folder / RESULTS)
-    epochs = read_csv(EpochResult, folder / EPOCHS)
+    results, epochs = read_results(folder)
     report = folder / "report"
     report.mkdir(exist_ok=True)
     chapters = []

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, get_type_hints
 
 from dpap.experiment.errors import UserError
-from dpap.experiment.run_folder import json_object
+from dpap.experiment.sealed import json_object
 
 Kind = TypeVar("Kind")
 LARGEST = 1e15

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from dpap.experiment import formatting
 from dpap.experiment.errors import UserError
-from dpap.experiment.run_folder import write_bytes, write_text
+from dpap.files import write_bytes, write_text
 from dpap.report import figures, structure, survival, words
 from dpap.report.records import Cost, Run, read_run
 from dpap.report.style import PALETTE, as_png, as_svg

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from dpap.experiment.errors import UserError
-from dpap.experiment.run_folder import RunFolder, numbered_lines, read_json
+from dpap.experiment.run_folder import RunFolder
+from dpap.experiment.sealed import numbered_lines, read_json, read_text
 from dpap.report.fields import Fields, finite
 
 
@@ -165,10 +166,19 @@ def read_run(path: Path) -> Run:
     pointer = RunFolder(path).twin
     if not pointer.is_file():
         return run
-    named = pointer.read_text(encoding="utf-8").strip()
+    named = pointer.read_bytes().decode(errors="replace").strip()
     try:
-        return replace(run, twin=_read((path / named).resolve()))
-    except FileNotFoundError:
+        twin = _read((path / named).resolve())
+        if not twin.prunes and (twin.seed, twin.network, twin.dataset) == (
+            run.seed,
+            run.network,
+            run.dataset,
+        ):
+            return replace(run, twin=twin)
+        note = (
+            f"“{named}” is no dense twin of this run, with its seed, network and data: nothing is compared."
+        )
+    except (OSError, ValueError):  # not there, or no path at all
         note = f"The dense twin “{named}” is not there: nothing is compared."
     except UserError as error:
         note = f"The dense twin “{named}” cannot be read: {error}."
@@ -187,14 +197,23 @@ def _read(path: Path) -> Run:
     summary = None
     if files.summary.is_file():
         summary = _summary(Fields(read_json(files.summary), files.summary.name))
+        if summary.epochs is not None and summary.epochs != len(epochs):
+            missing.append(f"metrics.jsonl holds {len(epochs)} of the {summary.epochs} epochs of the run.")
     else:
         missing.append(
             "The run has no summary.json: it is still going on or was interrupted. Costs are not measured yet, "
             "and what stands here is the state after its last recorded epoch."
         )
+    if survival and (lacking := epochs.keys() - survival.keys()):
+        missing.append(f"survival.jsonl lacks {len(lacking)} epochs that metrics.jsonl holds.")
     if not epochs:
         missing.append("metrics.jsonl holds no epoch yet: there is nothing to draw.")
-    if not files.config.is_file():
+    configuration, begun = None, facts.text("config")
+    if files.config.is_file():
+        configuration = read_text(files.config)
+        if begun not in (None, configuration):
+            missing.append("config.yaml is not what the run began with: it was changed or damaged.")
+    else:
         missing.append("The run has no config.yaml: its configuration is not recorded.")
     run = facts.fill(
         Run,
@@ -202,7 +221,7 @@ def _read(path: Path) -> Run:
         name=facts.text("name") or path.resolve().name,
         spiking=bool(facts.values.get("spiking", False)),
         machine=facts.mapping("machine"),
-        configuration=files.config.read_text(encoding="utf-8") if files.config.is_file() else None,
+        configuration=configuration,
         epochs=tuple(epochs[key] for key in sorted(epochs)),
         survival=tuple(survival[key] for key in sorted(survival)),
         summary=summary,

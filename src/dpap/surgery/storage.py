@@ -2,16 +2,16 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as as_safetensors
 from torch import Tensor, nn
 
 from dpap.anatomy.hidden_state import preserved_state
+from dpap.files import write_bytes
 from dpap.surgery.fitting import fit, printable, tensors_of, tied_names
 from dpap.surgery.header import check_header, parsed
 from dpap.surgery.structure import structure_of
@@ -20,7 +20,7 @@ KEY, FORMAT = "dpap", 2
 
 
 def save(model: nn.Module, path: str | Path) -> Path:
-    """Write a network, compact or not, to one file: written under a temporary name, then renamed.
+    """Write a network, compact or not, to one file, whole or not at all.
 
     Hidden state, such as membranes, is left out: the network is stored in its reset state.
 
@@ -34,6 +34,7 @@ def save(model: nn.Module, path: str | Path) -> Path:
     Raises:
         TypeError: where a module's extra state is more than tensors and plain values.
         ValueError: where a lazy layer has no shape yet.
+        OSError: where the file cannot be written.
 
     Example:
         >>> import torch, dpap
@@ -64,12 +65,7 @@ def save(model: nn.Module, path: str | Path) -> Path:
     # one key, for safetensors orders several at random, and equal networks must give equal files
     metadata = {KEY: json.dumps(about | {"sha256": _fingerprint(about, tensors)})}
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file(tensors, temporary, metadata=metadata)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_bytes(path, as_safetensors(tensors, metadata=metadata))
     return path
 
 

@@ -1,0 +1,83 @@
+"""Files are written whole or not at all, and lie on the disk before anything builds on them."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def replacing(path: Path, *, keep: Path | None = None) -> Iterator[BinaryIO]:
+    """A file to fill; where the block ends well it is flushed to the disk and takes the place of `path`.
+
+    Args:
+        path: of the file; what is there stays as it is until the new one is whole.
+        keep: what was there gets this name.
+
+    Raises:
+        OSError: when it cannot be written; it names `path`.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    with naming(path, temporary):
+        try:
+            with temporary.open("x+b") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            if keep is not None and path.exists():
+                path.replace(keep)
+            temporary.replace(path)
+            _sync_folder(path.parent)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    with replacing(path) as file:
+        file.write(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all, UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def append_text(path: Path, text: str) -> None:
+    """Add text to a file, UTF-8, and flush it to the disk.
+
+    Raises:
+        OSError: when it cannot be written, or only in part; it names `path`.
+    """
+    is_new = not path.exists()
+    with naming(path), path.open("ab", buffering=0) as file:
+        rest = memoryview(text.encode())
+        while rest:
+            rest = rest[file.write(rest) :]
+        os.fsync(file.fileno())
+    if is_new:
+        _sync_folder(path.parent)
+
+
+@contextmanager
+def naming(path: Path, *unnamed: Path) -> Iterator[None]:
+    """An OSError that names no file, as of a full disk, or one of `unnamed`, names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None or Path(error.filename) in unnamed:
+            error.filename, error.filename2 = str(path), None
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to the disk, where the file system can do that."""
+    with suppress(OSError):  # Windows opens no folders, some file systems flush none
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -1,0 +1,186 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dpap.experiment.checkpoint import write_checkpoint
+from dpap.experiment.errors import UserError
+from dpap.experiment.mending import check_configuration, lines_of, mend_lines, what_is_damaged
+from dpap.experiment.run_folder import RunFolder
+from dpap.experiment.sealed import Record, append, line_of, write_json
+from dpap.experiment.train import resume, train
+from support.runs import StopAt, same_bits
+
+EPOCHS = 3
+Change = Callable[[bytes], bytes]
+
+
+def metrics(epoch: int) -> Record:
+    return {
+        "epoch": epoch, "test_accuracy": 0.1 * epoch, "sparsity": 0.0, "timestep_sparsity": 0.0,
+        "target_of": None, "achieved": None, "seconds": 1 / epoch,
+    }  # fmt: skip
+
+
+def survival(epoch: int) -> Record:
+    return {"epoch": epoch, "layers": {"fc1": [1 / 3, None, 0.1 * epoch]}}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> tuple[RunFolder, Record]:
+    """A run folder after three epochs, and its checkpoint's state."""
+    folder = RunFolder(tmp_path)
+    for epoch in range(1, EPOCHS + 1):
+        append(folder.survival, survival(epoch))
+        append(folder.metrics, metrics(epoch))
+    records = [metrics(epoch) for epoch in range(1, EPOCHS + 1)]
+    return folder, {"epoch": EPOCHS, **lines_of(records, survival(EPOCHS))}
+
+
+def test_lines_past_the_checkpoint_are_dropped_without_a_word(run: tuple[RunFolder, Record]) -> None:
+    folder, state = run
+    before = folder.metrics.read_bytes(), folder.survival.read_bytes()
+    append(folder.survival, survival(EPOCHS + 1))
+    append(folder.metrics, metrics(EPOCHS + 1))
+    with folder.metrics.open("a") as file:
+        file.write('{"epoch": 5, "te')
+    said: list[str] = []
+    assert mend_lines(folder, state, said.append) == [metrics(epoch) for epoch in (1, 2, 3)]
+    assert (folder.metrics.read_bytes(), folder.survival.read_bytes()) == before
+    assert not said
+    assert mend_lines(folder, None, said.append) == []
+    assert folder.metrics.read_bytes() == folder.survival.read_bytes() == b"" and not said
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: b"",
+        lambda content: content[:-1],
+        lambda content: content[: content.rstrip().rfind(b"\n") + 1],
+        lambda content: content[: content.rstrip().rfind(b"\n") + 9],
+        lambda content: content.replace(b"0.1", b"0.9", 1),
+        lambda content: content[:40] + bytes(50) + content[90:],
+        lambda content: b"\xff" + content,
+    ],
+    ids=["empty", "no end", "a line short", "a line cut", "a digit", "zeros", "no text"],
+)
+def test_metrics_are_written_anew_from_the_checkpoint(change: Change, run: tuple[RunFolder, Record]) -> None:
+    folder, state = run
+    before = folder.metrics.read_bytes()
+    folder.metrics.write_bytes(change(before))
+    said: list[str] = []
+    mend_lines(folder, state, said.append)
+    assert folder.metrics.read_bytes() == before
+    assert len(said) == 1 and str(folder.metrics) in said[0]
+
+
+def test_the_last_line_of_survival_is_put_back_and_others_are_named(run: tuple[RunFolder, Record]) -> None:
+    folder, state = run
+    before = folder.survival.read_bytes()
+    lines = before.splitlines(keepends=True)
+    said: list[str] = []
+    folder.survival.write_bytes(b"".join(lines[:-1]))
+    mend_lines(folder, state, said.append)
+    assert folder.survival.read_bytes() == before and not said
+    folder.survival.write_bytes(lines[0] + lines[1].replace(b"null", b"0.25") + lines[2])
+    mend_lines(folder, state, said.append)
+    assert folder.survival.read_bytes() == lines[0] + lines[2]
+    assert "line 2" in said[0] and str(folder.survival) in said[0] and "lacks 1 of 3 epochs" in said[1]
+    folder.survival.unlink()
+    mend_lines(folder, state, said.append)
+    assert folder.survival.read_bytes() == lines[2] and "lacks 2 of 3 epochs" in said[2]
+
+
+def test_lines_that_do_not_fit_an_older_checkpoint_are_an_error(run: tuple[RunFolder, Record]) -> None:
+    folder, _ = run
+    old = {"epoch": EPOCHS}
+    assert len(mend_lines(folder, old, print)) == EPOCHS
+    for lines in ([metrics(1), metrics(2)], [metrics(1), {"epoch": 2}, metrics(3)]):
+        folder.metrics.write_text("".join(map(line_of, lines)))
+        with pytest.raises(UserError, match=r"metrics\.jsonl holds 2 of the 3 epochs.*--overwrite"):
+            mend_lines(folder, old, print)
+
+
+def small(tiny: Any, **fields: Any) -> Any:
+    network = {"layers": "12FC-10FC", "neuron": "relu"}
+    return tiny(
+        network=network, training={"epochs": 3}, data={"validation": 0.2}, protocol="validation", **fields
+    )
+
+
+def test_a_run_goes_on_to_the_same_bits_whatever_of_it_is_damaged(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = small(tiny, out=str(tmp_path / "whole"))
+    train(whole)
+    config = small(tiny)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, progress=StopAt(epoch=3, batch=1))
+    folder, progress = RunFolder(config.folder), StopAt(epoch=0, batch=0)
+    said: list[str] = []
+    progress.message = said.append  # type: ignore[method-assign]
+    content = bytearray(folder.checkpoint.read_bytes())
+    content[len(content) // 3] ^= 4
+    folder.checkpoint.write_bytes(content)
+    (folder.path / ".checkpoint.pt.99-ab.part").write_bytes(b"of a process that was killed")
+    resume(folder.path, progress=progress)
+    same_bits(folder.path, whole.folder)
+    assert any("checkpoint.pt is not a readable checkpoint" in line for line in said)
+    assert not list(folder.path.glob("*.part")) and not list(folder.path.glob(".*.part"))
+
+    # a finished run is left alone until one of its files is damaged, and finished again then
+    assert what_is_damaged(folder) is None
+    model = folder.model.read_bytes()
+    for path, change in (
+        (folder.summary, lambda content: content.replace(b"0.", b"1.", 1)),
+        (folder.metrics, lambda content: content[:-20]),
+        (folder.survival, lambda content: content[:-20]),
+    ):
+        before = path.read_bytes()
+        path.write_bytes(change(before))
+        assert path.name in str(what_is_damaged(folder))
+        path.write_bytes(before)
+    folder.model.unlink()
+    folder.metrics.write_bytes(folder.metrics.read_bytes().replace(b"0.", b"1.", 1))
+    resume(folder.path)
+    assert what_is_damaged(folder) is None and folder.model.read_bytes() == model
+    same_bits(folder.path, whole.folder)
+
+    # a kept checkpoint of another epoch is no other result
+    folder.summary.unlink()
+    write_checkpoint(folder.kept, {"epoch": 99})
+    monkeypatch.setattr("dpap.experiment.train.choose", lambda records, protocol: records[0])
+    monkeypatch.setattr("dpap.experiment.finish.choose", lambda records, protocol: records[0])
+    with pytest.raises(UserError, match=r"kept\.pt holds epoch 99, expected 1"):
+        resume(folder.path)
+    folder.kept.write_bytes(folder.kept.read_bytes()[:-9])
+    said.clear()
+    with pytest.raises(UserError, match=r"kept\.pt is not a readable checkpoint"):
+        resume(folder.path, progress=progress)
+    assert any("kept.pt" in line and "unless a later epoch" in line for line in said)
+
+
+def test_a_configuration_that_changed_before_the_first_checkpoint_is_found(tiny: Any) -> None:
+    config = small(tiny)
+    folder = RunFolder(config.folder)
+    folder.make()
+    folder.begin(config.as_yaml(), {"config": config.as_yaml()})
+    said: list[str] = []
+    check_configuration(folder, config, said.append)
+    assert not said
+    moved = small(tiny, out="elsewhere")
+    check_configuration(folder, moved, said.append)
+    assert not said
+    check_configuration(folder, tiny_on(config, threads=2), said.append)
+    assert len(said) == 1 and "training.threads" in said[0]
+    with pytest.raises(UserError, match=r"training\.epochs changed"):
+        check_configuration(folder, tiny_on(config, epochs=4), print)
+    write_json(folder.facts, {"name": "of an earlier version"})
+    check_configuration(folder, tiny_on(config, epochs=4), print)
+
+
+def tiny_on(config: Any, **training: Any) -> Any:
+    return replace(config, training=replace(config.training, **training))
