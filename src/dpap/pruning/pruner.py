@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from dpap.anatomy.hooks import Around, Hook
 from dpap.anatomy.operations import check_countable
 from dpap.anatomy.pytrees import Inputs, Outputs, examples_of
 from dpap.anatomy.recording import check_recordable
+from dpap.plasticity import CRITERIA
 from dpap.pruning.arguments import (
     AnyOptimizer,
     as_copies,
@@ -26,6 +28,7 @@ from dpap.pruning.budget import dead_timesteps
 from dpap.pruning.checks import check_reach, give_up_what_is_not_silent
 from dpap.pruning.config import PruningConfig
 from dpap.pruning.costs import OBSERVED, CostLedger
+from dpap.pruning.distributed import Ranks, check_whole, digest, digests_of, renew_wrappers, wrappers_of
 from dpap.pruning.observation import Observation
 from dpap.pruning.reports import PruneReport, layer_reports
 from dpap.pruning.resume import FRESH, Structure, match_timesteps, misfits, slice_all
@@ -44,6 +47,12 @@ STEP = 3
 """Multiplications of a training step, in forwards: one forwards, twice as many backwards."""
 _CONNECTION = frozenset(("_silence", "_observation", "_handles", "_mark"))
 """Attributes that hold hooks, or stand for them."""
+DIFFERENT = (
+    "ranks that train one network together hold the same weights after every step: average its gradients, as "
+    "torch.nn.parallel.DistributedDataParallel does, and change weights on all of them or none; networks that ranks "
+    "train each on its own are pruned by Pruners made before init_process_group"
+)
+"""What to do where ranks disagree."""
 REMOVAL = 4
 """Cost of a removal, in forwards: it is checked by two of the example inputs in double precision."""
 
@@ -55,9 +64,12 @@ class Pruner:
     survival, and silences what falls below zero; `compact()` removes the silent units physically. Everything
     works on the network in place, and references to its parameters stay valid.
 
+    Where several processes train it together (docs/distributed.md), every rank makes one, with the process group
+    initialised, and all prune alike.
+
     Args:
-        model: any network whose forward runs on `example_inputs`, also as `torch.compile` and `DataParallel` return
-            it, whose results stay in use.
+        model: any network whose forward runs on `example_inputs`, also as `torch.compile`, `DataParallel` and
+            `DistributedDataParallel` return it, whose results stay in use.
         example_inputs: what its forward takes: a tensor, a tuple of positional or a dict of keyword arguments, on the
             network's device; a list of several such examples, where none takes every branch of the network. A small
             batch of real data is best, for it also serves to check every removal.
@@ -112,7 +124,8 @@ class Pruner:
         )
         self.config = config or PruningConfig()
         self.epoch = 0
-        self._example = as_inputs(example_inputs, self.model)
+        self._ranks = Ranks.of(model, self.model)
+        self._example = self._ranks.broadcast(as_inputs(example_inputs, self.model))
         self._optimizers = KnownOptimizers(as_optimizers(optimizer))
         followers = as_copies(copies, self.model)
         for example in examples_of(self._example):
@@ -121,7 +134,9 @@ class Pruner:
         self.wiring: Wiring = find_wiring(self.model, self._example, as_outputs(outputs))
         try_removal(self.model, self.wiring, self._example)
         self._copies = Copies(followers, self.wiring, self._optimizers)
-        self._state = PruningState(self.wiring, self.config)
+        renew_wrappers(self.model)
+        self._check_ranks()
+        self._state = PruningState(self.wiring, self.config, self._ranks)
         if not self._state.masks.units:
             raise ValueError(f"nothing in this network can be pruned:\n{self.wiring}")
         if self._counts_operations:
@@ -228,7 +243,9 @@ class Pruner:
         epoch, config = self.epoch, self.config
         self._structure.check_complete()
         self._renew()
+        self._check_together()
         self._observation.end()
+        self._state.share()
         left_out = self._state.bad_batches.end_epoch()
         if self._may_die and self._state.observes and not self._state.anything_observed:
             names = ", ".join(type(one).__name__ for one in self._optimizers.noticed)
@@ -236,6 +253,7 @@ class Pruner:
             raise RuntimeError(self._observation.missing() + noticed)
         self._state.anything_observed = False
         self._update(epoch + 1.0)
+        self._ranks.check_same("what is alive", {"masks": self._state.masks.digest()}, DIFFERENT)
         epsilon, self._epsilon = self._epsilon, {}
         before = self._alive_before
         self._check_claims()
@@ -272,18 +290,22 @@ class Pruner:
         self._structure.check_complete()
         self._renew()
         self._check_claims(always=True)
-        kept, report = remove_dead(
-            self.model,
-            self.wiring,
-            self._state.masks,
-            self._optimizers,
-            self._example,
-            self.config.round_to,
-        )
-        if not kept.everything:
-            self._optimizers.removed = True
-            self._copies.keep_only(kept)
-            self._renumber(kept)
+        try:
+            kept, report = remove_dead(
+                self.model,
+                self.wiring,
+                self._state.masks,
+                self._optimizers,
+                self._example,
+                self.config.round_to,
+                partial(self._ranks.all, "check a removal"),
+            )
+            if not kept.everything:
+                self._optimizers.removed = True
+                self._copies.keep_only(kept)
+                self._renumber(kept)
+        finally:
+            renew_wrappers(self.model, *self._copies.models)
         return report
 
     def detach(self) -> None:
@@ -391,6 +413,7 @@ class Pruner:
         done = self._steps * deaths // total
         if done > (self._steps - 1) * deaths // total:
             self._observation.end()
+            self._state.share()
             if self._state.updatable:
                 self._update(self.epoch + done / deaths)
 
@@ -447,13 +470,56 @@ class Pruner:
         self._silence.renew(self._state.masks)
 
     def _slice(self, kept: Kept) -> Callable[[], None]:
-        return slice_all(self.model, self.wiring, kept, self._optimizers, self._copies)
+        undo = slice_all(self.model, self.wiring, kept, self._optimizers, self._copies)
+        renew_wrappers(self.model, *self._copies.models)
+
+        def undo_all() -> None:
+            undo()
+            renew_wrappers(self.model, *self._copies.models)
+
+        return undo_all
 
     def _share(self, cost: str) -> float:
         return self._ledger.share(cost, self._state.masks)
 
     def _units_alive(self) -> dict[str, int]:
         return {name: int(alive.sum()) for name, alive in self._state.masks.units.items()}
+
+    def _check_ranks(self) -> None:
+        """Check that every rank prunes the same network alike, and can.
+
+        Raises:
+            ValueError: where gradients are observed that only an optimizer meets after they were averaged.
+            RuntimeError: where ranks differ.
+        """
+        if not self._ranks.many:
+            return
+        parts = {"configuration": [repr(self.config)], "wiring": [self.wiring.table(width=200)]}
+        parts["optimizers"] = [type(one).__name__ for one in self._optimizers.given]
+        self._ranks.check_same(
+            "the pruner", {name: digest(words) for name, words in parts.items()},
+            "give every rank the same network, configuration and optimizers",
+        )  # fmt: skip
+        if CRITERIA[self.config.criterion].observes_gradients and not self._optimizers.given:
+            raise ValueError(
+                f"criterion {self.config.criterion!r} observes gradients, which several processes average before the "
+                "optimizer steps: give Pruner the optimizer"
+            )
+
+    def _check_together(self) -> None:
+        """Check that ranks still train the same network.
+
+        Raises:
+            RuntimeError: where they do not, or the pruner was made before there were ranks.
+        """
+        check_whole(self.model)
+        if not self._ranks.many and any(one.process_group.size() > 1 for one in wrappers_of(self.model)):
+            raise RuntimeError(
+                "this network is trained by several processes, and its Pruner was made before that was known: call "
+                "torch.distributed.init_process_group first, then Pruner"
+            )
+        if self._ranks.many:
+            self._ranks.check_same("the network", digests_of(self.model), DIFFERENT)
 
     def _check_reach(self) -> None:
         self._reach_checked = True
@@ -479,7 +545,8 @@ class Pruner:
         """Compact where another epoch like this one would save more multiplications than the removal takes."""
         kept = what_remains(self.wiring, self._state.masks.removable(self.wiring, self.config.round_to))
         now, left = self.wiring.macs(), self.wiring.macs(kept.units, kept.features)
-        if self._refused or STEP * self._forwards * (now - left) <= REMOVAL * now:
+        forwards = self._ranks.largest("count forwards", self._forwards)
+        if self._refused or STEP * forwards * (now - left) <= REMOVAL * now:
             return None
         try:
             return self.compact()

@@ -1,0 +1,285 @@
+"""Several processes that train one network together, each on its own samples: what they observe is reduced, and what
+they decide is the same.
+
+Every rank keeps the whole network and computes the same deaths from the same sums. So a rank adds up what it observes,
+and the increments of all ranks are summed when something may die. All exchange is by all-reduce and broadcast, which
+every backend has on every device that it trains on.
+"""
+
+import gc
+import hashlib
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from dpap.anatomy.pytrees import Inputs, all_tensors, map_tensors
+
+DIGEST = 2**48
+"""Digests are numbers below this, which double precision holds exactly."""
+
+
+class Ranks:
+    """The processes that train one network together: those of its DistributedDataParallel, or of the default group.
+
+    Without an initialised process group, or in a group of one, every method returns what it is given.
+
+    Args:
+        group: of processes; None is the default group.
+        device: on which the network is trained; what is exchanged goes over it.
+
+    Attributes:
+        number: of processes.
+        rank: of this one.
+    """
+
+    def __init__(self, group: Any = None, device: torch.device | str = "cpu") -> None:
+        self.group = group
+        self.device = torch.device(device)
+        running = dist.is_available() and dist.is_initialized()
+        self.number = dist.get_world_size(group) if running else 1
+        self.rank = dist.get_rank(group) if running else 0
+
+    @classmethod
+    def of(cls, wrapped: nn.Module, model: nn.Module) -> "Ranks":
+        """Those that train a network, which may be wrapped."""
+        groups = [one.process_group for one in wrappers_of(model)]
+        if isinstance(wrapped, DistributedDataParallel):
+            groups.insert(0, wrapped.process_group)
+        device = next((one.device for one in model.parameters()), torch.device("cpu"))
+        return cls(groups[0] if groups else None, device)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Ranks":
+        return self
+
+    def __reduce__(self) -> tuple[type["Ranks"], tuple[None, str]]:
+        return Ranks, (None, str(self.device))  # a group is of this process alone
+
+    @property
+    def _first(self) -> int:
+        """What the default group calls rank 0 of this one."""
+        return 0 if self.group is None else dist.get_global_rank(self.group, 0)
+
+    @property
+    def many(self) -> bool:
+        """Whether there are others."""
+        return self.number > 1
+
+    def gather(self, what: str, numbers: Sequence[float]) -> list[list[float]]:
+        """The numbers of every rank, as many of each.
+
+        Raises:
+            RuntimeError: where a rank does something else, or has ended.
+        """
+        if not self.many:
+            return [list(numbers)]
+        self._meet(what, len(numbers))
+        return self._rows(what, numbers)
+
+    def sum(self, what: str, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Each tensor summed over the ranks; those of one precision travel together."""
+        if not self.many or not tensors:
+            return list(tensors)
+        self._meet(what, sum(tensor.numel() for tensor in tensors))
+        result = list(tensors)
+        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+            places = [place for place, tensor in enumerate(tensors) if tensor.dtype == dtype]
+            fused = torch.cat([tensors[place].detach().flatten().to(self.device) for place in places])
+            self._reduce(what, fused)
+            parts = fused.split([tensors[place].numel() for place in places])
+            for place, part in zip(places, parts, strict=True):
+                result[place] = part.view(tensors[place].shape).to(tensors[place].device)
+        return result
+
+    def mean(self, what: str, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Each tensor averaged over the ranks."""
+        return [tensor / self.number for tensor in self.sum(what, tensors)] if self.many else list(tensors)
+
+    def any(self, what: str, flags: Sequence[bool]) -> list[bool]:
+        """Which flags are set on any rank."""
+        return [any(of_ranks) for of_ranks in zip(*self.gather(what, [*map(float, flags), 0.0]), strict=True)][:-1]
+
+    def all(self, what: str, flag: bool) -> bool:
+        """Whether a flag is set on every rank."""
+        return not self.any(what, [not flag])[0]
+
+    def largest(self, what: str, number: int) -> int:
+        """The largest of the ranks' numbers."""
+        return int(max(row[0] for row in self.gather(what, [number])))
+
+    def broadcast(self, inputs: Inputs) -> Inputs:
+        """The example inputs of rank 0.
+
+        Raises:
+            ValueError: where those of another rank hold other kinds of tensors.
+        """
+        if not self.many:
+            return inputs
+        own = list(all_tensors(inputs))
+        kinds = [float(digest(f"{tensor.dtype} {tensor.ndim}" for tensor in own))]
+        first, *others = self.gather("compare the example inputs", kinds)
+        if any(other != first for other in others):
+            raise ValueError(
+                "example_inputs expects inputs of the same kind on every rank; got other numbers of tensors, "
+                f"precisions or axes: give each rank such a batch of its own data; here {described(own)}"
+            )
+        received: list[Tensor] = []
+        for tensor in own:
+            shapes = self.gather("compare the shapes of the example inputs", [*tensor.shape, 0.0])
+            shape = [int(size) for size in shapes[0][:-1]]
+            carried = torch.empty(shape, dtype=tensor.dtype, device=self.device)
+            if self.rank == 0:
+                carried.copy_(tensor)
+            with _in_words("broadcast the example inputs"):
+                # bytes, for not every backend carries every type
+                dist.broadcast(carried.view(-1).view(torch.uint8), self._first, group=self.group)
+            received.append(carried.to(tensor.device))
+        places = iter(received)
+        return map_tensors(inputs, lambda tensor: next(places))  # type: ignore[no-any-return]
+
+    def check_same(self, what: str, digests: Mapping[str, int], otherwise: str) -> None:
+        """Check that every rank holds the same.
+
+        Args:
+            what: that is compared.
+            digests: of each part, by its name.
+            otherwise: what follows from a difference, and what to do.
+
+        Raises:
+            RuntimeError: where a rank holds something else; on all of them.
+        """
+        if not self.many:
+            return
+        rows = self.gather(f"compare {what}", [float(value) for value in digests.values()])
+        for rank, row in enumerate(rows):
+            different = [
+                name for name, own, first in zip(digests, row, rows[0], strict=True) if own != first
+            ]
+            if different:
+                raise RuntimeError(
+                    f"ranks disagree: {what} of rank {rank} is not that of rank 0 ({', '.join(different[:3])}"
+                    f"{', ...' if len(different) > 3 else ''}): {otherwise}"
+                )
+
+    def _meet(self, what: str, size: int) -> None:
+        """Check that all ranks came here to do the same, with as many numbers."""
+        rows = self._rows(what, [float(digest([what])), float(size)])
+        if any(row != rows[0] for row in rows):
+            raise RuntimeError(
+                f"ranks disagree: this one, rank {self.rank}, came to {what} ({size} numbers), and others to something "
+                "else: every rank has to take as many steps of the optimizer, with the same configuration, and to call "
+                "step(), compact() and Pruner(...) when the others do, not on one rank alone"
+            )
+
+    def _rows(self, what: str, numbers: Sequence[float]) -> list[list[float]]:
+        rows = torch.zeros(self.number, len(numbers), dtype=torch.float64, device=self.device)
+        rows[self.rank] = torch.tensor(list(numbers), dtype=torch.float64)
+        self._reduce(what, rows)
+        return rows.tolist()  # type: ignore[no-any-return]
+
+    def _reduce(self, what: str, tensor: Tensor) -> None:
+        with _in_words(what):
+            dist.all_reduce(tensor, group=self.group)
+
+
+@contextmanager
+def _in_words(what: str) -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise RuntimeError(
+            f"ranks could not {what}: one of them ended, or did not come here within the timeout of the process group "
+            "(init_process_group(timeout=...)); its own output says why. Every rank has to take as many steps, and to "
+            f"call step() and compact() when the others do ({error})"
+        ) from error
+
+
+def digest(words: Any) -> int:
+    """A number below `DIGEST` that stands for some words."""
+    return int.from_bytes(hashlib.sha256("\n".join(words).encode()).digest()[:6], "big")
+
+
+def digests_of(model: nn.Module) -> dict[str, int]:
+    """A number for the bits of each parameter that ranks share."""
+    apart = set(getattr(model, "_ddp_params_and_buffers_to_ignore", ()))
+    named = {name: one.detach() for name, one in model.named_parameters() if name not in apart}
+    integers = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}
+    sums = []
+    for one in named.values():
+        real = (torch.view_as_real(one) if one.is_complex() else one).contiguous()
+        sums.append(real.view(integers[real.element_size()]).sum(dtype=torch.int64).cpu())
+    return {name: int(total) % DIGEST for name, total in zip(named, sums, strict=True)}
+
+
+def described(tensors: Sequence[Tensor]) -> str:
+    """Shapes and precisions in words."""
+    return ", ".join(f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}" for tensor in tensors)
+
+
+def check_whole(model: nn.Module) -> None:
+    """Check that every rank holds the whole of each parameter.
+
+    Raises:
+        TypeError: for parameters that are spread over ranks, as FSDP and tensor parallelism do.
+    """
+    found = None
+    if "torch.distributed.tensor" in sys.modules:
+        from torch.distributed.tensor import DTensor
+
+        found = next((name for name, one in model.named_parameters() if isinstance(one, DTensor)), None)
+    if found is None and "torch.distributed.fsdp" in sys.modules:
+        from torch.distributed.fsdp import FullyShardedDataParallel
+
+        wrapped = (name for name, one in model.named_modules() if isinstance(one, FullyShardedDataParallel))
+        found = next(wrapped, None)
+    if found is not None:
+        raise TypeError(
+            f"expected a network of which every rank holds the whole; {found or 'this one'} is spread over ranks (FSDP, "
+            "fully_shard or tensor parallelism), and units cannot be removed from parts of a parameter: train it with "
+            "torch.nn.parallel.DistributedDataParallel, prune and compact it, and shard what is left"
+        )
+
+
+def wrappers_of(*models: nn.Module) -> list[DistributedDataParallel]:
+    """Every DistributedDataParallel that holds any of these networks, as itself or as a part.
+
+    torch keeps no list of them, and they may have been made at any time, by other code: they are found among all
+    objects.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return []
+    own = {id(model) for model in models}
+    everything = gc.get_objects()
+    return [
+        one
+        for one in everything
+        if issubclass(type(one), DistributedDataParallel)
+        and "module" in one._modules
+        and any(id(part) in own for part in one.module.modules())
+    ]
+
+
+def renew_wrappers(*models: nn.Module) -> None:
+    """Make every DistributedDataParallel of these networks anew, in place: it keeps buckets of the sizes that it found,
+    and hooks at the gradients of tensors as they were before these changed size or precision.
+    """
+    for wrapper in wrappers_of(*models):
+        parameters, sparse = wrapper._build_params_for_reducer()
+        names = wrapper._build_debug_param_to_name_mapping(parameters)
+        hooks: list[tuple[Callable[..., Any], object]] = list(getattr(wrapper, "_comm_hooks", ()))
+        wrapper._module_parameters = list(parameters)
+        # the old reducer takes its hooks along when it goes
+        del wrapper.reducer
+        wrapper._ddp_init_helper(parameters, sparse, names, wrapper.static_graph)
+        wrapper._has_rebuilt_buckets = False
+        if wrapper.static_graph:
+            wrapper.reducer._set_static_graph()
+            wrapper.logger._set_static_graph()
+        wrapper._comm_hooks = []
+        for hook, state in hooks:
+            wrapper.register_comm_hook(state, hook)
