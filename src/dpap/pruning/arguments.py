@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
 from dpap.anatomy.pytrees import Inputs, Outputs, all_tensors, is_float
-from dpap.pruning.distributed import check_whole
+from dpap.pruning.wrappers import check_whole
 from dpap.surgery.timesteps import AXES, BUFFER
 
 

@@ -6,10 +6,8 @@ and the increments of all ranks are summed when something may die. All exchange 
 every backend has on every device that it trains on.
 """
 
-import gc
 import hashlib
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +16,18 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from dpap.anatomy import Wiring
 from dpap.anatomy.pytrees import Inputs, all_tensors, map_tensors
+from dpap.plasticity import CRITERIA
+from dpap.pruning.config import PruningConfig
+from dpap.pruning.wrappers import check_whole, wrappers_of
+
+DIFFERENT = (
+    "ranks that train one network together hold the same weights after every step: average its gradients, as "
+    "torch.nn.parallel.DistributedDataParallel does, and change weights on all of them or none; networks that ranks "
+    "train each on its own are pruned by Pruners made before init_process_group"
+)
+"""What to do where ranks disagree."""
 
 DIGEST = 2**48
 """Digests are numbers below this, which double precision holds exactly."""
@@ -102,7 +111,9 @@ class Ranks:
 
     def any(self, what: str, flags: Sequence[bool]) -> list[bool]:
         """Which flags are set on any rank."""
-        return [any(of_ranks) for of_ranks in zip(*self.gather(what, [*map(float, flags), 0.0]), strict=True)][:-1]
+        return [
+            any(of_ranks) for of_ranks in zip(*self.gather(what, [*map(float, flags), 0.0]), strict=True)
+        ][:-1]
 
     def all(self, what: str, flag: bool) -> bool:
         """Whether a flag is set on every rank."""
@@ -157,9 +168,7 @@ class Ranks:
             return
         rows = self.gather(f"compare {what}", [float(value) for value in digests.values()])
         for rank, row in enumerate(rows):
-            different = [
-                name for name, own, first in zip(digests, row, rows[0], strict=True) if own != first
-            ]
+            different = [name for name, own, first in zip(digests, row, rows[0], strict=True) if own != first]
             if different:
                 raise RuntimeError(
                     f"ranks disagree: {what} of rank {rank} is not that of rank 0 ({', '.join(different[:3])}"
@@ -199,7 +208,7 @@ def _in_words(what: str) -> Iterator[None]:
         ) from error
 
 
-def digest(words: Any) -> int:
+def digest(words: Iterable[str]) -> int:
     """A number below `DIGEST` that stands for some words."""
     return int.from_bytes(hashlib.sha256("\n".join(words).encode()).digest()[:6], "big")
 
@@ -218,68 +227,44 @@ def digests_of(model: nn.Module) -> dict[str, int]:
 
 def described(tensors: Sequence[Tensor]) -> str:
     """Shapes and precisions in words."""
-    return ", ".join(f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}" for tensor in tensors)
+    return ", ".join(
+        f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}" for tensor in tensors
+    )
 
 
-def check_whole(model: nn.Module) -> None:
-    """Check that every rank holds the whole of each parameter.
+def check_pruners(
+    ranks: Ranks, config: PruningConfig, wiring: Wiring, optimizers: Sequence[torch.optim.Optimizer]
+) -> None:
+    """Check that every rank prunes the same network alike, and can.
 
     Raises:
-        TypeError: for parameters that are spread over ranks, as FSDP and tensor parallelism do.
+        ValueError: where gradients are observed that only an optimizer meets after they were averaged.
+        RuntimeError: where ranks differ.
     """
-    found = None
-    if "torch.distributed.tensor" in sys.modules:
-        from torch.distributed.tensor import DTensor
-
-        found = next((name for name, one in model.named_parameters() if isinstance(one, DTensor)), None)
-    if found is None and "torch.distributed.fsdp" in sys.modules:
-        from torch.distributed.fsdp import FullyShardedDataParallel
-
-        wrapped = (name for name, one in model.named_modules() if isinstance(one, FullyShardedDataParallel))
-        found = next(wrapped, None)
-    if found is not None:
-        raise TypeError(
-            f"expected a network of which every rank holds the whole; {found or 'this one'} is spread over ranks (FSDP, "
-            "fully_shard or tensor parallelism), and units cannot be removed from parts of a parameter: train it with "
-            "torch.nn.parallel.DistributedDataParallel, prune and compact it, and shard what is left"
+    if not ranks.many:
+        return
+    parts = {"configuration": [repr(config)], "wiring": [wiring.table(width=200)]}
+    parts["optimizers"] = [type(one).__name__ for one in optimizers]
+    digests = {name: digest(words) for name, words in parts.items()}
+    ranks.check_same("the pruner", digests, "give every rank the same network, configuration and optimizers")
+    if CRITERIA[config.criterion].observes_gradients and not optimizers:
+        raise ValueError(
+            f"criterion {config.criterion!r} observes gradients, which several processes average before the optimizer "
+            "steps: give Pruner the optimizer"
         )
 
 
-def wrappers_of(*models: nn.Module) -> list[DistributedDataParallel]:
-    """Every DistributedDataParallel that holds any of these networks, as itself or as a part.
+def check_networks(ranks: Ranks, model: nn.Module) -> None:
+    """Check that ranks still train the same network.
 
-    torch keeps no list of them, and they may have been made at any time, by other code: they are found among all
-    objects.
+    Raises:
+        RuntimeError: where they do not, or the pruner was made before there were ranks.
     """
-    if not (dist.is_available() and dist.is_initialized()):
-        return []
-    own = {id(model) for model in models}
-    everything = gc.get_objects()
-    return [
-        one
-        for one in everything
-        if issubclass(type(one), DistributedDataParallel)
-        and "module" in one._modules
-        and any(id(part) in own for part in one.module.modules())
-    ]
-
-
-def renew_wrappers(*models: nn.Module) -> None:
-    """Make every DistributedDataParallel of these networks anew, in place: it keeps buckets of the sizes that it found,
-    and hooks at the gradients of tensors as they were before these changed size or precision.
-    """
-    for wrapper in wrappers_of(*models):
-        parameters, sparse = wrapper._build_params_for_reducer()
-        names = wrapper._build_debug_param_to_name_mapping(parameters)
-        hooks: list[tuple[Callable[..., Any], object]] = list(getattr(wrapper, "_comm_hooks", ()))
-        wrapper._module_parameters = list(parameters)
-        # the old reducer takes its hooks along when it goes
-        del wrapper.reducer
-        wrapper._ddp_init_helper(parameters, sparse, names, wrapper.static_graph)
-        wrapper._has_rebuilt_buckets = False
-        if wrapper.static_graph:
-            wrapper.reducer._set_static_graph()
-            wrapper.logger._set_static_graph()
-        wrapper._comm_hooks = []
-        for hook, state in hooks:
-            wrapper.register_comm_hook(state, hook)
+    check_whole(model)
+    if ranks.many:
+        ranks.check_same("the network", digests_of(model), DIFFERENT)
+    elif Ranks().many and any(one.process_group.size() > 1 for one in wrappers_of(model)):
+        raise RuntimeError(
+            "this network is trained by several processes, and its Pruner was made before that was known: call "
+            "torch.distributed.init_process_group first, then Pruner"
+        )

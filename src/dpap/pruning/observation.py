@@ -1,6 +1,6 @@
 """What is observed of a training network: activity, contributions to the loss, operations, as far as asked for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial, reduce
 from typing import Any
 
@@ -93,7 +93,9 @@ class Observation:
             return None
         samples, self._samples = self._samples, 0
         counts = self._counter.take()
-        return summed_counts(self.ranks, self.wiring, counts, samples) if self.ranks.many else (counts, samples)
+        return (
+            summed_counts(self.ranks, self.wiring, counts, samples) if self.ranks.many else (counts, samples)
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """What was counted since the epoch began, as plain tensors and numbers."""
@@ -126,17 +128,20 @@ class Observation:
             if recorder is not None:
                 recorder.remove()
 
-    def missing(self) -> str:
-        """Why nothing may have been observed, and what to do."""
+    def missing(self, noticed: Iterable[Optimizer]) -> str:
+        """Why nothing may have been observed, and what to do; `noticed`: its optimizers that were not given."""
         if self._contributions is not None:
-            return (
+            why = (
                 "no gradient of the network was observed since the last step: call step() once an epoch, after "
                 "training, and give Pruner the optimizer that trains this network"
             )
-        return (
-            "no training forward of the network was observed since the last step: call step() once an epoch, "
-            "after training, with the network in training mode (model.train()) and gradients on"
-        )
+        else:
+            why = (
+                "no training forward of the network was observed since the last step: call step() once an epoch, "
+                "after training, with the network in training mode (model.train()) and gradients on"
+            )
+        names = ", ".join(type(one).__name__ for one in noticed)
+        return f"{why}; {names} steps its parameters and was not given" if names else why
 
     def _observe(self, recording: Recording) -> None:
         finite = self.state.observe(recording)
@@ -165,14 +170,17 @@ def summed_counts(
     """The operations that all ranks counted, and of how many samples."""
     blank = {name: torch.zeros(layer.features, dtype=torch.float64) for name, layer in wiring.layers.items()}
     here = [
-        OperationCounts(blank[name], blank[name]) if counts.get(name) is None else counts[name] for name in blank
+        OperationCounts(blank[name], blank[name]) if counts.get(name) is None else counts[name]
+        for name in blank
     ]
     numbers = torch.tensor([samples, *(name in counts for name in blank)], dtype=torch.float64)
     arrived = [part for each in here for part in (each.operations.double(), each.magnitude.double())]
     numbers, *sums = ranks.sum("add up operations", [numbers, *arrived])
     steps = ranks.gather("compare steps of activity", [each.step for each in here])
     total = {
-        name: OperationCounts(sums[2 * place], sums[2 * place + 1], reduce(joint_step, [row[place] for row in steps]))
+        name: OperationCounts(
+            sums[2 * place], sums[2 * place + 1], reduce(joint_step, [row[place] for row in steps])
+        )
         for place, name in enumerate(blank)
         if numbers[1 + place]
     }

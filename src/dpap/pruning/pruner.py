@@ -13,7 +13,6 @@ from dpap.anatomy.hooks import Around, Hook
 from dpap.anatomy.operations import check_countable
 from dpap.anatomy.pytrees import Inputs, Outputs, examples_of
 from dpap.anatomy.recording import check_recordable
-from dpap.plasticity import CRITERIA
 from dpap.pruning.arguments import (
     AnyOptimizer,
     as_copies,
@@ -28,12 +27,13 @@ from dpap.pruning.budget import dead_timesteps
 from dpap.pruning.checks import check_reach, give_up_what_is_not_silent
 from dpap.pruning.config import PruningConfig
 from dpap.pruning.costs import OBSERVED, CostLedger
-from dpap.pruning.distributed import Ranks, check_whole, digest, digests_of, renew_wrappers, wrappers_of
+from dpap.pruning.distributed import DIFFERENT, Ranks, check_networks, check_pruners
 from dpap.pruning.observation import Observation
 from dpap.pruning.reports import PruneReport, layer_reports
-from dpap.pruning.resume import FRESH, Structure, match_timesteps, misfits, slice_all
+from dpap.pruning.resume import Structure, match_timesteps, slice_all, take_sizes
 from dpap.pruning.state import PruningState
 from dpap.pruning.versions import VERSION, upgraded
+from dpap.pruning.wrappers import renew_wrappers, renewed
 from dpap.surgery import CompactionError, CompactReport, Silence
 from dpap.surgery.compact import remove_dead, what_remains
 from dpap.surgery.compiled import recompile
@@ -47,12 +47,6 @@ STEP = 3
 """Multiplications of a training step, in forwards: one forwards, twice as many backwards."""
 _CONNECTION = frozenset(("_silence", "_observation", "_handles", "_mark"))
 """Attributes that hold hooks, or stand for them."""
-DIFFERENT = (
-    "ranks that train one network together hold the same weights after every step: average its gradients, as "
-    "torch.nn.parallel.DistributedDataParallel does, and change weights on all of them or none; networks that ranks "
-    "train each on its own are pruned by Pruners made before init_process_group"
-)
-"""What to do where ranks disagree."""
 REMOVAL = 4
 """Cost of a removal, in forwards: it is checked by two of the example inputs in double precision."""
 
@@ -135,7 +129,7 @@ class Pruner:
         try_removal(self.model, self.wiring, self._example)
         self._copies = Copies(followers, self.wiring, self._optimizers)
         renew_wrappers(self.model)
-        self._check_ranks()
+        check_pruners(self._ranks, self.config, self.wiring, self._optimizers.given)
         self._state = PruningState(self.wiring, self.config, self._ranks)
         if not self._state.masks.units:
             raise ValueError(f"nothing in this network can be pruned:\n{self.wiring}")
@@ -221,16 +215,10 @@ class Pruner:
 
     def survival(self) -> dict[str, list[float | None]]:
         """Survival F of every unit of the dense network, by layer; None once it is dead."""
-        by_layer: dict[str, list[float | None]] = {}
-        for name, layer_survival in self._state.survival.items():
-            values: list[float | None] = [None] * self._structure.units[name]
-            mask = self._state.masks.units[name].tolist()
-            for index, value, alive in zip(
-                self._structure.index[name].tolist(), layer_survival.units.tolist(), mask, strict=True
-            ):
-                values[index] = value if alive else None
-            by_layer[name] = values
-        return by_layer
+        survival, masks = self._state.survival, self._state.masks.units
+        return {
+            name: self._structure.of_dense(name, one.units, masks[name]) for name, one in survival.items()
+        }
 
     @torch.no_grad()
     def step(self) -> PruneReport:
@@ -243,14 +231,12 @@ class Pruner:
         epoch, config = self.epoch, self.config
         self._structure.check_complete()
         self._renew()
-        self._check_together()
+        check_networks(self._ranks, self.model)
         self._observation.end()
         self._state.share()
         left_out = self._state.bad_batches.end_epoch()
         if self._may_die and self._state.observes and not self._state.anything_observed:
-            names = ", ".join(type(one).__name__ for one in self._optimizers.noticed)
-            noticed = f"; {names} steps its parameters and was not given" if names else ""
-            raise RuntimeError(self._observation.missing() + noticed)
+            raise RuntimeError(self._observation.missing(self._optimizers.noticed))
         self._state.anything_observed = False
         self._update(epoch + 1.0)
         self._ranks.check_same("what is alive", {"masks": self._state.masks.digest()}, DIFFERENT)
@@ -290,7 +276,7 @@ class Pruner:
         self._structure.check_complete()
         self._renew()
         self._check_claims(always=True)
-        try:
+        with renewed(self.model, *self._copies.models):
             kept, report = remove_dead(
                 self.model,
                 self.wiring,
@@ -304,8 +290,6 @@ class Pruner:
                 self._optimizers.removed = True
                 self._copies.keep_only(kept)
                 self._renumber(kept)
-        finally:
-            renew_wrappers(self.model, *self._copies.models)
         return report
 
     def detach(self) -> None:
@@ -444,21 +428,10 @@ class Pruner:
     @torch.no_grad()
     def _before_loading(self, network: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Let the network take the sizes of a state that is loaded into it, where it is smaller."""
-        own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         match_timesteps(network, state, prefix)
-        kept = self._structure.smaller(own)
-        if kept.everything:
-            return
-        undo = self._slice(kept)
-        problems = misfits(network, own)
-        if problems:
-            undo()
-            raise RuntimeError(
-                "this state is of a smaller network, and its sizes do not say which units are left: load the pruner's "
-                f"state first, pruner.load_state_dict(...), or {FRESH}; {problems[0]}"
-            )
-        self._structure.awaited = True
-        self._renumber(kept)
+        kept = take_sizes(self._structure, network, state, prefix, self._slice)
+        if not kept.everything:
+            self._renumber(kept)
 
     def _after_loading(self, *loaded: Any) -> None:
         self._loaded = True
@@ -470,56 +443,13 @@ class Pruner:
         self._silence.renew(self._state.masks)
 
     def _slice(self, kept: Kept) -> Callable[[], None]:
-        undo = slice_all(self.model, self.wiring, kept, self._optimizers, self._copies)
-        renew_wrappers(self.model, *self._copies.models)
-
-        def undo_all() -> None:
-            undo()
-            renew_wrappers(self.model, *self._copies.models)
-
-        return undo_all
+        return slice_all(self.model, self.wiring, kept, self._optimizers, self._copies)
 
     def _share(self, cost: str) -> float:
         return self._ledger.share(cost, self._state.masks)
 
     def _units_alive(self) -> dict[str, int]:
         return {name: int(alive.sum()) for name, alive in self._state.masks.units.items()}
-
-    def _check_ranks(self) -> None:
-        """Check that every rank prunes the same network alike, and can.
-
-        Raises:
-            ValueError: where gradients are observed that only an optimizer meets after they were averaged.
-            RuntimeError: where ranks differ.
-        """
-        if not self._ranks.many:
-            return
-        parts = {"configuration": [repr(self.config)], "wiring": [self.wiring.table(width=200)]}
-        parts["optimizers"] = [type(one).__name__ for one in self._optimizers.given]
-        self._ranks.check_same(
-            "the pruner", {name: digest(words) for name, words in parts.items()},
-            "give every rank the same network, configuration and optimizers",
-        )  # fmt: skip
-        if CRITERIA[self.config.criterion].observes_gradients and not self._optimizers.given:
-            raise ValueError(
-                f"criterion {self.config.criterion!r} observes gradients, which several processes average before the "
-                "optimizer steps: give Pruner the optimizer"
-            )
-
-    def _check_together(self) -> None:
-        """Check that ranks still train the same network.
-
-        Raises:
-            RuntimeError: where they do not, or the pruner was made before there were ranks.
-        """
-        check_whole(self.model)
-        if not self._ranks.many and any(one.process_group.size() > 1 for one in wrappers_of(self.model)):
-            raise RuntimeError(
-                "this network is trained by several processes, and its Pruner was made before that was known: call "
-                "torch.distributed.init_process_group first, then Pruner"
-            )
-        if self._ranks.many:
-            self._ranks.check_same("the network", digests_of(self.model), DIFFERENT)
 
     def _check_reach(self) -> None:
         self._reach_checked = True

@@ -151,7 +151,9 @@ class SharedStatistics:
             every = theta.new_zeros(self.ranks.number, most, theta.shape[-1])
             every[self.ranks.rank, : len(theta)] = theta
             padded.append(every)
-        for place, (name, every) in enumerate(zip(names, self.ranks.sum("share thresholds", padded), strict=True)):
+        for place, (name, every) in enumerate(
+            zip(names, self.ranks.sum("share thresholds", padded), strict=True)
+        ):
             self._slots[name] = [
                 slots[: int(row[place])].clone() for slots, row in zip(every, numbers, strict=True)
             ]

@@ -270,9 +270,7 @@ class PruningState:
         """Copies of everything, as plain tensors and numbers."""
         return {
             "masks": {kind: dict(alive) for kind, alive in self.masks.copy().tensors()},
-            "statistics": {
-                name: self.shared.of_all(name).state_dict() for name in self.statistics
-            },
+            "statistics": {name: self.shared.of_all(name).state_dict() for name in self.statistics},
             "survival": {
                 name: {part: value.clone() for part, value in layer_survival.parts()}
                 for name, layer_survival in self.survival.items()

@@ -171,7 +171,9 @@ def _agreed(
         return undo, difference
     if failure is None:
         undo()
-        failure = CompactionError("in another process the check of the removal failed, so nothing was removed")
+        failure = CompactionError(
+            "in another process the check of the removal failed, so nothing was removed"
+        )
     if not fires and not isinstance(failure, NothingFires):
         raise NothingFires("in another process no neuron fires on the example inputs") from failure
     raise failure
