@@ -33,6 +33,10 @@ DIGEST = 2**48
 """Digests are numbers below this, which double precision holds exactly."""
 
 
+class RanksError(RuntimeError):
+    """Ranks do not do the same, or one of them has ended."""
+
+
 class Ranks:
     """The processes that train one network together: those of its DistributedDataParallel, or of the default group.
 
@@ -79,15 +83,16 @@ class Ranks:
         """Whether there are others."""
         return self.number > 1
 
-    def gather(self, what: str, numbers: Sequence[float]) -> list[list[float]]:
-        """The numbers of every rank, as many of each.
+    def gather(self, what: str, numbers: Sequence[float], checked: bool = True) -> list[list[float]]:
+        """The numbers of every rank, as many of each; `checked`: that all came here for that.
 
         Raises:
-            RuntimeError: where a rank does something else, or has ended.
+            RanksError: where a rank does something else, or has ended.
         """
         if not self.many:
             return [list(numbers)]
-        self._meet(what, len(numbers))
+        if checked:
+            self._meet(what, len(numbers))
         return self._rows(what, numbers)
 
     def sum(self, what: str, tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -146,12 +151,20 @@ class Ranks:
             carried = torch.empty(shape, dtype=tensor.dtype, device=self.device)
             if self.rank == 0:
                 carried.copy_(tensor)
-            with _in_words("broadcast the example inputs"):
-                # bytes, for not every backend carries every type
-                dist.broadcast(carried.view(-1).view(torch.uint8), self._first, group=self.group)
+            self.take_first("broadcast the example inputs", carried)
             received.append(carried.to(tensor.device))
         places = iter(received)
         return map_tensors(inputs, lambda tensor: next(places))  # type: ignore[no-any-return]
+
+    def take_first(self, what: str, tensor: Tensor) -> None:
+        """Give a tensor the values that it has on rank 0."""
+        if self.many:
+            carried = tensor.detach().to(self.device).contiguous()
+            with _in_words(what):
+                # bytes, for not every backend carries every type
+                dist.broadcast(carried.view(-1).view(torch.uint8), self._first, group=self.group)
+            if carried.data_ptr() != tensor.data_ptr():
+                tensor.data.copy_(carried)
 
     def check_same(self, what: str, digests: Mapping[str, int], otherwise: str) -> None:
         """Check that every rank holds the same.
@@ -162,7 +175,7 @@ class Ranks:
             otherwise: what follows from a difference, and what to do.
 
         Raises:
-            RuntimeError: where a rank holds something else; on all of them.
+            RanksError: where a rank holds something else; on all of them.
         """
         if not self.many:
             return
@@ -170,7 +183,7 @@ class Ranks:
         for rank, row in enumerate(rows):
             different = [name for name, own, first in zip(digests, row, rows[0], strict=True) if own != first]
             if different:
-                raise RuntimeError(
+                raise RanksError(
                     f"ranks disagree: {what} of rank {rank} is not that of rank 0 ({', '.join(different[:3])}"
                     f"{', ...' if len(different) > 3 else ''}): {otherwise}"
                 )
@@ -179,7 +192,7 @@ class Ranks:
         """Check that all ranks came here to do the same, with as many numbers."""
         rows = self._rows(what, [float(digest([what])), float(size)])
         if any(row != rows[0] for row in rows):
-            raise RuntimeError(
+            raise RanksError(
                 f"ranks disagree: this one, rank {self.rank}, came to {what} ({size} numbers), and others to something "
                 "else: every rank has to take as many steps of the optimizer, with the same configuration, and to call "
                 "step(), compact() and Pruner(...) when the others do, not on one rank alone"
@@ -201,7 +214,7 @@ def _in_words(what: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise RuntimeError(
+        raise RanksError(
             f"ranks could not {what}: one of them ended, or did not come here within the timeout of the process group "
             "(init_process_group(timeout=...)); its own output says why. Every rank has to take as many steps, and to "
             f"call step() and compact() when the others do ({error})"
@@ -239,7 +252,7 @@ def check_pruners(
 
     Raises:
         ValueError: where gradients are observed that only an optimizer meets after they were averaged.
-        RuntimeError: where ranks differ.
+        RanksError: where ranks differ.
     """
     if not ranks.many:
         return
@@ -258,13 +271,13 @@ def check_networks(ranks: Ranks, model: nn.Module) -> None:
     """Check that ranks still train the same network.
 
     Raises:
-        RuntimeError: where they do not, or the pruner was made before there were ranks.
+        RanksError: where they do not, or the pruner was made before there were ranks.
     """
     check_whole(model)
     if ranks.many:
         ranks.check_same("the network", digests_of(model), DIFFERENT)
     elif Ranks().many and any(one.process_group.size() > 1 for one in wrappers_of(model)):
-        raise RuntimeError(
+        raise RanksError(
             "this network is trained by several processes, and its Pruner was made before that was known: call "
             "torch.distributed.init_process_group first, then Pruner"
         )

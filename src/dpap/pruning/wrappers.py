@@ -30,8 +30,8 @@ def check_whole(model: nn.Module) -> None:
     if found is not None:
         raise TypeError(
             f"expected a network of which every rank holds the whole; {found or 'this one'} is spread over ranks "
-            "(FSDP, fully_shard or tensor parallelism), and units cannot be removed from parts of a parameter: train it with "
-            "torch.nn.parallel.DistributedDataParallel, prune and compact it, and shard what is left"
+            "(FSDP, fully_shard, tensor parallelism), and units cannot be removed from parts of a parameter: train it "
+            "with torch.nn.parallel.DistributedDataParallel, prune and compact it, and shard what is left"
         )
 
 
