@@ -114,10 +114,10 @@ def lost(ranks: Ranks, advice: str) -> Iterator[None]:
     except RuntimeError as error:
         if not (ranks.many and _between_processes(error)):
             raise
-        raise UserError(
-            f"process {ranks.rank} of {ranks.number} cannot go on: {error}. Another process ended, hangs, or does "
-            f"something else; its own output says why. {advice}"
-        ) from error
+        why = str(error)
+        if not isinstance(error, RanksError):
+            why = f"another process ended, or hangs; its own output says why ({why.partition('. ')[0]})"
+        raise UserError(f"process {ranks.rank} of {ranks.number} cannot go on: {why}. {advice}") from error
 
 
 def _between_processes(error: RuntimeError) -> bool:

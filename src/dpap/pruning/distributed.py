@@ -214,10 +214,11 @@ def _in_words(what: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        reason = str(error).partition(". ")[0]
         raise RanksError(
-            f"ranks could not {what}: one of them ended, or did not come here within the timeout of the process group "
-            "(init_process_group(timeout=...)); its own output says why. Every rank has to take as many steps, and to "
-            f"call step() and compact() when the others do ({error})"
+            f"ranks could not {what}: one of them ended, or did not come here within the timeout of the process group; "
+            "its own output says why. Every rank has to take as many steps, and to call step() and compact() when the "
+            f"others do ({reason})"
         ) from error
 
 
