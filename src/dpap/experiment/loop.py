@@ -83,7 +83,7 @@ def train_epoch(
         loss = loss_of(logits.float(), labels)
         value = whole = loss.item()
         if ranks.many:
-            rows = ranks.gather("train on a batch", [value * len(labels), len(labels)], checked=False)
+            rows = ranks.gather("train on a batch", [value * len(labels), len(labels)])
             total, samples = (sum(column) for column in zip(*rows, strict=True))
             whole = total / samples
             # the average over processes becomes the mean over samples, where their parts are not equally large

@@ -29,6 +29,9 @@ DIFFERENT = (
 )
 """What to do where ranks disagree."""
 
+FEW = 256
+"""So many numbers travel with the check that all ranks came for the same."""
+
 DIGEST = 2**48
 """Digests are numbers below this, which double precision holds exactly."""
 
@@ -83,30 +86,41 @@ class Ranks:
         """Whether there are others."""
         return self.number > 1
 
-    def gather(self, what: str, numbers: Sequence[float], checked: bool = True) -> list[list[float]]:
-        """The numbers of every rank, as many of each; `checked`: that all came here for that.
+    def gather(self, what: str, numbers: Sequence[float]) -> list[list[float]]:
+        """The numbers of every rank, as many of each.
 
         Raises:
             RanksError: where a rank does something else, or has ended.
         """
         if not self.many:
             return [list(numbers)]
-        if checked:
-            self._meet(what, len(numbers))
-        return self._rows(what, numbers)
+        own = torch.tensor(list(numbers), dtype=torch.float64, device=self.device)
+        rows = self._table(what, own)
+        if len(own) > FEW:
+            rows = torch.zeros(self.number, len(own), dtype=torch.float64, device=self.device)
+            rows[self.rank] = own
+            self._reduce(what, rows)
+        return rows.tolist()  # type: ignore[no-any-return]
 
     def sum(self, what: str, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Each tensor summed over the ranks; those of one precision travel together."""
         if not self.many or not tensors:
             return list(tensors)
-        self._meet(what, sum(tensor.numel() for tensor in tensors))
+        flat = [tensor.detach().flatten().to(self.device) for tensor in tensors]
+        sizes = [tensor.numel() for tensor in tensors]
+        if sum(sizes) <= FEW:
+            total = self._table(what, torch.cat([each.double() for each in flat])).sum(0)
+            return [
+                part.view(tensor.shape).to(tensor)
+                for part, tensor in zip(total.split(sizes), tensors, strict=True)
+            ]
+        self._table(what, torch.zeros(sum(sizes), dtype=torch.float64, device=self.device))
         result = list(tensors)
         for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
             places = [place for place, tensor in enumerate(tensors) if tensor.dtype == dtype]
-            fused = torch.cat([tensors[place].detach().flatten().to(self.device) for place in places])
+            fused = torch.cat([flat[place] for place in places])
             self._reduce(what, fused)
-            parts = fused.split([tensors[place].numel() for place in places])
-            for place, part in zip(places, parts, strict=True):
+            for place, part in zip(places, fused.split([sizes[place] for place in places]), strict=True):
                 result[place] = part.view(tensors[place].shape).to(tensors[place].device)
         return result
 
@@ -188,21 +202,23 @@ class Ranks:
                     f"{', ...' if len(different) > 3 else ''}): {otherwise}"
                 )
 
-    def _meet(self, what: str, size: int) -> None:
-        """Check that all ranks came here to do the same, with as many numbers."""
-        rows = self._rows(what, [float(digest([what])), float(size)])
-        if any(row != rows[0] for row in rows):
-            raise RanksError(
-                f"ranks disagree: this one, rank {self.rank}, came to {what} ({size} numbers), and others to something "
-                "else: every rank has to take as many steps of the optimizer, with the same configuration, and to call "
-                "step(), compact() and Pruner(...) when the others do, not on one rank alone"
-            )
-
-    def _rows(self, what: str, numbers: Sequence[float]) -> list[list[float]]:
-        rows = torch.zeros(self.number, len(numbers), dtype=torch.float64, device=self.device)
-        rows[self.rank] = torch.tensor(list(numbers), dtype=torch.float64)
+    def _table(self, what: str, numbers: Tensor) -> Tensor:
+        """The numbers of every rank, one row each, once all ranks came here for that, with as many."""
+        few = len(numbers) <= FEW
+        head = torch.tensor([digest([what]), len(numbers)], dtype=torch.float64, device=self.device)
+        # always as many, so that backends carry them whatever ranks came for
+        rows = torch.zeros(self.number, FEW + 2, dtype=torch.float64, device=self.device)
+        rows[self.rank, :2] = head
+        if few:
+            rows[self.rank, 2 : 2 + len(numbers)] = numbers
         self._reduce(what, rows)
-        return rows.tolist()  # type: ignore[no-any-return]
+        if bool((rows[:, :2] != head).any()):
+            raise RanksError(
+                f"ranks disagree: this one, rank {self.rank}, came to {what} ({len(numbers)} numbers), and others to "
+                "something else: every rank has to take as many steps of the optimizer, with the same configuration, "
+                "and to call step(), compact() and Pruner(...) when the others do, not on one rank alone"
+            )
+        return rows[:, 2 : 2 + len(numbers)] if few else rows[:, :0]
 
     def _reduce(self, what: str, tensor: Tensor) -> None:
         with _in_words(what):

@@ -61,11 +61,11 @@ class SharedStatistics:
                 self._slide(name, before.get(name), *moves[2 * place : 2 * place + 2])
         return {name: not bad[place] for place, name in enumerate(names) if good[place] or bad[place]}
 
-    def reduce(self) -> None:
-        """Make the statistics those of all ranks together."""
+    def reduce(self, flags: list[bool]) -> list[bool]:
+        """Make the statistics those of all ranks together; returns which flags are set on any of them."""
         if not self.ranks.many:
-            return
-        parts: list[Tensor] = []
+            return flags
+        parts = [torch.tensor(flags, dtype=torch.float64)]
         for name, now in self.statistics.items():
             before = self._before[name]
             parts += [getattr(now, part) - getattr(before, part) for part in self._parts(now)]
@@ -73,7 +73,8 @@ class SharedStatistics:
                 parts.append(_grown(now, before))
             counts = (now.samples - before.samples, now.batches - before.batches)
             parts.append(torch.tensor(counts, dtype=torch.float64))
-        totals = iter(self.ranks.sum("add up what they observed", parts))
+        found, *sums = self.ranks.sum("add up what they observed", parts)
+        totals = iter(sums)
         # gradients are averaged over the ranks already, so that each has those of the whole batch
         share = self.ranks.number if self.criterion.observes_gradients else 1
         for name, now in self.statistics.items():
@@ -89,6 +90,7 @@ class SharedStatistics:
                 now.threshold = (total / now.samples).to(before.threshold)
         if self.criterion.slots:
             self._gather_slots()
+        return [bool(each) for each in found]
 
     def of_all(self, name: str) -> Statistics:
         """The statistics of a layer as one process has them: with the batch slots of all ranks."""

@@ -237,11 +237,9 @@ class PruningState:
         """Add up what all ranks observed since the last update."""
         if not self.ranks.many:
             return
-        observed = [name in self.observed for name in self.statistics]
-        self.shared.reduce()
-        found = self.ranks.any("collect what was observed", [*observed, self.anything_observed])
-        self.observed = {name for name, each in zip(self.statistics, found, strict=False) if each}
-        self.anything_observed = found[-1]
+        flags = [*(name in self.observed for name in self.statistics), self.anything_observed]
+        *observed, self.anything_observed = self.shared.reduce(flags)
+        self.observed = {name for name, each in zip(self.statistics, observed, strict=True) if each}
 
     def keep(self, kept: Kept) -> None:
         """Drop what was removed."""
