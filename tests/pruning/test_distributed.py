@@ -30,7 +30,6 @@ CASES: dict[str, dict[str, Any]] = {
     "taylor, timesteps and operations": {
         "spiking": True, "timestep_target": 0.3, "target_of": "synaptic_operations", "accumulate": 2,
     },
-    "taylor, averaged by hand": {"wrapped": False, "target_of": "macs"},
     "bcm, a batch that is not finite": {"broken": 1},
     "taylor, bfloat16": {"precision": torch.bfloat16},
 }  # fmt: skip

@@ -62,11 +62,9 @@ class Ranks:
         self.rank = dist.get_rank(group) if running else 0
 
     @classmethod
-    def of(cls, wrapped: nn.Module, model: nn.Module) -> "Ranks":
-        """Those that train a network, which may be wrapped."""
-        groups = [one.process_group for one in wrappers_of(model)]
-        if isinstance(wrapped, DistributedDataParallel):
-            groups.insert(0, wrapped.process_group)
+    def of(cls, wrappers: Sequence[DistributedDataParallel], model: nn.Module) -> "Ranks":
+        """Those that train a network in these wrappers, or in none."""
+        groups = [one.process_group for one in wrappers]
         device = next((one.device for one in model.parameters()), torch.device("cpu"))
         return cls(groups[0] if groups else None, device)
 

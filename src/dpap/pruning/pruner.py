@@ -33,7 +33,7 @@ from dpap.pruning.reports import PruneReport, layer_reports
 from dpap.pruning.resume import Structure, match_timesteps, slice_all, take_sizes
 from dpap.pruning.state import PruningState
 from dpap.pruning.versions import VERSION, upgraded
-from dpap.pruning.wrappers import renew_wrappers, renewed
+from dpap.pruning.wrappers import renew, wrappers_around, wrappers_of
 from dpap.surgery import CompactionError, CompactReport, Silence
 from dpap.surgery.compact import remove_dead, what_remains
 from dpap.surgery.compiled import recompile
@@ -118,7 +118,8 @@ class Pruner:
         )
         self.config = config or PruningConfig()
         self.epoch = 0
-        self._ranks = Ranks.of(model, self.model)
+        wrappers = wrappers_around(model, self.model)
+        self._ranks = Ranks.of(wrappers, self.model)
         self._example = self._ranks.broadcast(as_inputs(example_inputs, self.model))
         self._optimizers = KnownOptimizers(as_optimizers(optimizer))
         followers = as_copies(copies, self.model)
@@ -128,7 +129,7 @@ class Pruner:
         self.wiring: Wiring = find_wiring(self.model, self._example, as_outputs(outputs))
         try_removal(self.model, self.wiring, self._example)
         self._copies = Copies(followers, self.wiring, self._optimizers)
-        renew_wrappers(self.model)
+        renew(wrappers)
         check_pruners(self._ranks, self.config, self.wiring, self._optimizers.given)
         self._state = PruningState(self.wiring, self.config, self._ranks)
         if not self._state.masks.units:
@@ -276,7 +277,7 @@ class Pruner:
         self._structure.check_complete()
         self._renew()
         self._check_claims(always=True)
-        with renewed(self.model, *self._copies.models):
+        try:
             kept, report = remove_dead(
                 self.model,
                 self.wiring,
@@ -290,6 +291,8 @@ class Pruner:
                 self._optimizers.removed = True
                 self._copies.keep_only(kept)
                 self._renumber(kept)
+        finally:
+            renew(wrappers_of(self.model, *self._copies.models))
         return report
 
     def detach(self) -> None:

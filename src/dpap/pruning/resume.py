@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dpap.anatomy import WeightLayer, Wiring
 from dpap.anatomy.layers import is_depthwise
-from dpap.pruning.wrappers import renew_wrappers, renewed
+from dpap.pruning.wrappers import renew, wrappers_of
 from dpap.surgery import Masks
 from dpap.surgery.compact import what_remains
 from dpap.surgery.copies import Copies
@@ -241,13 +241,14 @@ def slice_all(
     def undo_all() -> None:
         for step in reversed(undo):
             step()
-        renew_wrappers(model, *copies.models)
+        renew(wrappers_of(model, *copies.models))
 
     try:
-        with loaded_before(optimizers), renewed(model, *copies.models):
+        with loaded_before(optimizers):
             undo.append(keep_only(model, wiring, kept, optimizers))
             undo.append(copies.keep_only(kept))
     except BaseException:
         undo_all()
         raise
+    renew(wrappers_of(model, *copies.models))
     return undo_all

@@ -2,8 +2,7 @@
 
 import gc
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch.distributed as dist
@@ -35,6 +34,14 @@ def check_whole(model: nn.Module) -> None:
         )
 
 
+def wrappers_around(given: nn.Module, model: nn.Module) -> list[DistributedDataParallel]:
+    """Every DistributedDataParallel of a network, of which something around it was given: only where none of them is
+    there, others are searched for.
+    """
+    there = [one for one in given.modules() if isinstance(one, DistributedDataParallel)]
+    return there or wrappers_of(model)
+
+
 def wrappers_of(*models: nn.Module) -> list[DistributedDataParallel]:
     """Every DistributedDataParallel that holds any of these networks, as itself or as a part.
 
@@ -57,20 +64,11 @@ def _with_subclasses(kind: type) -> set[type]:
     return {kind}.union(*(_with_subclasses(each) for each in kind.__subclasses__()))
 
 
-@contextmanager
-def renewed(*models: nn.Module) -> Iterator[None]:
-    """Whatever happens meanwhile, `renew_wrappers` afterwards."""
-    try:
-        yield
-    finally:
-        renew_wrappers(*models)
-
-
-def renew_wrappers(*models: nn.Module) -> None:
-    """Make every DistributedDataParallel of these networks anew, in place: it keeps buckets of the sizes that it found,
-    and hooks at the gradients of tensors as they were before these changed size or precision.
+def renew(wrappers: Iterable[DistributedDataParallel]) -> None:
+    """Make wrappers anew, in place: they keep buckets of the sizes that they found, and hooks at the gradients of
+    tensors as these were before they changed size or precision.
     """
-    for wrapper in wrappers_of(*models):
+    for wrapper in wrappers:
         parameters, sparse = wrapper._build_params_for_reducer()
         names = wrapper._build_debug_param_to_name_mapping(parameters)
         hooks: list[tuple[Callable[..., Any], object]] = list(getattr(wrapper, "_comm_hooks", ()))
