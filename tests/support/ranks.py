@@ -1,6 +1,8 @@
 """Small networks that several processes train together, and the same training in one."""
 
 import multiprocessing
+import os
+import socket
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import timedelta
@@ -32,13 +34,53 @@ def on_ranks(
         context.Process(target=_run, args=(call, rank, ranks, str(folder), seconds, given))
         for rank in range(ranks)
     ]
+    return _results(running, folder)
+
+
+def launched(call: Callable[..., Any], ranks: int, folder: Path, *given: Any) -> list[Any]:
+    """What `call(*given)` returns in each of so many processes that are started as torchrun does; their errors, too."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["dpap", "torch.distributed"])
+    folder.mkdir(parents=True, exist_ok=True)
+    environments = [
+        {
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+            "WORLD_SIZE": ranks,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+        }
+        for rank in range(ranks)
+    ]
+    running = [
+        context.Process(target=_launched, args=(call, environment, str(folder), given))
+        for environment in environments
+    ]
+    return _results(running, folder)
+
+
+def _launched(call: Callable[..., Any], environment: dict[str, Any], folder: str, given: Any) -> None:
+    os.environ.update({name: str(value) for name, value in environment.items()})
+    torch.set_num_threads(1)
+    try:
+        result = call(*given)
+    except BaseException as error:
+        result = error
+    torch.save(result, f"{folder}/{environment['RANK']}.pt")
+
+
+def _results(running: list[Any], folder: Path) -> list[Any]:
+    """What the processes left, once all have ended."""
     for process in running:
         process.start()
     for process in running:
         process.join(120)
         if process.is_alive():
             process.kill()
-    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(ranks)]
+    return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(len(running))]
 
 
 def _run(call: Callable[..., Any], rank: int, ranks: int, folder: str, seconds: float, given: Any) -> None:

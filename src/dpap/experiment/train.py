@@ -77,7 +77,7 @@ def train(
         processes(config.training.device, timeout) as (ranks, device),
         ExitStack() as held,
     ):
-        everywhere(ranks, "begin the run", lambda: ranks.rank or folder.check_free(overwrite))
+        everywhere(ranks, "begin the run", lambda: folder.check_free(overwrite))
         run = _prepare(config, folder, progress, ranks, device)
 
         def begin() -> None:

@@ -98,7 +98,7 @@ class Ranks:
             rows = torch.zeros(self.number, len(own), dtype=torch.float64, device=self.device)
             rows[self.rank] = own
             self._reduce(what, rows)
-        return rows.tolist()  # type: ignore[no-any-return]
+        return rows.tolist()
 
     def sum(self, what: str, tensors: Sequence[Tensor]) -> list[Tensor]:
         """Each tensor summed over the ranks; those of one precision travel together."""
@@ -166,7 +166,7 @@ class Ranks:
             self.take_first("broadcast the example inputs", carried)
             received.append(carried.to(tensor.device))
         places = iter(received)
-        return map_tensors(inputs, lambda tensor: next(places))  # type: ignore[no-any-return]
+        return map_tensors(inputs, lambda tensor: next(places))
 
     def take_first(self, what: str, tensor: Tensor) -> None:
         """Give a tensor the values that it has on rank 0."""

@@ -61,7 +61,10 @@ def wrappers_of(*models: nn.Module) -> list[DistributedDataParallel]:
 
 
 def _with_subclasses(kind: type) -> set[type]:
-    return {kind}.union(*(_with_subclasses(each) for each in kind.__subclasses__()))
+    found = {kind}
+    for derived in kind.__subclasses__():
+        found |= _with_subclasses(derived)
+    return found
 
 
 def renew(wrappers: Iterable[DistributedDataParallel]) -> None:
@@ -77,7 +80,7 @@ def renew(wrappers: Iterable[DistributedDataParallel]) -> None:
         del wrapper.reducer
         wrapper._ddp_init_helper(parameters, sparse, names, wrapper.static_graph)
         wrapper._has_rebuilt_buckets = False
-        if wrapper.static_graph:
+        if wrapper.static_graph and wrapper.logger is not None:
             wrapper.reducer._set_static_graph()
             wrapper.logger._set_static_graph()
         wrapper._comm_hooks = []
