@@ -31,6 +31,7 @@ CASES: dict[str, dict[str, Any]] = {
         "spiking": True, "timestep_target": 0.3, "target_of": "synaptic_operations", "accumulate": 2,
     },
     "bcm, a batch that is not finite": {"broken": 1},
+    "taylor, within the step": {"closure": True},
     "taylor, bfloat16": {"precision": torch.bfloat16},
 }  # fmt: skip
 NAMED = {name: {"criterion": name.split(",")[0], **how} for name, how in CASES.items()}
@@ -117,6 +118,12 @@ def _refused(rank: int) -> list[str]:
     pruner = dpap.Pruner(together, x, optimizer := torch.optim.SGD(model.parameters(), 0.1))
     learn(together, optimizer)
     note(pruner.step if rank == 0 else lambda: dpap.Pruner(network(), x, optimizer))
+    # more numbers than travel with the check
+    assert Ranks().gather("count", [float(rank)] * 300) == [[0.0] * 300, [1.0] * 300]
+    # a pruner that was made before there were ranks
+    pruner._ranks.number = 1
+    note(pruner.step)
+    pruner._ranks.number = 2
     # a rank is gone
     if rank == 0:
         note(pruner.step)
@@ -131,7 +138,8 @@ def test_ranks_that_disagree_or_end_are_an_error_in_words(tmp_path: Path) -> Non
         assert "same kind on every rank" in here[2]
         assert "the network of rank 1 is not that of rank 0" in here[3] and "average its gradients" in here[3]
         assert "came to" in here[4] and "when the others do" in here[4]
-    assert "one of them ended" in first[5]
+        assert "call torch.distributed.init_process_group first" in here[5]
+    assert "one of them ended" in first[6]
 
 
 def test_without_other_ranks_nothing_is_exchanged(monkeypatch: pytest.MonkeyPatch) -> None:

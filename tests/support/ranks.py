@@ -18,8 +18,8 @@ from torch.optim.swa_utils import AveragedModel
 import dpap
 from dpap.spiking import LIF
 
-BATCH, BATCHES, EPOCHS = 8, 4, 3
-SMALL = {"target": 0.6, "end_epoch": EPOCHS, "observe_every": 1, "deaths_per_epoch": 2}
+BATCH, BATCHES, EPOCHS = 8, 4, 2
+SMALL = {"target": 0.6, "start_epoch": 0, "end_epoch": EPOCHS, "observe_every": 1, "deaths_per_epoch": 2}
 
 
 def on_ranks(
@@ -77,7 +77,7 @@ def _results(running: list[Any], folder: Path) -> list[Any]:
     for process in running:
         process.start()
     for process in running:
-        process.join(120)
+        process.join(280)
         if process.is_alive():
             process.kill()
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(len(running))]
@@ -146,6 +146,7 @@ def trained(
     wrapped: bool = True,
     inner: bool = False,
     broken: int | None = None,
+    closure: bool = False,
     **config: Any,
 ) -> dict[str, Any]:
     """The masks after every epoch of a training, and the weights after the last.
@@ -159,6 +160,7 @@ def trained(
         wrapped: by DistributedDataParallel; else gradients are averaged here.
         inner: give Pruner the network inside.
         broken: the batch of which the last sample is not a number.
+        closure: let the optimizer's step compute the gradients.
         config: of the pruner.
     """
     model = network(spiking)
@@ -182,6 +184,9 @@ def trained(
                 x[-1] = torch.nan
             parts = list(zip(x.chunk(accumulate), y.chunk(accumulate), strict=True))
             optimizer.zero_grad()
+            if closure:
+                optimizer.step(lambda x=x, y=y: _backward(net, x.chunk(ranks)[rank], y.chunk(ranks)[rank]))
+                continue
             for place, (some, labels) in enumerate(parts, 1):
                 last = place == len(parts) and number != broken
                 held = isinstance(net, DistributedDataParallel) and not last
@@ -214,6 +219,12 @@ def trained(
         "left out": report.left_out,
         "samples": {name: one.samples for name, one in pruner._state.statistics.items()},
     }
+
+
+def _backward(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    loss = nn.functional.cross_entropy(net(x), y)
+    loss.backward()
+    return loss
 
 
 def all_cases(rank: int, cases: dict[str, dict[str, Any]]) -> dict[str, Any]:

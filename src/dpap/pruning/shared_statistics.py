@@ -75,12 +75,10 @@ class SharedStatistics:
             parts.append(torch.tensor(counts, dtype=torch.float64))
         found, *sums = self.ranks.sum("add up what they observed", parts)
         totals = iter(sums)
-        # gradients are averaged over the ranks already, so that each has those of the whole batch
-        share = self.ranks.number if self.criterion.observes_gradients else 1
         for name, now in self.statistics.items():
             before = self._before[name]
             for part in self._parts(now):
-                setattr(now, part, getattr(before, part) + next(totals) / share)
+                setattr(now, part, getattr(before, part) + next(totals) / self._counted(part))
             theta = None if self.criterion.slots else next(totals)
             samples, batches = next(totals).tolist()
             now.samples = before.samples + int(samples)
@@ -121,6 +119,13 @@ class SharedStatistics:
         """Forget a layer."""
         self._before.pop(name, None)
         self._slots.pop(name, None)
+
+    def _counted(self, part: str) -> int:
+        """How often every observation is in the sums of all ranks: gradients are averaged over the ranks already, so
+        that each has those of the whole batch; of activity each has its own.
+        """
+        by_activity = part == "timesteps" and self.criterion.observes_timesteps
+        return self.ranks.number if self.criterion.observes_gradients and not by_activity else 1
 
     def _parts(self, statistics: Statistics) -> list[str]:
         return [part for part in SUMS if getattr(statistics, part) is not None]
