@@ -160,6 +160,10 @@ def test_shell_blocks_parse(page: str, monkeypatch: pytest.MonkeyPatch) -> None:
                 targets = [word for word in words if "=" not in word]
                 makefile = Path("Makefile").read_text()
                 assert all(re.search(rf"(?m)^{target}:", makefile) for target in targets), where
+            case "torchrun":
+                place = words.index("dpap")
+                assert words[place - 1] == "-m", where
+                _parse_dpap(where, words[place + 1 :], monkeypatch)
             case "pip":
                 assert words == ["install", "."], where
             case _:

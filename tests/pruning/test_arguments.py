@@ -27,12 +27,12 @@ def test_wrappers_come_off_however_many_there_are() -> None:
     assert isinstance(unwrapped(AveragedModel(torch.compile(model, backend="eager"))), nn.Sequential)
 
 
-def test_distributed_wrappers_are_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_the_network_is_found_in_a_wrapper_of_several_processes(tmp_path: Path) -> None:
     store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     try:
-        with pytest.raises(TypeError, match=r"\.module.* wrap it anew after every compact"):
-            unwrapped(nn.parallel.DistributedDataParallel(_network()))
+        network = _network()
+        assert unwrapped(nn.parallel.DistributedDataParallel(network)) is network
     finally:
         torch.distributed.destroy_process_group()
 

@@ -51,6 +51,8 @@ class ContributionRecorder:
         receive: called with the contributions by layer; a layer without gradients is missing.
         optimizers: a step of all of them is one step. Without any, every backward pass is one.
         active: whether anything is taken now.
+        average: averages tensors over the processes that train the network together; called once in a step that is
+            taken, where something of it is of this process alone: gradients of spikes, and those within a closure.
     """
 
     def __init__(
@@ -64,11 +66,15 @@ class ContributionRecorder:
         receive: Callable[[dict[str, Contribution]], None],
         optimizers: Sequence[Optimizer] = (),
         active: Callable[[], bool] = lambda: True,
+        average: Callable[[Sequence[Tensor]], list[Tensor]] | None = None,
     ) -> None:
         self.active = active
         self.wiring = wiring
         self.every = every
         self.receive = receive
+        self._average = average
+        self._timesteps = tuple(timesteps)
+        self._taken = self._within = False
         self._units = tuple(units)
         self._synapses = frozenset(synapses)
         self._routes: dict[str, list[_Route]] = {}
@@ -116,18 +122,48 @@ class ContributionRecorder:
         found, single, spikes = self._found, self._single, self._spikes
         self._found, self._single, self._spikes = {}, {}, {}
         self._stepped.clear()
-        if not found:
+        taken, within, self._taken, self._within = self._taken, self._within, False, False
+        units = {name: total for name in self._units if (total := self._of_units(name, found)) is not None}
+        if self._average is not None and taken:
+            if self._timesteps:
+                spikes = self._averaged(spikes, self._timesteps, self._blank_timesteps)
+            if within:
+                units = self._averaged(units, self._units, self._blank_units)
+                single = self._averaged(single, sorted(self._synapses), self._blank_synapses)
+        if not units:
             return
         scale = _joint_norm(spikes.values())
         contributions = {}
-        for name in self._units:
-            units = self._of_units(name, found)
-            if units is not None:
-                times = spikes.get(name)
-                contributions[name] = Contribution(
-                    units, single.get(name), None if times is None else times / scale
-                )
+        for name, total in units.items():
+            times = spikes.get(name)
+            contributions[name] = Contribution(
+                total, single.get(name), None if times is None else times / scale
+            )
         self.receive(contributions)
+
+    def _averaged(
+        self, own: Mapping[str, Tensor], names: Sequence[str], blank: Callable[[str], Tensor]
+    ) -> dict[str, Tensor]:
+        """Averages over the processes, in the order of names, of what any of them has; zeros where one has nothing."""
+        if self._average is None:
+            return dict(own)
+        has = torch.tensor([name in own for name in names], dtype=torch.float64)
+        parts = [own[name] if name in own else blank(name) for name in names]
+        has, *means = self._average([has, *parts])
+        return {name: mean for name, mean, any_has in zip(names, means, has.tolist(), strict=True) if any_has}
+
+    def _blank_units(self, name: str) -> Tensor:
+        weight = weight_of(self.wiring.layers[name].module)
+        dtype = torch.promote_types(weight.dtype, torch.float32).to_real()
+        return torch.zeros(self.wiring.layers[name].units, dtype=dtype, device=weight.device)
+
+    def _blank_synapses(self, name: str) -> Tensor:
+        return self._blank_units(name)[:, None].expand(-1, self.wiring.layers[name].features).clone()
+
+    def _blank_timesteps(self, name: str) -> Tensor:
+        neuron = self.wiring.neuron_of(self.wiring.layers[name])
+        times = 0 if neuron is None else neuron.timesteps
+        return self._blank_units(name).float().expand(times, -1).clone()
 
     def _before_forward(self, *forward: Any) -> None:
         # a checkpointed forward runs again within the backward pass, which is the same step
@@ -142,9 +178,11 @@ class ContributionRecorder:
                 self.steps += 1
             if not self._chosen:
                 return
+            self._taken = True
             own = self._of_optimizer(number)
             if _closure(args, options):
                 # the step computes the gradients itself and then moves the weights: they are taken as they arrive
+                self._within = True
                 self._in_closure = self._watch_gradients({id(one) for _, one in own})
                 return
             # fused optimizers unscale in the step

@@ -76,11 +76,14 @@ class OperationCounter:
         # before the recorder ends, which says what counts
         self._handles.append(Around(model, "after", self._count_waiting, first=True))
 
-    def accept(self, finite: bool) -> bool:
-        """End a presentation: it counts where it was finite, as what arrived must be too; returns whether it does."""
+    def accept(self, finite: bool, agreed: Callable[[bool], bool] = bool) -> bool:
+        """End a presentation: it counts where it was finite, as what arrived must be too; returns whether it does.
+
+        `agreed`: of whether it was in this process, whether it was in all.
+        """
         present, self._present = self._present, {}
         sizes = [each.magnitude.sum().cpu() for each in present.values()]
-        if not finite or (sizes and not torch.stack(sizes).isfinite().all()):
+        if not agreed(finite and not (sizes and not torch.stack(sizes).isfinite().all())):
             return False
         for name, counts in present.items():
             _add(self._counts, name, counts)

@@ -14,7 +14,9 @@ from dpap.anatomy.layers import weight_of
 from dpap.anatomy.pytrees import Inputs
 from dpap.pruning.arguments import as_inputs, as_optimizers, unwrapped
 from dpap.pruning.config import PruningConfig
+from dpap.pruning.distributed import Ranks
 from dpap.pruning.reports import LayerReport, PruneReport
+from dpap.pruning.wrappers import renew, wrappers_around
 from dpap.surgery import CompactReport, Masks
 from dpap.surgery.trial import try_removal
 
@@ -70,9 +72,11 @@ class Baseline(ABC):
         self.epoch = 0
         self._target, self._end = config.target, config.end_epoch
         self._optimizers = as_optimizers(optimizer)
-        example = as_inputs(example_inputs, self.model)
+        wrappers = wrappers_around(model, self.model)
+        example = Ranks.of(wrappers, self.model).broadcast(as_inputs(example_inputs, self.model))
         self.wiring: Wiring = find_wiring(self.model, example)
         try_removal(self.model, self.wiring, example)  # it finds more layers that cannot be pruned
+        renew(wrappers)
         dense = Masks.all_alive(self.wiring, synapses=False, timesteps=False)
         counted = dense.weights(self.wiring) if dense.units else {}
         if not counted:

@@ -13,7 +13,9 @@ from dpap.experiment.config import add_experiment_flags, config_from
 from dpap.experiment.errors import UserError
 from dpap.experiment.formatting import duration
 from dpap.experiment.grid import Planned, Row, comparable, plan, read_grid
+from dpap.experiment.jobs import compare_in_processes
 from dpap.experiment.methods import DENSE
+from dpap.experiment.processes import launched
 from dpap.experiment.progress import progress_for
 from dpap.experiment.results import EPOCHS, RESULTS
 from dpap.experiment.tables import text_table
@@ -39,6 +41,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="each method once per seed; with data.folds, each its own fold",
     )
     parser.add_argument("--dry-run", action="store_true", help="only list the runs and how far they are")
+    parser.add_argument("--jobs", type=int, default=1, help="so many runs at a time, each in its own process")
     parser.add_argument("--overwrite", action="store_true", help="begin again")
     add_imports_flag(parser)
     add_quiet_flag(parser)
@@ -54,14 +57,30 @@ def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
     if given.dry_run:
         _list_runs(runs, folder)
         return
-    with continued_by(command):
-        done = compare(
-            runs,
-            folder,
-            overwrite=given.overwrite,
-            progress=partial(progress_for, given.quiet),
-            command=command,
+    if launched() > 1:
+        raise UserError(
+            "compare is started once, without torchrun; --jobs says how many runs are trained at a time"
         )
+    if given.jobs < 1:
+        raise UserError(f"--jobs must be at least 1; got {given.jobs}")
+    with continued_by(command):
+        if given.jobs > 1:
+            done = compare_in_processes(
+                runs,
+                folder,
+                given.jobs,
+                overwrite=given.overwrite,
+                quiet=given.quiet,
+                command=command,
+            )
+        else:
+            done = compare(
+                runs,
+                folder,
+                overwrite=given.overwrite,
+                progress=partial(progress_for, given.quiet),
+                command=command,
+            )
     missing = [f"{run} failed: {why}" for run, why in done.failed]
     missing += [f"{run} is being run by another process" for run in done.elsewhere]
     text = comparison(done.results, missing)

@@ -7,6 +7,7 @@ from jsonargparse import ArgumentParser, Namespace
 from dpap.cli.shared import add_imports_flag, add_quiet_flag, check_imports, continued_by
 from dpap.experiment.config import ExperimentConfig, add_experiment_flags, config_from
 from dpap.experiment.errors import UserError
+from dpap.experiment.processes import TIMEOUT
 from dpap.experiment.progress import progress_for
 from dpap.experiment.train import resume, train
 
@@ -16,6 +17,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     add_experiment_flags(parser)
     parser.add_argument("--resume", metavar="RUN", help="go on with this run folder; takes no other setting")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=TIMEOUT,
+        help="started by torchrun: seconds that the processes wait for each other",
+    )
     add_imports_flag(parser)
     add_quiet_flag(parser)
 
@@ -31,12 +38,22 @@ def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
             )
         path = Path(given.resume)
         with continued_by(f"dpap train --resume {path}"):
-            summary = resume(path, progress=progress, allow_imports=given.allow_imports)
+            summary = resume(
+                path, progress=progress, allow_imports=given.allow_imports, timeout=given.timeout
+            )
     else:
         check_imports(config, given, command)
         path = config.folder
         with continued_by(f"dpap train --resume {path}"):
-            summary = train(config, overwrite=given.overwrite, progress=progress, command=command)
+            summary = train(
+                config,
+                overwrite=given.overwrite,
+                progress=progress,
+                command=command,
+                timeout=given.timeout,
+            )
+    if not summary:
+        return  # the first of several processes prints
     before, after = summary["before"], summary["after"]
     print(
         f"test accuracy {summary['final_test_accuracy']:.2%} (epoch {summary['final_epoch']}, protocol "

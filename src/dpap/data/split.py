@@ -39,11 +39,15 @@ class Split(ABC):
 
     @abstractmethod
     def _iterate(
-        self, batch_size: int, shuffle_seed: int | None, drop_last: bool
+        self, batch_size: int, shuffle_seed: int | None, drop_last: bool, part: tuple[int, int]
     ) -> Iterator[tuple[Tensor, Tensor]]: ...
 
     def batches(
-        self, batch_size: int, shuffle_seed: int | None = None, drop_last: bool = False
+        self,
+        batch_size: int,
+        shuffle_seed: int | None = None,
+        drop_last: bool = False,
+        part: tuple[int, int] = (0, 1),
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Iterate once over all samples.
 
@@ -52,13 +56,15 @@ class Split(ABC):
             shuffle_seed: decides the order and every random number of the augmentation, and nothing else
                 does: the same seed gives the same batches. None is the order of the files, not augmented.
             drop_last: leave out a last batch that is smaller.
+            part: (k, of n) alone of every batch: the k-th of n processes that share it. All together yield the batches
+                that one yields; of a batch of fewer samples than processes some yield nothing.
 
         Yields:
             x float32 [B, C, H, W], of events [T, B, C, H, W], and y int64 [B].
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {batch_size}")
-        return self._iterate(batch_size, shuffle_seed, drop_last)
+        return self._iterate(batch_size, shuffle_seed, drop_last, part)
 
     def number_of_batches(self, batch_size: int, drop_last: bool = False) -> int:
         """How many batches `batches` yields."""
@@ -76,6 +82,12 @@ def batched_order(
     order = torch.arange(samples) if generator is None else torch.randperm(samples, generator=generator)
     parts = list(order.split(batch_size))
     return parts[:-1] if drop_last and len(parts[-1]) < batch_size else parts
+
+
+def part_of(batch: Tensor, part: tuple[int, int], axis: int = 0) -> Tensor:
+    """The k-th of n parts of a batch, as equal as can be."""
+    number, parts = part
+    return batch.tensor_split(parts, axis)[number]
 
 
 @dataclass(frozen=True)
@@ -123,9 +135,12 @@ class TensorSplit(Split):
         return len(self.index)
 
     def _iterate(
-        self, batch_size: int, shuffle_seed: int | None, drop_last: bool
+        self, batch_size: int, shuffle_seed: int | None, drop_last: bool, part: tuple[int, int]
     ) -> Iterator[tuple[Tensor, Tensor]]:
         generator = None if shuffle_seed is None else torch.Generator().manual_seed(shuffle_seed)
         for positions in batched_order(len(self), batch_size, generator, drop_last):
             chosen = self.index[positions]
-            yield self.convert(self.data[chosen], generator), self.classes[chosen]
+            # whole, for the augmentation draws for all samples at once
+            x, own = self.convert(self.data[chosen], generator), part_of(chosen, part)
+            if len(own):
+                yield part_of(x, part, axis=1 if x.dim() == 5 else 0), self.classes[own]

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from dpap.data.config import DataConfig
-from dpap.data.split import Split, batched_order
+from dpap.data.split import Split, batched_order, part_of
 
 CONTRACT = "a data set needs __len__ and __getitem__(i) -> (tensor, class number)"
 
@@ -190,12 +190,17 @@ class UserSplit(Split):
         return len(self.index)
 
     def _iterate(
-        self, batch_size: int, shuffle_seed: int | None, drop_last: bool
+        self, batch_size: int, shuffle_seed: int | None, drop_last: bool, part: tuple[int, int]
     ) -> Iterator[tuple[Tensor, Tensor]]:
         generator = torch.Generator().manual_seed(0 if shuffle_seed is None else shuffle_seed)
         order = batched_order(len(self), batch_size, None if shuffle_seed is None else generator, drop_last)
         seeds = torch.randint(2**31, (len(self),), generator=generator)
-        sampler = [list(zip(self.index[part].tolist(), seeds[part].tolist(), strict=True)) for part in order]
+        own = [part_of(positions, part) for positions in order]
+        sampler = [
+            list(zip(self.index[each].tolist(), seeds[each].tolist(), strict=True))
+            for each in own
+            if len(each)
+        ]
         loader = DataLoader(
             self.samples, batch_sampler=sampler, num_workers=self.workers, generator=generator
         )

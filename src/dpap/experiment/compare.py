@@ -62,10 +62,7 @@ def compare(
     Raises:
         UserError: when a run in the folder has another configuration; nothing is run then.
     """
-    own = {run.config.folder for run in runs}
-    for run in (*runs, *(run.source for run in runs if run.source is not None)):
-        if not (overwrite and run.config.folder in own):
-            _refuse_another(run)
+    check_plan(runs, overwrite)
     failed: list[tuple[Planned, str]] = []
     waiting = list(runs)
     for _ in range(2):  # once more for the runs of other processes: they may have been stopped meanwhile
@@ -96,6 +93,14 @@ def compare(
         if not waiting:
             break
     return Comparison(write_results(runs, folder), failed, waiting)
+
+
+def check_plan(runs: Sequence[Planned], overwrite: bool) -> None:
+    """Raises UserError when a run in the folder has another configuration, and may not be overwritten."""
+    own = {run.config.folder for run in runs}
+    for run in (*runs, *(run.source for run in runs if run.source is not None)):
+        if not (overwrite and run.config.folder in own):
+            _refuse_another(run)
 
 
 def states(runs: Sequence[Planned], folder: Path) -> list[tuple[Planned, State, str]]:

@@ -5,6 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from dpap.anatomy import Wiring
@@ -14,6 +15,7 @@ from dpap.experiment.config import ExperimentConfig, TrainingConfig
 from dpap.experiment.errors import blame
 from dpap.experiment.scratch import Scratch, narrowed, restructured
 from dpap.models import build_network
+from dpap.pruning.distributed import Ranks
 from dpap.pruning.pruner import Pruner
 from dpap.pruning.reports import PruneReport
 from dpap.spiking import SpikingNeuron
@@ -56,12 +58,30 @@ class Learner:
         optimizer: of its parameters.
         pruner: None for a dense twin.
         device: where they are.
+        wrapped: what averages the network's gradients over several processes, if there are.
     """
 
     model: nn.Module
     optimizer: Optimizer
     pruner: PrunerLike | None
     device: torch.device
+    wrapped: DistributedDataParallel | None = None
+
+    @property
+    def trained(self) -> nn.Module:
+        """What runs in training: the network, or what averages its gradients over several processes."""
+        return self.model if self.wrapped is None else self.wrapped
+
+    def share(self, ranks: Ranks) -> None:
+        """Train the network in several processes together."""
+        if ranks.many:
+            devices = None if self.device.type == "cpu" else [self.device]
+            self.wrapped = DistributedDataParallel(self.model, device_ids=devices)
+
+    def take_buffers(self, ranks: Ranks) -> None:
+        """Give every process the first one's buffers, such as running means, as the next training forward would."""
+        for buffer in self.model.buffers():
+            ranks.take_first("share buffers", buffer)
 
     def state(self) -> dict[str, Any]:
         """Tensors and plain values that `restore` takes."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dpap.experiment.errors import Diverged
 from dpap.experiment.losses import Loss
+from dpap.pruning.distributed import Ranks
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,12 @@ class Tally:
         self.hits += int((logits.argmax(1) == labels).sum())
         self.loss += loss * len(labels)
 
+    def add_up(self, ranks: Ranks) -> None:
+        """Count what the other processes counted, too."""
+        rows = ranks.gather("add up scores", [self.samples, self.hits, self.loss])
+        samples, hits, self.loss = (sum(column) for column in zip(*rows, strict=True))
+        self.samples, self.hits = int(samples), int(hits)
+
     def score(self) -> Score:
         """The means over all samples counted."""
         return Score(self.loss / self.samples, self.hits / self.samples)
@@ -46,6 +53,7 @@ def train_epoch(
     device: torch.device,
     on_batch: Callable[[int], None],
     precision: torch.dtype = torch.float32,
+    ranks: Ranks | None = None,
 ) -> Score:
     """Train on every batch once.
 
@@ -59,12 +67,13 @@ def train_epoch(
         device: where the model is.
         on_batch: is called with the number of batches that are done.
         precision: of the forward pass, by autocast, and so of the backward pass; the loss is always float32.
+        ranks: that share every batch; their gradients are averaged by the model.
 
     Raises:
         Diverged: when a loss is not finite; the weights are those before that batch.
     """
     model.train()
-    tally = Tally()
+    tally, ranks = Tally(), ranks or Ranks()
     for done, ((x, labels), rate) in enumerate(zip(batches, rates, strict=False), start=1):
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -72,9 +81,15 @@ def train_epoch(
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
             logits = model(x)
         loss = loss_of(logits.float(), labels)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise Diverged(f"the loss is {value} in batch {done}, at learning rate {rate:.3g}")
+        value = whole = loss.item()
+        if ranks.many:
+            rows = ranks.gather("train on a batch", [value * len(labels), len(labels)])
+            total, samples = (sum(column) for column in zip(*rows, strict=True))
+            whole = total / samples
+            # the average over processes becomes the mean over samples, where their parts are not equally large
+            loss = loss * (len(labels) * ranks.number / samples)
+        if not math.isfinite(whole):
+            raise Diverged(f"the loss is {whole} in batch {done}, at learning rate {rate:.3g}")
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if clip is not None:
@@ -82,15 +97,21 @@ def train_epoch(
         optimizer.step()
         tally.add(value, logits, labels)
         on_batch(done)
+    tally.add_up(ranks)
     return tally.score()
 
 
 def evaluate(
-    model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], loss_of: Loss, device: torch.device
+    model: nn.Module,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    loss_of: Loss,
+    device: torch.device,
+    ranks: Ranks | None = None,
 ) -> Score:
     """Score every batch in evaluation mode; the mode is put back.
 
-    The gradient is switched off by no_grad: inference tensors could not be sliced in place later.
+    The gradient is switched off by no_grad: inference tensors could not be sliced in place later. Of several `ranks`
+    each gets its part of every batch, and all the score of the whole.
 
     Raises:
         Diverged: when a loss is not finite.
@@ -106,6 +127,7 @@ def evaluate(
                 tally.add(loss_of(logits, labels).item(), logits, labels)
     finally:
         model.train(was_training)
+    tally.add_up(ranks or Ranks())
     score = tally.score()
     if not math.isfinite(score.loss):
         raise Diverged(f"the loss is {score.loss} in evaluation")

@@ -7,13 +7,14 @@ checkpoint is computed again, to the same bits.
 import os
 import time
 from collections import deque
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from dpap.anatomy import find_wiring
-from dpap.data import DataBundle, load_data
+from dpap.data import DataBundle, Split, load_data
 from dpap.experiment.checkpoint import (
     copy_checkpoint,
     epoch_seed,
@@ -26,10 +27,9 @@ from dpap.experiment.errors import Diverged, UserError, blame
 from dpap.experiment.finish import finish
 from dpap.experiment.learner import Learner, apply_memory_format, build_learner, example_of
 from dpap.experiment.locks import only_writer
-from dpap.experiment.loop import evaluate, train_epoch
+from dpap.experiment.loop import Score, evaluate, train_epoch
 from dpap.experiment.losses import loss_function
 from dpap.experiment.machine import (
-    choose_device,
     describe_machine,
     has_bfloat16,
     keep_freed_memory,
@@ -42,15 +42,22 @@ from dpap.experiment.mending import (
     refuse_changes,
     what_is_damaged,
 )
+from dpap.experiment.processes import TIMEOUT, everywhere, is_first, leave, lost, part, processes
 from dpap.experiment.progress import Quiet
 from dpap.experiment.records import choose, epoch_record
 from dpap.experiment.run_folder import RunFolder, now
 from dpap.experiment.schedule import learning_rate
 from dpap.experiment.sealed import Record, append, read_json
+from dpap.pruning.distributed import Ranks
 
 
 def train(
-    config: ExperimentConfig, *, overwrite: bool = False, progress: Quiet | None = None, command: str = ""
+    config: ExperimentConfig,
+    *,
+    overwrite: bool = False,
+    progress: Quiet | None = None,
+    command: str = "",
+    timeout: float = TIMEOUT,
 ) -> Record:
     """Run a configuration from its first epoch to its summary.
 
@@ -59,23 +66,40 @@ def train(
         overwrite: replace a run that lies there.
         progress: prints what happens.
         command: written down, so that others can repeat it.
+        timeout: seconds that the processes of `torchrun` wait for each other; all but the first return nothing.
 
     Raises:
         UserError: when data, network or folder do not fit the configuration.
         Diverged: when a loss is not finite; the last checkpoint stays.
     """
     folder = RunFolder(config.folder)
-    folder.check_free(overwrite)
-    with repeatable(config.training.threads):
-        run = _prepare(config, folder, progress)
-        folder.make()
-        with only_writer(folder.path):
-            folder.check_free(overwrite)
-            folder.begin(config.as_yaml(), _facts(run, command))
-            return _run_epochs(run, [])
+    with (
+        repeatable(config.training.threads),
+        processes(config.training.device, timeout) as (ranks, device),
+        ExitStack() as held,
+    ):
+        everywhere(ranks, "begin the run", lambda: folder.check_free(overwrite))
+        run = _prepare(config, folder, progress, ranks, device)
+
+        def begin() -> None:
+            facts = _facts(run, command)
+            if ranks.rank == 0:
+                folder.make()
+                held.enter_context(only_writer(folder.path))
+                folder.check_free(overwrite)
+                folder.begin(config.as_yaml(), facts)
+
+        everywhere(ranks, "begin the run", begin)
+        return _run_epochs(run, [])
 
 
-def resume(path: Path | str, *, progress: Quiet | None = None, allow_imports: bool = False) -> Record:
+def resume(
+    path: Path | str,
+    *,
+    progress: Quiet | None = None,
+    allow_imports: bool = False,
+    timeout: float = TIMEOUT,
+) -> Record:
     """Go on with a run that stopped, to the weights that it would have had without the stop.
 
     A finished run is left alone, and its summary returned; where a file of it is damaged or missing that the checkpoint
@@ -85,6 +109,7 @@ def resume(path: Path | str, *, progress: Quiet | None = None, allow_imports: bo
         path: the run folder.
         progress: prints what happens.
         allow_imports: import the data set of its own that the run may name.
+        timeout: see `train`; a run goes on in any number of processes.
 
     Raises:
         UserError: when there is no run, its files were changed since its checkpoint, or it names code to import and
@@ -97,15 +122,23 @@ def resume(path: Path | str, *, progress: Quiet | None = None, allow_imports: bo
     if folder.summary.exists():
         damaged = what_is_damaged(folder)
         if damaged is None:
-            return read_json(folder.summary)
+            return read_json(folder.summary) if is_first() else {}
         progress.message(f"{damaged}; the run is finished again from its checkpoint")
     stored = load_run_config(folder.config, allow_imports=allow_imports)
     config = replace(stored, out=str(folder.path), structure=_structure_now(stored, folder.path))
     check_configuration(folder, config, progress.message)
-    with repeatable(config.training.threads), only_writer(folder.path):
-        folder.sweep()
-        run = _prepare(config, folder, progress)
-        return _run_epochs(run, _restore(run))
+    with (
+        repeatable(config.training.threads),
+        processes(config.training.device, timeout) as (ranks, device),
+        ExitStack() as held,
+    ):
+        if ranks.rank == 0:
+            held.enter_context(only_writer(folder.path))
+            folder.sweep()
+        run = _prepare(config, folder, progress, ranks, device)
+        return _run_epochs(
+            run, everywhere(ranks, "read the checkpoint", lambda: _restore(run), first_alone=True)
+        )
 
 
 @dataclass
@@ -117,20 +150,37 @@ class _Run:
     data: DataBundle
     learner: Learner
     progress: Quiet
+    ranks: Ranks
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes the files: the first one."""
+        return self.ranks.rank == 0
 
 
-def _prepare(config: ExperimentConfig, folder: RunFolder, progress: Quiet | None) -> _Run:
-    device = choose_device(config.training.device)
-    progress = progress or Quiet()
+def _prepare(
+    config: ExperimentConfig, folder: RunFolder, progress: Quiet | None, ranks: Ranks, device: torch.device
+) -> _Run:
+    progress = progress if progress and ranks.rank == 0 else Quiet()
     keep_freed_memory()
     if config.training.precision == "bfloat16" and not has_bfloat16(device):
         progress.message(
             f"this machine has no bfloat16 arithmetic ({device}): it is emulated, several times slower than "
             "--training.precision float32"
         )
-    with blame("the data"):
-        data = load_data(config.data)
-    return _Run(config, folder, data, build_learner(config, data, device), progress)
+
+    def read() -> DataBundle:
+        with blame("the data"):
+            data = load_data(config.data)
+        smallest = min(config.data.batch_size, len(data.train))
+        if smallest < ranks.number:
+            raise UserError(f"{ranks.number} processes cannot share batches of {smallest} samples; use fewer")
+        return data
+
+    data = everywhere(ranks, "read the data", read, first_alone=True)
+    learner = everywhere(ranks, "build the network", lambda: build_learner(config, data, device))
+    learner.share(ranks)
+    return _Run(config, folder, data, learner, progress, ranks)
 
 
 def _restore(run: _Run) -> list[Record]:
@@ -140,8 +190,9 @@ def _restore(run: _Run) -> list[Record]:
     if state is not None:
         refuse_changes(config, complete(state["config"]))
         run.learner.restore(state)
+    # the first process mends, and the others find it done
     records = mend_lines(folder, state, run.progress.message)
-    if records and not _copy_if_chosen(run, records) and config.protocol != "last":
+    if records and run.writes and not _copy_if_chosen(run, records) and config.protocol != "last":
         try:
             read_checkpoint(folder.kept)
         except UserError as error:
@@ -158,21 +209,45 @@ def _run_epochs(run: _Run, records: list[Record]) -> Record:
     try:
         for epoch in range(len(records) + 1, epochs + 1):
             started = time.perf_counter()
-            record = _epoch(run, epoch)
+            with lost(run.ranks, _advice(folder, epoch)):
+                record = _epoch(run, epoch)
+            records.append(record)
+            if not run.writes:
+                continue
             survival: Record | None = None
             if run.learner.pruner is not None:
                 survival = {"epoch": epoch, "layers": run.learner.pruner.survival()}
                 append(folder.survival, survival)
             append(folder.metrics, record)
-            records.append(record)
             state = {"epoch": epoch, "config": config.as_dict(), **lines_of(records, survival)}
             write_checkpoint(folder.checkpoint, state | run.learner.state(), previous=folder.previous)
             _copy_if_chosen(run, records)
             seconds.append(time.perf_counter() - started)
             progress.end_epoch(record, epochs, sum(seconds) / len(seconds) * (epochs - epoch))
+        if run.ranks.many:
+            with lost(run.ranks, _advice(folder, epochs + 1)):
+                leave(run.ranks)
+            if not run.writes:
+                return {}
+            _be_alone(run)
         return finish(config, folder, run.data, run.learner, records, progress)
     finally:
         progress.close()
+
+
+def _be_alone(run: _Run) -> None:
+    """Go on in this process alone, from the checkpoint."""
+    if run.learner.pruner is not None:
+        run.learner.pruner.detach()
+    run.learner.wrapped = None
+    run.learner = build_learner(run.config, run.data, run.learner.device)
+    run.learner.restore(read_checkpoint(run.folder.checkpoint))
+
+
+def _advice(folder: RunFolder, epoch: int) -> str:
+    if epoch == 1:
+        return "There is no checkpoint yet: start the run again with --overwrite"
+    return f"The state after epoch {epoch - 1} is in {folder.checkpoint}: go on with --resume {folder.path}"
 
 
 def _copy_if_chosen(run: _Run, records: list[Record]) -> bool:
@@ -189,8 +264,9 @@ def _epoch(run: _Run, epoch: int) -> Record:
     """Train, prune and evaluate for one epoch; returns its line of metrics.jsonl."""
     config, data, learner, progress = run.config, run.data, run.learner, run.progress
     training, loss_of = config.training, loss_function(config.training)
-    seed = epoch_seed(config.seed, epoch)
-    torch.manual_seed(seed)
+    seed, ranks = epoch_seed(config.seed, epoch), run.ranks
+    # what is drawn in the network, such as dropout, is drawn for each part of the batch
+    torch.manual_seed(seed if ranks.rank == 0 else epoch_seed(seed, ranks.rank))
     size = config.data.batch_size
     drop_last = len(data.train) >= size  # a smaller last batch, of other samples in each epoch
     batches = data.train.number_of_batches(size, drop_last=drop_last)
@@ -201,8 +277,8 @@ def _epoch(run: _Run, epoch: int) -> Record:
     started = time.perf_counter()
     try:
         score = train_epoch(
-            learner.model,
-            data.train.batches(size, shuffle_seed=seed, drop_last=drop_last),
+            learner.trained,
+            data.train.batches(size, shuffle_seed=seed, drop_last=drop_last, part=part(ranks)),
             learner.optimizer,
             loss_of,
             rates,
@@ -210,15 +286,20 @@ def _epoch(run: _Run, epoch: int) -> Record:
             learner.device,
             progress.batch,
             getattr(torch, training.precision),
+            ranks,
         )
+        learner.take_buffers(ranks)
         trained = time.perf_counter()
         report = learner.pruner.step() if learner.pruner is not None else None
         pruned = time.perf_counter()
         test_size = config.data.test_batch_size
-        test = evaluate(learner.model, data.test.batches(test_size), loss_of, learner.device)
-        validation = None
-        if data.validation is not None:
-            validation = evaluate(learner.model, data.validation.batches(test_size), loss_of, learner.device)
+
+        def scored(split: Split) -> Score:
+            batches = split.batches(test_size, part=part(ranks))
+            return evaluate(learner.model, batches, loss_of, learner.device, ranks)
+
+        test = scored(data.test)
+        validation = scored(data.validation) if data.validation is not None else None
     except Diverged as error:
         raise Diverged(
             f"{error} (epoch {epoch}). Try a smaller --training.learning_rate (now {training.learning_rate:g}), "
@@ -265,6 +346,7 @@ def _facts(run: _Run, command: str) -> Record:
         "spiking": spiking,
         "timesteps": (data.timesteps or config.network.timesteps) if spiking else 1,
         "machine": describe_machine(learner.device),
+        **({"processes": run.ranks.number} if run.ranks.many else {}),
         "seed": config.seed,
         "config": config.as_yaml(),
         "command": command,

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
 from dpap.anatomy.pytrees import Inputs, Outputs, all_tensors, is_float
+from dpap.pruning.wrappers import check_whole
 from dpap.surgery.timesteps import AXES, BUFFER
 
 
@@ -28,22 +29,19 @@ AnyOptimizer = Optimizer | OptimizerWrapper
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The network inside `torch.compile`, `DataParallel` and `AveragedModel`; the wrapper stays valid.
+    """The network inside `torch.compile`, `DataParallel`, `DistributedDataParallel` and `AveragedModel`; the wrapper
+    stays valid.
 
     Raises:
-        TypeError: for what is no network, or a wrapper that keeps the sizes of the parameters.
+        TypeError: for what is no network, or one that is spread over several processes.
     """
-    if isinstance(model, DistributedDataParallel):
-        raise TypeError(
-            "DistributedDataParallel sends gradients in buckets of the sizes that it found: give the network inside "
-            "(its .module) to Pruner with compact='manual', and wrap it anew after every compact()"
-        )
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a network, a torch.nn.Module; got {type(model).__name__}")
     if "_orig_mod" in model._modules:  # the name in torch.compile; its class would import the whole compiler
         return unwrapped(model.get_submodule("_orig_mod"))
-    if isinstance(model, nn.DataParallel | AveragedModel):
+    if isinstance(model, nn.DataParallel | DistributedDataParallel | AveragedModel):
         return unwrapped(model.module)
+    check_whole(model)
     return model
 
 

@@ -33,13 +33,19 @@ def check_reach(ledger: CostLedger, state: PruningState, config: PruningConfig) 
 def give_up_what_is_not_silent(
     model: nn.Module, wiring: Wiring, state: PruningState, example_inputs: Inputs
 ) -> bool:
-    """Leave layers whole from now on of which dead units are not silent on the example, with a warning.
+    """Leave layers whole from now on of which dead units are not silent on the example, on any rank, with a warning.
 
     Returns:
         Whether there were any.
     """
     problems = not_silent(model, wiring, state.masks, example_inputs)
-    problems = {name: what for name, what in problems.items() if name in state.masks.units}
+    names = list(state.masks.units)
+    found = state.ranks.any("look whether the dead are silent", [name in problems for name in names])
+    problems = {
+        name: problems.get(name, "emit something on another rank")
+        for name, anywhere in zip(names, found, strict=True)
+        if anywhere
+    }
     for name, what in problems.items():
         leave_whole(wiring, name, what)
         state.give_up(name)

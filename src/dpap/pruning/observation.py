@@ -1,17 +1,21 @@
 """What is observed of a training network: activity, contributions to the loss, operations, as far as asked for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial, reduce
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring
 from dpap.anatomy.contributions import ContributionRecorder
+from dpap.anatomy.levels import joint_step
 from dpap.anatomy.operations import OperationCounter, OperationCounts
 from dpap.anatomy.recording import Recorder, Recording
 from dpap.plasticity import Contribution
 from dpap.pruning.config import PruningConfig
+from dpap.pruning.distributed import Ranks
 from dpap.pruning.state import PruningState
 
 COUNTED = 2
@@ -42,8 +46,10 @@ class Observation:
         active: Callable[[], bool],
     ) -> None:
         self.state = state
+        self.ranks = state.ranks
         self._samples = 0
         masks, every = state.masks, config.observe_every
+        self.wiring = wiring
         self._recorder: Recorder | None = None
         if state.observes_activity or counts_operations:
             self._recorder = Recorder(
@@ -62,6 +68,7 @@ class Observation:
                 self._observe_contributions,
                 optimizers,
                 active,
+                partial(self.ranks.mean, "average contributions") if self.ranks.many else None,
             )
 
     def end(self) -> None:
@@ -79,11 +86,16 @@ class Observation:
             self._contributions.begin_epoch()
 
     def take_operations(self) -> tuple[dict[str, OperationCounts], int] | None:
-        """The operations counted since they were last taken, and of how many samples; None where none are counted."""
+        """The operations counted since they were last taken, on all ranks, and of how many samples; None where none are
+        counted.
+        """
         if self._counter is None:
             return None
         samples, self._samples = self._samples, 0
-        return self._counter.take(), samples
+        counts = self._counter.take()
+        return (
+            summed_counts(self.ranks, self.wiring, counts, samples) if self.ranks.many else (counts, samples)
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """What was counted since the epoch began, as plain tensors and numbers."""
@@ -116,21 +128,25 @@ class Observation:
             if recorder is not None:
                 recorder.remove()
 
-    def missing(self) -> str:
-        """Why nothing may have been observed, and what to do."""
+    def missing(self, noticed: Iterable[Optimizer]) -> str:
+        """Why nothing may have been observed, and what to do; `noticed`: its optimizers that were not given."""
         if self._contributions is not None:
-            return (
+            why = (
                 "no gradient of the network was observed since the last step: call step() once an epoch, after "
                 "training, and give Pruner the optimizer that trains this network"
             )
-        return (
-            "no training forward of the network was observed since the last step: call step() once an epoch, "
-            "after training, with the network in training mode (model.train()) and gradients on"
-        )
+        else:
+            why = (
+                "no training forward of the network was observed since the last step: call step() once an epoch, "
+                "after training, with the network in training mode (model.train()) and gradients on"
+            )
+        names = ", ".join(type(one).__name__ for one in noticed)
+        return f"{why}; {names} steps its parameters and was not given" if names else why
 
     def _observe(self, recording: Recording) -> None:
         finite = self.state.observe(recording)
-        if self._counts() and self._counter is not None and self._counter.accept(finite):
+        agreed = partial(self.ranks.all, "count operations")
+        if self._counts() and self._counter is not None and self._counter.accept(finite, agreed):
             self._samples += recording.batch
         if not finite and self._recorder is not None:
             self._recorder.presentations -= 1  # the next is observed in its place
@@ -146,3 +162,26 @@ class Observation:
 
     def _counting(self) -> bool:
         return self._recorder is not None and self._recorder.recording and self._counts()
+
+
+def summed_counts(
+    ranks: Ranks, wiring: Wiring, counts: dict[str, OperationCounts], samples: int
+) -> tuple[dict[str, OperationCounts], int]:
+    """The operations that all ranks counted, and of how many samples."""
+    blank = {name: torch.zeros(layer.features, dtype=torch.float64) for name, layer in wiring.layers.items()}
+    here = [
+        OperationCounts(blank[name], blank[name]) if counts.get(name) is None else counts[name]
+        for name in blank
+    ]
+    numbers = torch.tensor([samples, *(name in counts for name in blank)], dtype=torch.float64)
+    arrived = [part for each in here for part in (each.operations.double(), each.magnitude.double())]
+    numbers, *sums = ranks.sum("add up operations", [numbers, *arrived])
+    steps = ranks.gather("compare steps of activity", [each.step for each in here])
+    total = {
+        name: OperationCounts(
+            sums[2 * place], sums[2 * place + 1], reduce(joint_step, [row[place] for row in steps])
+        )
+        for place, name in enumerate(blank)
+        if numbers[1 + place]
+    }
+    return total, int(numbers[0])

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,11 +27,13 @@ from dpap.pruning.budget import dead_timesteps
 from dpap.pruning.checks import check_reach, give_up_what_is_not_silent
 from dpap.pruning.config import PruningConfig
 from dpap.pruning.costs import OBSERVED, CostLedger
+from dpap.pruning.distributed import DIFFERENT, Ranks, check_networks, check_pruners
 from dpap.pruning.observation import Observation
 from dpap.pruning.reports import PruneReport, layer_reports
-from dpap.pruning.resume import FRESH, Structure, match_timesteps, misfits, slice_all
+from dpap.pruning.resume import Structure, match_timesteps, slice_all, take_sizes
 from dpap.pruning.state import PruningState
 from dpap.pruning.versions import VERSION, upgraded
+from dpap.pruning.wrappers import renew, wrappers_around, wrappers_of
 from dpap.surgery import CompactionError, CompactReport, Silence
 from dpap.surgery.compact import remove_dead, what_remains
 from dpap.surgery.compiled import recompile
@@ -55,9 +58,12 @@ class Pruner:
     survival, and silences what falls below zero; `compact()` removes the silent units physically. Everything
     works on the network in place, and references to its parameters stay valid.
 
+    Where several processes train it together (docs/distributed.md), every rank makes one, with the process group
+    initialised, and all prune alike.
+
     Args:
-        model: any network whose forward runs on `example_inputs`, also as `torch.compile` and `DataParallel` return
-            it, whose results stay in use.
+        model: any network whose forward runs on `example_inputs`, also as `torch.compile`, `DataParallel` and
+            `DistributedDataParallel` return it, whose results stay in use.
         example_inputs: what its forward takes: a tensor, a tuple of positional or a dict of keyword arguments, on the
             network's device; a list of several such examples, where none takes every branch of the network. A small
             batch of real data is best, for it also serves to check every removal.
@@ -112,7 +118,9 @@ class Pruner:
         )
         self.config = config or PruningConfig()
         self.epoch = 0
-        self._example = as_inputs(example_inputs, self.model)
+        wrappers = wrappers_around(model, self.model)
+        self._ranks = Ranks.of(wrappers, self.model)
+        self._example = self._ranks.broadcast(as_inputs(example_inputs, self.model))
         self._optimizers = KnownOptimizers(as_optimizers(optimizer))
         followers = as_copies(copies, self.model)
         for example in examples_of(self._example):
@@ -121,7 +129,9 @@ class Pruner:
         self.wiring: Wiring = find_wiring(self.model, self._example, as_outputs(outputs))
         try_removal(self.model, self.wiring, self._example)
         self._copies = Copies(followers, self.wiring, self._optimizers)
-        self._state = PruningState(self.wiring, self.config)
+        renew(wrappers)
+        check_pruners(self._ranks, self.config, self.wiring, self._optimizers.given)
+        self._state = PruningState(self.wiring, self.config, self._ranks)
         if not self._state.masks.units:
             raise ValueError(f"nothing in this network can be pruned:\n{self.wiring}")
         if self._counts_operations:
@@ -206,16 +216,10 @@ class Pruner:
 
     def survival(self) -> dict[str, list[float | None]]:
         """Survival F of every unit of the dense network, by layer; None once it is dead."""
-        by_layer: dict[str, list[float | None]] = {}
-        for name, layer_survival in self._state.survival.items():
-            values: list[float | None] = [None] * self._structure.units[name]
-            mask = self._state.masks.units[name].tolist()
-            for index, value, alive in zip(
-                self._structure.index[name].tolist(), layer_survival.units.tolist(), mask, strict=True
-            ):
-                values[index] = value if alive else None
-            by_layer[name] = values
-        return by_layer
+        survival, masks = self._state.survival, self._state.masks.units
+        return {
+            name: self._structure.of_dense(name, one.units, masks[name]) for name, one in survival.items()
+        }
 
     @torch.no_grad()
     def step(self) -> PruneReport:
@@ -228,14 +232,15 @@ class Pruner:
         epoch, config = self.epoch, self.config
         self._structure.check_complete()
         self._renew()
+        check_networks(self._ranks, self.model)
         self._observation.end()
+        self._state.share()
         left_out = self._state.bad_batches.end_epoch()
         if self._may_die and self._state.observes and not self._state.anything_observed:
-            names = ", ".join(type(one).__name__ for one in self._optimizers.noticed)
-            noticed = f"; {names} steps its parameters and was not given" if names else ""
-            raise RuntimeError(self._observation.missing() + noticed)
+            raise RuntimeError(self._observation.missing(self._optimizers.noticed))
         self._state.anything_observed = False
         self._update(epoch + 1.0)
+        self._ranks.check_same("what is alive", {"masks": self._state.masks.digest()}, DIFFERENT)
         epsilon, self._epsilon = self._epsilon, {}
         before = self._alive_before
         self._check_claims()
@@ -272,18 +277,22 @@ class Pruner:
         self._structure.check_complete()
         self._renew()
         self._check_claims(always=True)
-        kept, report = remove_dead(
-            self.model,
-            self.wiring,
-            self._state.masks,
-            self._optimizers,
-            self._example,
-            self.config.round_to,
-        )
-        if not kept.everything:
-            self._optimizers.removed = True
-            self._copies.keep_only(kept)
-            self._renumber(kept)
+        try:
+            kept, report = remove_dead(
+                self.model,
+                self.wiring,
+                self._state.masks,
+                self._optimizers,
+                self._example,
+                self.config.round_to,
+                partial(self._ranks.all, "check a removal"),
+            )
+            if not kept.everything:
+                self._optimizers.removed = True
+                self._copies.keep_only(kept)
+                self._renumber(kept)
+        finally:
+            renew(wrappers_of(self.model, *self._copies.models))
         return report
 
     def detach(self) -> None:
@@ -391,6 +400,7 @@ class Pruner:
         done = self._steps * deaths // total
         if done > (self._steps - 1) * deaths // total:
             self._observation.end()
+            self._state.share()
             if self._state.updatable:
                 self._update(self.epoch + done / deaths)
 
@@ -421,21 +431,10 @@ class Pruner:
     @torch.no_grad()
     def _before_loading(self, network: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Let the network take the sizes of a state that is loaded into it, where it is smaller."""
-        own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
         match_timesteps(network, state, prefix)
-        kept = self._structure.smaller(own)
-        if kept.everything:
-            return
-        undo = self._slice(kept)
-        problems = misfits(network, own)
-        if problems:
-            undo()
-            raise RuntimeError(
-                "this state is of a smaller network, and its sizes do not say which units are left: load the pruner's "
-                f"state first, pruner.load_state_dict(...), or {FRESH}; {problems[0]}"
-            )
-        self._structure.awaited = True
-        self._renumber(kept)
+        kept = take_sizes(self._structure, network, state, prefix, self._slice)
+        if not kept.everything:
+            self._renumber(kept)
 
     def _after_loading(self, *loaded: Any) -> None:
         self._loaded = True
@@ -479,7 +478,8 @@ class Pruner:
         """Compact where another epoch like this one would save more multiplications than the removal takes."""
         kept = what_remains(self.wiring, self._state.masks.removable(self.wiring, self.config.round_to))
         now, left = self.wiring.macs(), self.wiring.macs(kept.units, kept.features)
-        if self._refused or STEP * self._forwards * (now - left) <= REMOVAL * now:
+        forwards = self._ranks.largest("count forwards", self._forwards)
+        if self._refused or STEP * forwards * (now - left) <= REMOVAL * now:
             return None
         try:
             return self.compact()

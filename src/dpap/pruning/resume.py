@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dpap.anatomy import WeightLayer, Wiring
 from dpap.anatomy.layers import is_depthwise
+from dpap.pruning.wrappers import renew, wrappers_of
 from dpap.surgery import Masks
 from dpap.surgery.compact import what_remains
 from dpap.surgery.copies import Copies
@@ -44,6 +45,15 @@ class Structure:
             (dict(reader.feeds), dict(reader.gates), reader.features) for reader in wiring.readers()
         ]
         self._found_units = dict(self.units)
+
+    def of_dense(self, name: str, values: Tensor, alive: Tensor) -> list[float | None]:
+        """What each unit of a layer has, in the order of the dense network; None of what is dead or was removed."""
+        every: list[float | None] = [None] * self.units[name]
+        for index, value, stays in zip(
+            self.index[name].tolist(), values.tolist(), alive.tolist(), strict=True
+        ):
+            every[index] = value if stays else None
+        return every
 
     def keep(self, kept: Kept) -> None:
         """Follow a removal."""
@@ -156,6 +166,40 @@ class Structure:
         self._wiring.keep(kept.units, kept.features)
 
 
+def take_sizes(
+    structure: Structure,
+    network: nn.Module,
+    state: Mapping[str, Tensor],
+    prefix: str,
+    slice_to: Callable[[Kept], Callable[[], None]],
+) -> Kept:
+    """Let a network take the sizes of a state that is loaded into it, where it is smaller; returns what remains.
+
+    Args:
+        structure: of the network.
+        network: that the state is loaded into.
+        state: that is loaded; the names of the network begin with `prefix`.
+        prefix: of these names.
+        slice_to: slices the network and all that follows it, and returns a function that undoes it.
+
+    Raises:
+        RuntimeError: where the state does not fit even then; everything is put back.
+    """
+    own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    kept = structure.smaller(own)
+    if not kept.everything:
+        undo = slice_to(kept)
+        problems = misfits(network, own)
+        if problems:
+            undo()
+            raise RuntimeError(
+                "this state is of a smaller network, and its sizes do not say which units are left: load the pruner's "
+                f"state first, pruner.load_state_dict(...), or {FRESH}; {problems[0]}"
+            )
+        structure.awaited = True
+    return kept
+
+
 def misfits(model: nn.Module, stored: Mapping[str, Tensor]) -> list[str]:
     """Tensors of a state that have another shape in the network."""
     return [
@@ -197,6 +241,7 @@ def slice_all(
     def undo_all() -> None:
         for step in reversed(undo):
             step()
+        renew(wrappers_of(model, *copies.models))
 
     try:
         with loaded_before(optimizers):
@@ -205,4 +250,5 @@ def slice_all(
     except BaseException:
         undo_all()
         raise
+    renew(wrappers_of(model, *copies.models))
     return undo_all

@@ -24,6 +24,7 @@ from dpap.pruning.budget import (
 )
 from dpap.pruning.config import PruningConfig
 from dpap.pruning.costs import CostLedger
+from dpap.pruning.distributed import Ranks
 from dpap.pruning.layer_survival import (
     LayerSurvival,
     constants,
@@ -33,6 +34,7 @@ from dpap.pruning.layer_survival import (
 from dpap.pruning.ranking import Parts, importances, over_network, within_layers
 from dpap.pruning.savings import savings, unit_groups
 from dpap.pruning.schedule import scheduled_share
+from dpap.pruning.shared_statistics import SharedStatistics
 from dpap.surgery import Masks
 from dpap.surgery.slicing import Kept
 
@@ -46,6 +48,7 @@ class PruningState:
     Args:
         wiring: of the network.
         config: what dies, and by which criterion.
+        ranks: that train it together.
 
     Attributes:
         masks: what is alive.
@@ -57,13 +60,15 @@ class PruningState:
         floors: units of each layer that survive whatever their importance, by its initial size.
     """
 
-    def __init__(self, wiring: Wiring, config: PruningConfig) -> None:
+    def __init__(self, wiring: Wiring, config: PruningConfig, ranks: Ranks | None = None) -> None:
         self.wiring = wiring
         self.config = config
+        self.ranks = ranks or Ranks()
         self.masks = Masks.all_alive(
             wiring, synapses=config.prunes_synapses, timesteps=config.prunes_timesteps
         )
         self.statistics = {name: self._blank_statistics(name) for name in self.masks.units}
+        self.shared = SharedStatistics(self.ranks, self.criterion, self.statistics)
         self.survival = {
             name: LayerSurvival.initial(wiring.layers[name].kind.name, statistics, config)
             for name, statistics in self.statistics.items()
@@ -102,7 +107,7 @@ class PruningState:
                 _observe_groups(self.criterion, statistics, pre, post, self.config.trace_decay)
             # finite values may overflow in a sum, and a criterion may swallow what is not finite
             finite[name] = statistics.finite() & pre.isfinite().all() & post.isfinite().all()
-        return self._accept(before, finite)
+        return self._accept(before, self.shared.agree(before, _flags(finite)))
 
     def observe_contributions(self, contributions: dict[str, Contribution]) -> bool:
         """Add what each layer contributed to the loss of one step to the statistics; returns as `observe` does."""
@@ -115,16 +120,15 @@ class PruningState:
                 finite[name] = statistics.finite()
                 for part in vars(contributions[name]).values():
                     finite[name] = finite[name] if part is None else finite[name] & part.isfinite().all()
-        return self._accept(before, finite)
+        return self._accept(before, _flags(finite))
 
-    def _accept(self, before: dict[str, Statistics], finite: dict[str, Tensor]) -> bool:
-        """Put back the statistics of layers in which something was not finite."""
+    def _accept(self, before: dict[str, Statistics], finite: dict[str, bool]) -> bool:
+        """Put back the statistics of layers in which something was not finite, on this rank or another."""
         if not finite:
             return True
-        flags = torch.stack([each.cpu() for each in finite.values()]).tolist()
-        good = [name for name, each in zip(finite, flags, strict=True) if each]
-        bad = [name for name, each in zip(finite, flags, strict=True) if not each]
-        for name in bad:
+        good = [name for name, each in finite.items() if each]
+        bad = [name for name, each in finite.items() if not each]
+        for name in before.keys() & bad:
             self.statistics[name] = before[name]
         self.observed.update(good)
         self.anything_observed |= bool(good)
@@ -227,6 +231,15 @@ class PruningState:
         for name in self.observed:
             self.criterion.begin_interval(self.statistics[name], self.config.memory)
         self.observed.clear()
+        self.shared.begin()
+
+    def share(self) -> None:
+        """Add up what all ranks observed since the last update."""
+        if not self.ranks.many:
+            return
+        flags = [*(name in self.observed for name in self.statistics), self.anything_observed]
+        *observed, self.anything_observed = self.shared.reduce(flags)
+        self.observed = {name for name, each in zip(self.statistics, observed, strict=True) if each}
 
     def keep(self, kept: Kept) -> None:
         """Drop what was removed."""
@@ -236,6 +249,7 @@ class PruningState:
                 part[name].to(device) if name in part else None for part in (kept.units, kept.features)
             )
             statistics.keep(units, features)
+            self.shared.keep(name, units, features)
             self.survival[name].keep(units, features)
             self.masks.keep(name, units, features)
         self._groups = None
@@ -246,6 +260,7 @@ class PruningState:
             alive.pop(name, None)
         for of_layers in (self.statistics, self.survival, self.floors):
             of_layers.pop(name, None)
+        self.shared.give_up(name)
         self.observed.discard(name)
         self._groups = None
 
@@ -253,7 +268,7 @@ class PruningState:
         """Copies of everything, as plain tensors and numbers."""
         return {
             "masks": {kind: dict(alive) for kind, alive in self.masks.copy().tensors()},
-            "statistics": {name: statistics.state_dict() for name, statistics in self.statistics.items()},
+            "statistics": {name: self.shared.of_all(name).state_dict() for name in self.statistics},
             "survival": {
                 name: {part: value.clone() for part, value in layer_survival.parts()}
                 for name, layer_survival in self.survival.items()
@@ -277,6 +292,7 @@ class PruningState:
             statistics.load_state_dict(state["statistics"][name])
             for part, value in state["survival"][name].items():
                 setattr(self.survival[name], part, value.to(statistics.units.device, copy=True))
+        self.shared.divide()
         for kind, alive in self.masks.tensors():
             for name, current in alive.items():
                 alive[name] = state["masks"][kind][name].to(current.device, copy=True)
@@ -332,6 +348,13 @@ class PruningState:
         if name in self.masks.timesteps:
             parts["timesteps"] = self.masks.timesteps[name] & units
         return parts
+
+
+def _flags(finite: dict[str, Tensor]) -> dict[str, bool]:
+    """Truth values of a device, waited for together."""
+    if not finite:
+        return {}
+    return dict(zip(finite, torch.stack([each.cpu() for each in finite.values()]).tolist(), strict=True))
 
 
 def _of_units(activity: Tensor, layer: WeightLayer, neuron: NeuronSite | None) -> Tensor:

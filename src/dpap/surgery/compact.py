@@ -83,12 +83,13 @@ def remove_dead(
     optimizers: Sequence[Optimizer],
     example_inputs: Inputs,
     round_to: int = 1,
+    agreed: Callable[[bool], bool] = bool,
 ) -> tuple[Kept, CompactReport]:
     """Remove the dead units that can leave, and check that the network computes what it computed.
 
     Layers of which the dead cannot leave keep them as zeros, which `wiring` then says, while the dead of all others
     leave. Masks stay unchanged, as do the numbers of `wiring`: the caller renumbers them, and its own state, by the
-    result.
+    result. `agreed`: of whether the check passed in this process, whether it did in all that train the network.
 
     Raises:
         CompactionError: where the compact network fails or computes something else whatever stays; nothing is changed.
@@ -101,12 +102,12 @@ def remove_dead(
         if kept.everything:
             return kept, CompactReport(before, before, 0.0, time.perf_counter() - start, staying)
         try:
-            _, difference = removed(model, wiring, kept, optimizers, example_inputs)
+            _, difference = _agreed(agreed, model, wiring, kept, optimizers, example_inputs)
             break
         except NothingFires:
             raise
         except CompactionError:
-            culprits = _culprits(model, wiring, masks, optimizers, example_inputs, round_to)
+            culprits = _culprits(model, wiring, masks, optimizers, example_inputs, round_to, agreed)
             if culprits is None:
                 raise
             for names, why in culprits:
@@ -132,6 +133,7 @@ def _culprits(
     optimizers: Sequence[Optimizer],
     example_inputs: Inputs,
     round_to: int,
+    agreed: Callable[[bool], bool],
 ) -> list[tuple[list[str], str]] | None:
     """Layers without which the removal works, and why; None where nothing would leave then."""
     leaving = masks.removable(wiring, round_to)
@@ -139,7 +141,7 @@ def _culprits(
     def problem(names: list[str]) -> str | None:
         part = {name: gone if name in names else torch.zeros_like(gone) for name, gone in leaving.items()}
         try:
-            undo, _ = removed(model, wiring, what_remains(wiring, part), optimizers, example_inputs)
+            undo, _ = _agreed(agreed, model, wiring, what_remains(wiring, part), optimizers, example_inputs)
         except CompactionError as error:
             return str(error.__cause__ or error)
         undo()
@@ -148,6 +150,33 @@ def _culprits(
     sets = [names for names in components(wiring) if any(bool(leaving[name].any()) for name in names)]
     culprits = find_culprits(sets, problem)
     return culprits if 0 < len(culprits) < len(sets) else None
+
+
+def _agreed(
+    agreed: Callable[[bool], bool],
+    model: nn.Module,
+    wiring: Wiring,
+    kept: Kept,
+    optimizers: Sequence[Optimizer],
+    example_inputs: Inputs,
+) -> tuple[Callable[[], None], float]:
+    """`removed`, in all processes or in none."""
+    failure: CompactionError | None = None
+    try:
+        undo, difference = removed(model, wiring, kept, optimizers, example_inputs)
+    except CompactionError as error:
+        failure = error
+    fires, passed = agreed(not isinstance(failure, NothingFires)), agreed(failure is None)
+    if passed:
+        return undo, difference
+    if failure is None:
+        undo()
+        failure = CompactionError(
+            "in another process the check of the removal failed, so nothing was removed"
+        )
+    if not fires and not isinstance(failure, NothingFires):
+        raise NothingFires("in another process no neuron fires on the example inputs") from failure
+    raise failure
 
 
 def removed(

@@ -1,5 +1,6 @@
 """Masks of what is alive: units, synapses and neuron-timesteps of every weight layer, and what can be removed."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -53,6 +54,15 @@ class Masks:
     def copy(self) -> "Masks":
         """An independent copy."""
         return Masks(*({name: alive.clone() for name, alive in kind.items()} for _, kind in self.tensors()))
+
+    def digest(self) -> int:
+        """A number below 2^48 that stands for what is alive."""
+        total = hashlib.sha256()
+        for kind, masks in self.tensors():
+            for name, alive in masks.items():
+                total.update(f"{kind} {name} {tuple(alive.shape)}".encode())
+                total.update(alive.cpu().contiguous().numpy().tobytes())
+        return int.from_bytes(total.digest()[:6], "big")
 
     def keep(self, name: str, units: Tensor | None, features: Tensor | None) -> None:
         """Drop all but the given units and features of a layer; None keeps all of them."""

@@ -117,6 +117,8 @@ class Criterion:
             of training tell (`observe_contribution`), rather than from activity.
         strict: whether (10) protects delta > 0 only, rather than delta >= 0.
         slots: whether theta is kept per batch slot, which appear with the batches, rather than per unit.
+        slides: whether importance depends on theta as every batch moves it: processes that train one network together
+            then share it batch by batch, rather than with the sums, when something may die.
 
     Example:
         Importance by the largest response, and of a synapse by that of its feature:
@@ -135,6 +137,7 @@ class Criterion:
     observes_gradients: ClassVar[bool] = False
     strict: ClassVar[bool] = False
     slots: ClassVar[bool] = False
+    slides: ClassVar[bool] = False
 
     def blank(
         self,

@@ -12,6 +12,8 @@ from dpap.plasticity.synapses import potentiation, sliding_threshold
 class Bcm(Criterion):
     """The equations: sums of one epoch, theta per neuron, used before its update."""
 
+    slides = True
+
     def observe_units(
         self, sums: Float[Tensor, " unit"], shown: Presentation, statistics: Statistics
     ) -> None:

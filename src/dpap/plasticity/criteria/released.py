@@ -39,6 +39,7 @@ class Released(BcmWithoutSpines):
 
     strict = True
     slots = True
+    slides = False
 
     def presentation(
         self, pre: Float[Tensor, "time batch feature"], post: Float[Tensor, "time batch unit"], tau: float
