@@ -1,8 +1,12 @@
-"""Integrate, fire and reset as plain operations, for programs that torch records: torch.export and torch.jit.trace.
+"""Integrate, fire and reset as plain operations, for programs that are recorded, as by torch.export and torch.jit.trace.
 
 The same spikes, bit for bit, as `fused` on a CPU; what is recorded has no surrogate gradient, and no gradient passes
 its spikes.
 """
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor
@@ -10,9 +14,22 @@ from torch import Tensor
 from dpap.spiking.rule import Rate, Rule
 
 
+_WATCHED = ContextVar("watched", default=False)
+
+
 def recording() -> bool:
-    """Whether torch records the operations now, of which it can store none that is written in Python."""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing()
+    """Whether operations are recorded now, of which none can be stored that is written in Python."""
+    return torch.compiler.is_exporting() or torch.jit.is_tracing() or _WATCHED.get()
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Run as if recorded, for what watches the operations itself."""
+    token = _WATCHED.set(True)
+    try:
+        yield
+    finally:
+        _WATCHED.reset(token)
 
 
 def forward(current: Tensor, rate: Rate, rule: Rule) -> Tensor:
