@@ -11,7 +11,7 @@ FLOORS = (
     {"anatomy"},
     {"surgery"},
     {"pruning"},
-    {"baselines", "integrations"},
+    {"baselines", "integrations", "export"},
     {"metrics"},
     {"models", "data"},
     {"experiment"},
@@ -34,6 +34,10 @@ NOT_IN_THE_CORE = {
     "accelerate",
     "transformers",
     "skorch",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "nir",
 }
 
 

@@ -215,19 +215,19 @@ class _Graph:
             return self.nir.Affine(weight=weight, bias=bias)
         if module.padding_mode != "zeros":
             raise ExportError(f"NIR has no node for {where} with padding_mode {module.padding_mode!r}")
-        kind, size = (self.nir.Conv1d, value.unit[1]) if isinstance(module, nn.Conv1d) else (self.nir.Conv2d, value.unit[1:])
         single = isinstance(module, nn.Conv1d)
+        kind = self.nir.Conv1d if single else self.nir.Conv2d
 
         def along(setting: Any) -> Any:
             return setting[0] if single and isinstance(setting, tuple) else setting
 
         return kind(
-            input_shape=size,
-            weight=weight,
+            input_shape=value.unit[1] if single else value.unit[1:],
+            weight=_dense(weight, module.groups),
             stride=along(module.stride),
             padding=along(module.padding),
             dilation=along(module.dilation),
-            groups=module.groups,
+            groups=1,
             bias=bias,
         )
 
@@ -253,11 +253,10 @@ class _Graph:
         if len(value.unit) == 1:
             node = self.nir.Affine(weight=diagonal, bias=shift.astype(np.float32))
         elif len(value.unit) == 3:
-            kernel = (gain * value.scale).astype(np.float32).reshape(-1, 1, 1, 1)
+            kernel, bias = diagonal[:, :, None, None], shift.astype(np.float32)
             node = self.nir.Conv2d(
-                input_shape=value.unit[1:], weight=kernel, stride=1, padding=0, dilation=1, groups=len(gain),
-                bias=shift.astype(np.float32),
-            )  # fmt: skip
+                input_shape=value.unit[1:], weight=kernel, stride=1, padding=0, dilation=1, groups=1, bias=bias
+            )
         else:
             raise ExportError(f"NIR has no node for {name}, which normalises {value.unit} behind no layer with weights")
         return Value((self._add(name, node, value),), value.unit, output)
@@ -331,6 +330,18 @@ class _Graph:
     @staticmethod
     def _pool(kind: Any, *settings: tuple[int, int]) -> Any:
         return kind(*(np.array(each) for each in settings))
+
+
+def _dense(weight: Any, groups: int) -> Any:
+    """Weights of a grouped convolution with zeros between the groups, which readers of NIR do not take."""
+    if groups == 1:
+        return weight
+    units, features = len(weight) // groups, weight.shape[1]
+    dense = np.zeros((len(weight), features * groups, *weight.shape[2:]), weight.dtype)
+    for group in range(groups):
+        rows = slice(group * units, (group + 1) * units)
+        dense[rows, group * features : (group + 1) * features] = weight[rows]
+    return dense
 
 
 def _full(unit: tuple[int, ...], value: float) -> Any:
