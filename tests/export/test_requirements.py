@@ -25,9 +25,7 @@ assert not found, found"""
     assert ran.returncode == 0, ran.stderr
 
 
-@pytest.mark.parametrize(
-    ("package", "extra"), [("onnx", "export"), ("onnxscript", "export"), ("nir", "nir")]
-)
+@pytest.mark.parametrize(("package", "extra"), [("onnx", "export"), ("onnxscript", "export"), ("nir", "nir")])
 def test_an_absent_package_is_named_with_its_extra(
     package: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

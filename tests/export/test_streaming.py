@@ -66,8 +66,6 @@ class Normalised(nn.Module):
         return self.spike(3 * (x - x.mean(0)))
 
 
-
-
 @pytest.mark.parametrize(
     ("model", "example", "message"),
     [

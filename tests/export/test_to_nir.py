@@ -115,7 +115,9 @@ def test_groups_and_one_dimension(tmp_path: Path) -> None:
     class Sized(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.body = nn.Sequential(FoldTime(*grouped[:3]), LIF(), FoldTime(nn.Flatten(), nn.Linear(24, 5)), IF())
+            self.body = nn.Sequential(
+                FoldTime(*grouped[:3]), LIF(), FoldTime(nn.Flatten(), nn.Linear(24, 5)), IF()
+            )
 
         def forward(self, frames: Tensor) -> Tensor:
             return self.body(frames)

@@ -43,13 +43,14 @@ def spiking(layers: str = "6C3-BN-AvgPool2-12FC-10FC", **chosen: object) -> nn.M
 
 def test_a_compact_network_for_any_batch(tmp_path: Path) -> None:
     model = small_network()
+    dense = sum(weights.numel() for weights in model.parameters())
     config = dpap.PruningConfig(target=0.5, start_epoch=0, end_epoch=1, min_units=1)
     pruner = dpap.Pruner(model, images(8), config=config)
     nn.functional.cross_entropy(model(images(64)), digits(64, 8)[1]).backward()
     pruner.step()
     pruner.compact()
     pruner.detach()
-    assert model[0].out_channels < 12
+    assert sum(weights.numel() for weights in model.parameters()) < dense
     report = dpap.export_onnx(model, images(16), tmp_path / "small.onnx")
     assert report.comparison is not None
     assert report.comparison.spikes == 0
@@ -95,7 +96,7 @@ def test_spiking_networks_with_silenced_timesteps(model: nn.Module, scans: int, 
 def test_frames_in_a_network_of_ones_own(tmp_path: Path) -> None:
     convolution = FoldTime(nn.Conv2d(1, 5, 3, bias=False), nn.BatchNorm2d(5), nn.AvgPool2d(2))
     model = nn.Sequential(convolution, PLIF(1.6), FoldTime(nn.Flatten(), nn.Linear(45, 10)), IF())
-    frames = torch.stack([images(6) * share for share in (1, 0.5, 2)])
+    frames = torch.stack([images(6) * share for share in (9, 5, 7)])
     report = dpap.export_onnx(model, frames, tmp_path / "frames.onnx")
     assert report.inputs == {"input": "[3, batch, 1, 8, 8]"}
     (found,) = run(report.path, input=frames[:, :1])
@@ -181,7 +182,9 @@ def test_a_file_that_computes_something_else_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lower(document: Any, calls: list[neurons.Neurons]) -> None:
-        neurons.write_neurons(document, [neurons.Neurons(**(vars(each) | {"threshold": 0.7})) for each in calls])
+        neurons.write_neurons(
+            document, [neurons.Neurons(**(vars(each) | {"threshold": 0.7})) for each in calls]
+        )
 
     monkeypatch.setattr(to_onnx, "write_neurons", lower)
     with pytest.raises(dpap.ExportError, match=r"does not compute what the network computes.*spikes flipped"):

@@ -23,7 +23,9 @@ def networks() -> dict[str, tuple[nn.Module, torch.Tensor]]:
     image = 2 * torch.rand(3, 1, 6, 6)
 
     def network(**chosen: object) -> nn.Module:
-        return build_network(NetworkConfig("4C3-BN-AvgPool2-9FC-3FC", timesteps=STEPS, **chosen), (1, 6, 6), 3)  # type: ignore[arg-type]
+        return build_network(
+            NetworkConfig("4C3-BN-AvgPool2-9FC-3FC", timesteps=STEPS, **chosen), (1, 6, 6), 3
+        )  # type: ignore[arg-type]
 
     silenced = network()
     silence_timesteps(silenced.spike1, torch.rand(STEPS, 4) > 0.4, 0, -3)

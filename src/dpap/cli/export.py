@@ -14,9 +14,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Give `parser` the subcommand's flags."""
     parser.add_argument("run", help="folder of a finished run")
     parser.add_argument(
-        "--to", choices=["onnx", "nir"], required=True, help="ONNX for any runtime, NIR for neuromorphic chips"
+        "--to",
+        choices=["onnx", "nir"],
+        required=True,
+        help="ONNX for any runtime, NIR for neuromorphic chips",
     )
-    parser.add_argument("--out", metavar="FILE", help="the file; RUN/model.onnx or RUN/model.nir if not given")
+    parser.add_argument(
+        "--out", metavar="FILE", help="the file; RUN/model.onnx or RUN/model.nir if not given"
+    )
     parser.add_argument(
         "--step", action="store_true", help="ONNX: one timestep, with the membranes as inputs and outputs"
     )
@@ -51,8 +56,6 @@ def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
                 print(export_onnx(kept.model, example, path, step=given.step))
             else:
                 pool_spikes, sum_pooling = given.pool_spikes, given.sum_pooling
-                print(
-                    export_nir(kept.model, example, path, pool_spikes=pool_spikes, sum_pooling=sum_pooling)
-                )
+                print(export_nir(kept.model, example, path, pool_spikes=pool_spikes, sum_pooling=sum_pooling))
         except ExportError as error:
             raise UserError(f"the export: {error}") from error

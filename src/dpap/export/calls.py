@@ -163,15 +163,16 @@ def batch_axis_of(model: nn.Module, call: Call) -> int:
         try:
             twice = outcome(model, lambda doubled=doubled: call.run(model, doubled))  # type: ignore[misc]
         except Exception as error:
-            tried.append(f"axis {axis}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+            tried.append(
+                f"axis {axis}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            )
             continue
         if _doubled(once, twice):
             return axis
         tried.append(f"axis {axis}: twice as much of it does not give twice as many outputs")
     raise ExportError(
         "expected a network that takes any number of samples, along the first axis of all its inputs or, behind "
-        f"time, the second; found neither ({'; '.join(tried) or 'an input has no axes'}). Give an example of several samples, of "
-        f"which none is a constant of the network"
+        f"time, the second; found neither ({'; '.join(tried) or 'an input has no axes'})"
     )
 
 

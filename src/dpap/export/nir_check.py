@@ -54,7 +54,9 @@ class Simulation:
         values: dict[str, Tensor] = {}
         for name in self.order:
             sources = [values[source] for source in self.readers[name]]
-            values[name] = self._run(name, self.nodes[name], sum(sources[1:], sources[0]) if sources else frame)
+            values[name] = self._run(
+                name, self.nodes[name], sum(sources[1:], sources[0]) if sources else frame
+            )
         return values
 
     def _run(self, name: str, node: Any, x: Tensor) -> Tensor:
@@ -70,7 +72,9 @@ class Simulation:
             case "Flatten":
                 return x.flatten(int(node.start_dim), int(node.end_dim))
             case "AvgPool2d":
-                return F.avg_pool2d(x, *(_plain(each) for each in (node.kernel_size, node.stride, node.padding)))
+                return F.avg_pool2d(
+                    x, *(_plain(each) for each in (node.kernel_size, node.stride, node.padding))
+                )
             case "SumPool2d":
                 settings = (_plain(each) for each in (node.kernel_size, node.stride, node.padding))
                 return F.avg_pool2d(x, *settings, divisor_override=1)

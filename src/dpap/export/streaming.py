@@ -1,7 +1,6 @@
 """One timestep of a network, with its membranes as arguments and results."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -40,7 +39,9 @@ class Stepper:
     rest: list[Tensor]
     silenced: dict[nn.Module, Tensor]
 
-    def __call__(self, frame: list[Tensor], states: list[Tensor], timestep: Tensor | None) -> tuple[Any, list[Tensor]]:
+    def __call__(
+        self, frame: list[Tensor], states: list[Tensor], timestep: Tensor | None
+    ) -> tuple[Any, list[Tensor]]:
         """What the network returns for a frame, and the membranes after it."""
         before = iter(states)
         after: list[Tensor] = []
@@ -90,9 +91,7 @@ class Stepper:
         return outcomes
 
 
-def _step(
-    before: Iterator[Tensor], after: list[Tensor], name: str, own: Rated, current: Tensor
-) -> Tensor:
+def _step(before: Iterator[Tensor], after: list[Tensor], name: str, own: Rated, current: Tensor) -> Tensor:
     neuron, v, x = own.neuron, next(before), current[0]
     h = leak(v, x.to(v.dtype), own.rate)
     fired = h >= neuron.threshold
@@ -112,7 +111,9 @@ def stepper_of(model: nn.Module, call: Call, batch_axis: int) -> Stepper:
         raise ExportError("step=True keeps membranes from call to call; this network ran no spiking neurons")
     steps = {len(each) for each in whole.spikes.tensors}
     if len(steps) > 1:
-        raise ExportError(f"step=True needs neurons that all see the same timesteps; here they see {sorted(steps)}")
+        raise ExportError(
+            f"step=True needs neurons that all see the same timesteps; here they see {sorted(steps)}"
+        )
     count = steps.pop()
     tensors = call.tensors
     if batch_axis == 1:
@@ -120,9 +121,7 @@ def stepper_of(model: nn.Module, call: Call, batch_axis: int) -> Stepper:
     else:
         frames = [tensors] * count
     silenced = {
-        module: mask
-        for module in model.modules()
-        if isinstance(mask := module._buffers.get(BUFFER), Tensor)
+        module: mask for module in model.modules() if isinstance(mask := module._buffers.get(BUFFER), Tensor)
     }
     states = [
         each.new_zeros(each.shape[1:], dtype=torch.promote_types(each.dtype, torch.float32))

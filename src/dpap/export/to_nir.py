@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from dpap.anatomy.frozen import frozen
@@ -50,8 +49,8 @@ def export_nir(
         model: the network, in layers with hard resets and without silenced timesteps; residual sums are fine.
         example: what its forward takes, best of real data: images [B, ...], or frames [T, B, ...].
         path: of the file.
-        pool_spikes: write a MaxPool2d of spikes as pooling and neurons that fire from half of one spike on, which is the
-            same; such layers are refused otherwise, for they add neurons.
+        pool_spikes: write a MaxPool2d of spikes as pooling and neurons that fire from half of one spike on, which is
+            the same; such layers are refused otherwise, for they add neurons.
         sum_pooling: write average pooling as a sum, with 1 / k^2 folded into the layer behind it: Norse has no other.
 
     Returns:
@@ -83,7 +82,9 @@ def export_nir(
         axis = batch_axis_of(model, call)
         spikes = outcome(model, lambda: call.run(model, call.tensors)).spikes
         if not spikes.tensors:
-            raise ExportError("NIR is for spiking networks; this one ran no spiking neurons: export it to ONNX")
+            raise ExportError(
+                "NIR is for spiking networks; this one ran no spiking neurons: export it to ONNX"
+            )
         (given,) = (tensor.clone() for tensor in call.tensors)
         graph = _Graph(nir, pool_spikes, sum_pooling)
         watch = Watch(graph)
@@ -231,7 +232,9 @@ class _Graph:
             bias=bias,
         )
 
-    def _norm(self, name: str, module: nn.BatchNorm1d | nn.BatchNorm2d, value: Value, output: Tensor) -> Value:
+    def _norm(
+        self, name: str, module: nn.BatchNorm1d | nn.BatchNorm2d, value: Value, output: Tensor
+    ) -> Value:
         """Fold it into the layer before, where nothing else reads that; else it is a layer of its own."""
         if module.running_mean is None or module.running_var is None:
             raise ExportError(f"NIR has no node for {name}, which normalises by each batch's own statistics")
@@ -255,17 +258,25 @@ class _Graph:
         elif len(value.unit) == 3:
             kernel, bias = diagonal[:, :, None, None], shift.astype(np.float32)
             node = self.nir.Conv2d(
-                input_shape=value.unit[1:], weight=kernel, stride=1, padding=0, dilation=1, groups=1, bias=bias
+                input_shape=value.unit[1:],
+                weight=kernel,
+                stride=1,
+                padding=0,
+                dilation=1,
+                groups=1,
+                bias=bias,
             )
         else:
-            raise ExportError(f"NIR has no node for {name}, which normalises {value.unit} behind no layer with weights")
+            raise ExportError(
+                f"NIR has no node for {name}, which normalises {value.unit} behind no layer with weights"
+            )
         return Value((self._add(name, node, value),), value.unit, output)
 
     def _neurons(self, where: str, module: SpikingNeuron, unit: tuple[int, ...]) -> Any:
         if module.reset != "hard":
             raise ExportError(
-                f"NIR has no node for {where}: its reset is soft, by the threshold, and NIR resets to a value; train with "
-                'reset="hard", or export to ONNX'
+                f"NIR has no node for {where}: its reset is soft, by the threshold, and NIR resets to a value; "
+                'train with reset="hard", or export to ONNX'
             )
         rate = module.rate()
         if rate is None:
@@ -277,16 +288,16 @@ class _Graph:
 
     def _fire(self, unit: tuple[int, ...], threshold: float) -> Any:
         """Neurons without a leak."""
-        return self.nir.IF(
-            r=_full(unit, 1 / DT), v_threshold=_full(unit, threshold), v_reset=_full(unit, 0)
-        )
+        return self.nir.IF(r=_full(unit, 1 / DT), v_threshold=_full(unit, threshold), v_reset=_full(unit, 0))
 
     def _average(self, name: str, module: nn.Module, value: Value, output: Tensor) -> Value:
         unit = tuple(output.shape[value.lead :])
         if isinstance(module, nn.AdaptiveAvgPool2d):
             sizes = [whole / parts for whole, parts in zip(value.unit[1:], unit[1:], strict=True)]
             if any(size != int(size) for size in sizes):
-                raise ExportError(f"NIR has no node for {name}, from {value.unit[1:]} to {unit[1:]}: areas overlap")
+                raise ExportError(
+                    f"NIR has no node for {name}, from {value.unit[1:]} to {unit[1:]}: areas overlap"
+                )
             kernel = stride = (int(sizes[0]), int(sizes[1]))
             padding = (0, 0)
         else:
@@ -315,8 +326,8 @@ class _Graph:
             )
         if not self.pool_spikes:
             raise ExportError(
-                f"NIR has no node for {name}; of spikes it is the same as pooling and neurons that fire from half of one "
-                "spike on, which pool_spikes=True (--pool-spikes) adds"
+                f"NIR has no node for {name}; of spikes it is the same as pooling and neurons that fire from half of "
+                "one spike on, which pool_spikes=True (--pool-spikes) adds"
             )
         kernel, stride, padding = _pair(module.kernel_size), _pair(module.stride), _pair(module.padding)
         if module.ceil_mode or _pair(module.dilation) != (1, 1):

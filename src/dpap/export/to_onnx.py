@@ -62,7 +62,9 @@ def export_onnx(model: nn.Module, example: Example, path: str | Path, step: bool
     """
     required("export", "onnx", "onnxscript")
     if not hasattr(torch.onnx, "ops"):
-        raise ImportError(f'export to ONNX needs torch 2.8 or newer, here is {torch.__version__}: pip install "dpap[export]"')
+        raise ImportError(
+            f'export to ONNX needs torch 2.8 or newer, here is {torch.__version__}: pip install "dpap[export]"'
+        )
     path = Path(path)
     with frozen(model):
         call = Call.of(model, example)
@@ -219,7 +221,7 @@ def _recorded(model: nn.Module, program: _Program) -> Any:
     document = written.model_proto if written is not None else None
     write_neurons(document, calls)
     _plain(document)
-    _name_batch(document, {name: axis for name, axis in zip(program.inputs, program.axes, strict=True)})
+    _name_batch(document, dict(zip(program.inputs, program.axes, strict=True)))
     return document
 
 
@@ -233,6 +235,8 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning)
             warnings.filterwarnings("ignore", category=DeprecationWarning)
+            # membranes of other packages' neurons, which every forward here resets
+            warnings.filterwarnings("ignore", message="The tensor attributes? self")
             yield
     finally:
         logger.setLevel(before)
@@ -283,7 +287,9 @@ def _keep_outputs(document: Any, names: set[str]) -> None:
 def _write(document: Any, path: Path) -> None:
     """Write the file whole or not at all."""
     if document.ByteSize() > LARGEST:
-        raise ExportError(f"an ONNX file holds 2 GiB at most; this network takes {document.ByteSize():,} bytes")
+        raise ExportError(
+            f"an ONNX file holds 2 GiB at most; this network takes {document.ByteSize():,} bytes"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -57,8 +57,21 @@ class Layers(Protocol):
 
 
 RESHAPES = frozenset(
-    ("flatten", "unflatten", "view", "reshape", "expand", "expand_as", "contiguous", "clone", "detach", "to", "float")
-    + ("unsqueeze", "squeeze", "repeat", "view_as", "reshape_as", "type_as", "double")
+    (
+        *("flatten", "unflatten", "view", "view_as", "reshape", "reshape_as", "squeeze", "unsqueeze"),
+        *(
+            "expand",
+            "expand_as",
+            "repeat",
+            "contiguous",
+            "clone",
+            "detach",
+            "to",
+            "type_as",
+            "float",
+            "double",
+        ),
+    )
 )
 SUMS = frozenset(("add", "add_", "__add__", "__radd__", "__iadd__", "iadd"))
 READ_OUTS = frozenset(("mean", "sum"))
@@ -93,7 +106,9 @@ class Watch:
         if value is None:
             raise ExportError(f"{reader} reads a tensor that no layer and no input gave")
         if value.gone or value.read_out is not None:
-            raise ExportError(f"{reader} reads {value.gone or 'a mean or sum over time'}: NIR has no node for that")
+            raise ExportError(
+                f"{reader} reads {value.gone or 'a mean or sum over time'}: NIR has no node for that"
+            )
         return value
 
     @contextmanager
@@ -160,7 +175,9 @@ class Watch:
         one, other = values
         sources = (*one.sources, *other.sources)
         if one.unit != other.unit or len(set(sources)) < len(sources) or one.scale != 1 or other.scale != 1:
-            raise ExportError(f"NIR has no node for {where}: it sums different layers of equal shape and nothing else")
+            raise ExportError(
+                f"NIR has no node for {where}: it sums different layers of equal shape and nothing else"
+            )
         return Value(sources, one.unit, output)
 
 

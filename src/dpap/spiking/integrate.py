@@ -1,4 +1,4 @@
-"""Integrate, fire and reset over all timesteps as one autograd function, which three modules compute, or as `recorded`."""
+"""Integrate, fire and reset over all timesteps as one autograd function, which three modules compute; or `recorded`."""
 
 from typing import Any, Protocol, runtime_checkable
 

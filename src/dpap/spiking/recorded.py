@@ -1,4 +1,4 @@
-"""Integrate, fire and reset as plain operations, for programs that are recorded, as by torch.export and torch.jit.trace.
+"""Integrate, fire and reset as plain operations, for programs that torch.export or torch.jit.trace records.
 
 The same spikes, bit for bit, as `fused` on a CPU; what is recorded has no surrogate gradient, and no gradient passes
 its spikes.
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from dpap.spiking.rule import Rate, Rule
-
 
 _WATCHED = ContextVar("watched", default=False)
 
