@@ -101,9 +101,9 @@ def replaced_forwards(neurons: dict[str, Rated], forward: Callable[..., Tensor])
         yield
     finally:
         for name, each in neurons.items():
-            del each.neuron.forward
+            vars(each.neuron).pop("forward")
             if before[name] is not None:
-                each.neuron.forward = before[name]  # type: ignore[method-assign]
+                vars(each.neuron)["forward"] = before[name]
 
 
 def leak(v: Tensor, x: Tensor, rate: float | None) -> Tensor:

@@ -1,5 +1,6 @@
 """NIR graphs run timestep by timestep, beside the network in PyTorch."""
 
+from collections.abc import Callable
 from graphlib import TopologicalSorter
 from typing import Any
 
@@ -66,18 +67,18 @@ class Simulation:
             case "Affine":
                 return F.linear(x, _tensor(node.weight), _tensor(node.bias))
             case "Conv1d" | "Conv2d" as kind:
-                run = F.conv1d if kind == "Conv1d" else F.conv2d
-                settings = (_plain(each) for each in (node.stride, node.padding, node.dilation))
-                return run(x, _tensor(node.weight), _tensor(node.bias), *settings, int(node.groups))
+                run: Callable[..., Tensor] = F.conv1d if kind == "Conv1d" else F.conv2d
+                settings = {
+                    each: _plain(getattr(node, each)) for each in ("stride", "padding", "dilation", "groups")
+                }
+                return run(x, _tensor(node.weight), _tensor(node.bias), **settings)
             case "Flatten":
                 return x.flatten(int(node.start_dim), int(node.end_dim))
-            case "AvgPool2d":
-                return F.avg_pool2d(
-                    x, *(_plain(each) for each in (node.kernel_size, node.stride, node.padding))
-                )
-            case "SumPool2d":
-                settings = (_plain(each) for each in (node.kernel_size, node.stride, node.padding))
-                return F.avg_pool2d(x, *settings, divisor_override=1)
+            case "AvgPool2d" | "SumPool2d" as kind:
+                settings = {
+                    each: _plain(getattr(node, each)) for each in ("kernel_size", "stride", "padding")
+                }
+                return F.avg_pool2d(x, **settings, divisor_override=1 if kind == "SumPool2d" else None)
             case "LIF" | "IF" as kind:
                 return self._neurons(name, node, x, kind == "LIF")
             case other:

@@ -70,6 +70,14 @@ class ExportReport:
         inputs: name -> shape, as text.
         comparison: with the network; None where what runs the file is not installed.
         checked_by: what ran the file, or why nothing did.
+
+    Example:
+        >>> import dpap
+        >>> from pathlib import Path
+        >>> report = dpap.ExportReport(Path("small.onnx"), "ONNX", 3, 412, {"input": "[batch, 8]"})
+        >>> print(report.unchecked("no runtime"))
+        small.onnx: ONNX, 3 nodes, 412 bytes; reads input [batch, 8]
+        not compared with PyTorch: no runtime
     """
 
     path: Path

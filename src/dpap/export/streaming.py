@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dpap.anatomy import neuron_kind
 from dpap.export.calls import Call, Outcome, outcome
 from dpap.export.neurons import Rated, leak, rated, replaced_forwards
-from dpap.export.report import ExportError
+from dpap.export.report import MOST_FLIPPED, ExportError
 from dpap.spiking import SpikingNeuron
 from dpap.surgery.timesteps import BUFFER
 
@@ -165,7 +165,7 @@ def _check(whole: Outcome, steps: list[Outcome], count: int) -> None:
             )
         flipped += int((torch.cat(single) != spikes).sum())
         total += spikes.numel()
-    if flipped > max(1, total // 1000):
+    if flipped > max(1, MOST_FLIPPED * total):
         raise ExportError(
             f"step=True needs a network whose timesteps depend on earlier ones by its membranes alone; timestep by "
             f"timestep {flipped:,} of {total:,} spikes are others than in a whole presentation"
