@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -324,3 +325,40 @@ from support.runs import same_bits
     assert imported.keys() == UNNEEDED.keys()
     unneeded = {command: UNNEEDED[command] & set(modules) for command, modules in imported.items()}
     assert not any(unneeded.values()), unneeded
+
+
+def test_a_run_is_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    assert main(["train", *QUICK, "--pruning.timesteps=false", "--out", str(run), "--quiet"]) == 0
+    capsys.readouterr()
+    written = []
+    for package, to, flags in (
+        ("nir", "nir", ()),
+        ("onnxscript", "onnx", ()),
+        ("onnxscript", "onnx", ("--step", "--samples=8", f"--out={tmp_path / 'step.onnx'}")),
+    ):
+        code = main(["export", str(run), "--to", to, *flags])
+        said = capsys.readouterr()
+        if find_spec(package) is None:
+            assert code == 2
+            assert 'pip install "dpap[' in said.err
+        else:
+            assert (code, said.err) == (0, "")
+            assert "beside PyTorch on" in said.out
+            written.append(to)
+    assert (run / "model.nir").exists() is ("nir" in written)
+    assert (run / "model.onnx").exists() is (tmp_path / "step.onnx").exists() is ("onnx" in written)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["nowhere", "--to=onnx"], "holds no run"),
+        (["nowhere", "--to=nir", "--step"], "--step is for ONNX"),
+        (["nowhere", "--to=onnx", "--sum-pooling"], "are for NIR"),
+        (["nowhere", "--to=onnx", "--samples=0"], "at least 1"),
+    ],
+)
+def test_an_export_that_cannot_be(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", *flags]) == 2
+    assert message in capsys.readouterr().err

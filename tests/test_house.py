@@ -12,7 +12,7 @@ FLOORS = (
     {"anatomy"},
     {"surgery"},
     {"pruning"},
-    {"baselines", "integrations"},
+    {"baselines", "integrations", "export"},
     {"metrics"},
     {"models", "data"},
     {"experiment"},
@@ -35,6 +35,10 @@ NOT_IN_THE_CORE = {
     "accelerate",
     "transformers",
     "skorch",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "nir",
 }
 
 

@@ -1,6 +1,7 @@
 """Make a neural network smaller and faster while it learns."""
 
 from dpap.anatomy import Wiring, find_wiring, register_layer, register_neuron
+from dpap.export import ExportError, ExportReport, export_nir, export_onnx
 from dpap.plasticity import Criterion, LayerContext, register_criterion
 from dpap.pruning import Decay, LayerReport, Pruner, PruneReport, PruningConfig
 from dpap.surgery import CompactionError, CompactReport, load, load_state, save
@@ -12,12 +13,16 @@ __all__ = [
     "CompactionError",
     "Criterion",
     "Decay",
+    "ExportError",
+    "ExportReport",
     "LayerContext",
     "LayerReport",
     "PruneReport",
     "Pruner",
     "PruningConfig",
     "Wiring",
+    "export_nir",
+    "export_onnx",
     "find_wiring",
     "load",
     "load_state",

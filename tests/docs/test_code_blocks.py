@@ -42,7 +42,7 @@ REGISTRIES: tuple[dict[Any, Any], ...] = (
     dpap.data.registry.DATASETS,
     dpap.models.PRESETS,
 )
-FRAMEWORKS = {"lightning", "accelerate", "transformers", "skorch"}
+FRAMEWORKS = {"lightning", "accelerate", "transformers", "skorch", "onnx", "onnxscript", "onnxruntime", "nir"}
 """What the tests do without."""
 
 

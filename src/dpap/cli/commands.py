@@ -38,6 +38,11 @@ COMMANDS = {
         "Write figures and an HTML page from what a run, or a comparison, recorded.",
         "dpap report runs/mine",
     ),
+    "export": Command(
+        "RUN --to onnx|nir [--step] [--out FILE] [--samples N] [--data.root FOLDER]",
+        "Write the network that a run kept for other programs, and compare the file with PyTorch on test samples.",
+        "dpap export runs/mine --to onnx",
+    ),
     "inspect": Command(
         "[--config FILE] [--FIELD VALUE ...]",
         "Show the wiring and the cost of a network without training it.",

@@ -118,7 +118,7 @@ def resume(
     folder = RunFolder(Path(path))
     if not folder.holds_a_run():
         raise UserError(f"{folder.path} holds no run, for it has no {folder.config.name}")
-    progress = progress or Quiet()
+    progress = progress if progress and is_first() else Quiet()
     if folder.summary.exists():
         damaged = what_is_damaged(folder)
         if damaged is None:

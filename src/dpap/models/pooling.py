@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from dpap.spiking.recorded import recording
+
 
 class AvgPool(nn.AvgPool2d):
     """Means of k x k squares, stride k; a remainder at the right and bottom is dropped.
@@ -23,7 +25,7 @@ class AvgPool(nn.AvgPool2d):
         self, input: Float[Tensor, "batch channel height width"]
     ) -> Float[Tensor, "batch channel h w"]:
         """The pooled maps."""
-        if input.device.type != "cpu":
+        if input.device.type != "cpu" or recording():
             return super().forward(input)
         pooled: Tensor = _AvgPool.apply(input, self.kernel_size)
         return pooled

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.function import Function, once_differentiable
 
 from dpap.spiking.layout import is_constant
+from dpap.spiking.recorded import recording
 
 
 class FoldTime(nn.Sequential):
@@ -40,6 +41,8 @@ def over_time(constant: Float[Tensor, "batch *feature"], steps: int) -> Float[Te
         >>> LIF()(over_time(image, 8)).shape
         torch.Size([8, 2, 3])
     """
+    if recording():
+        return constant.expand(steps, *constant.shape)
     sequence: Tensor = _OverTime.apply(constant, steps)
     return sequence
 

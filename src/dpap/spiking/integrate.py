@@ -1,4 +1,4 @@
-"""Integrate, fire and reset over all timesteps as one autograd function, which three modules compute."""
+"""Integrate, fire and reset over all timesteps as one autograd function, which three modules compute; or `recorded`."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from dpap.spiking import compiled, fused, kernel
+from dpap.spiking import compiled, fused, kernel, recorded
 from dpap.spiking.layout import is_constant
 from dpap.spiking.rule import Rate, Rule
 
@@ -40,6 +40,8 @@ def integrate_and_fire(
     current that is constant over time, `x.expand(T, ...)`, is read once, and its gradient written once: in equal
     shares to all timesteps, whose sum is that of x.
     """
+    if recorded.recording():
+        return recorded.forward(current, rate, rule)
     spikes: Tensor = IntegrateAndFire.apply(current, rate, rule, _backend(current, rule, compile_steps))
     return spikes
 
