@@ -60,11 +60,9 @@ def wrappers_of(*models: nn.Module) -> list[DistributedDataParallel]:
     ]
 
 
-def _with_subclasses(kind: type) -> set[type]:
-    found = {kind}
-    for derived in kind.__subclasses__():
-        found |= _with_subclasses(derived)
-    return found
+def _with_subclasses(kind: type[Any]) -> set[type[Any]]:
+    derived: list[type[Any]] = kind.__subclasses__()
+    return {kind}.union(*map(_with_subclasses, derived))
 
 
 def renew(wrappers: Iterable[DistributedDataParallel]) -> None:
