@@ -24,7 +24,7 @@ KINDS = (
         "model, plain",
         "model, recurrent",
     ),
-    *("state", "checkpoint", "tables"),
+    *("state", "checkpoint", "tables", "run", "recipe"),
 )
 
 

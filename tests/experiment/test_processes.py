@@ -13,7 +13,8 @@ from dpap.experiment.errors import UserError
 from dpap.experiment.grid import Row, plan
 from dpap.experiment.jobs import compare_in_processes
 from dpap.experiment.processes import everywhere, lost
-from dpap.experiment.run_folder import RunFolder, read_json, read_lines
+from dpap.experiment.run_folder import RunFolder
+from dpap.experiment.sealed import read_json, read_lines
 from dpap.experiment.train import resume, train
 from dpap.pruning.distributed import Ranks, RanksError
 from support.ranks import launched

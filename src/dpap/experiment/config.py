@@ -192,6 +192,11 @@ def check_plain(values: Any, where: str) -> None:
     """Raises UserError where a configuration has a class to import, or another file, in the place of plain values, or
     more of these than any configuration has: a few lines of YAML that refer to each other can stand for billions.
     """
+    _check_size(values, where)
+    _check_plain(values, where, "")
+
+
+def _check_size(values: Any, where: str) -> None:
     left, numbers = [(values, 0)], 0
     while left:
         value, depth = left.pop()
@@ -202,7 +207,6 @@ def check_plain(values: Any, where: str) -> None:
             )
         inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
         left += [(each, depth + 1) for each in inner]
-    _check_plain(values, where, "")
 
 
 def _check_plain(values: Any, where: str, key: str) -> None:
@@ -267,13 +271,15 @@ def read_yaml(path: Path) -> Any:
     """The values in a YAML file.
 
     Raises:
-        UserError: when it cannot be read as one.
+        UserError: when it cannot be read as one, or has more values than any configuration.
     """
     with blame(f"configuration {path}"):
         try:
-            return yaml.safe_load(path.read_text(encoding="utf-8"))
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (yaml.YAMLError, RecursionError) as error:
             raise ValueError(f"expected YAML, got {error}") from error
+    _check_size(values, f"configuration {path}")
+    return values
 
 
 def refuse_imports(config: ExperimentConfig, where: str) -> None:
