@@ -263,7 +263,9 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--resumes", type=int, default=12, help="runs of each kind that are gone on with")
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn")
     parser.add_argument("--out", default=str(HERE / "results" / "damage.jsonl"), help="file of the results")
-    parser.add_argument("--only", nargs="+", default=[""], metavar="WORD", help="kinds whose name contains one")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], metavar="WORD", help="kinds whose name contains one"
+    )
     given = parser.parse_args(words)
     trials = Trials(Path(given.out))
     done = {(each["kind"], each["damage"]) for each in trials.done}

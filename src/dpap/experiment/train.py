@@ -14,7 +14,13 @@ import torch
 
 from dpap.anatomy import find_wiring
 from dpap.data import DataBundle, load_data
-from dpap.experiment.checkpoint import copy_checkpoint, epoch_seed, read_checkpoint, read_last, write_checkpoint
+from dpap.experiment.checkpoint import (
+    copy_checkpoint,
+    epoch_seed,
+    read_checkpoint,
+    read_last,
+    write_checkpoint,
+)
 from dpap.experiment.config import ExperimentConfig, complete, load_run_config
 from dpap.experiment.errors import Diverged, UserError, blame
 from dpap.experiment.finish import finish
