@@ -67,8 +67,7 @@ def test_no_flipped_bit_gives_another_record(name: str, tmp_path: Path) -> None:
         except UserError as error:
             assert name in str(error)
             continue
-        # the key of the checksum itself, or the end of the line
-        assert all({key: each[key] for key in record} == record for each in found)
+        assert found in ([record], [])  # without its end a last line is one that was cut off
 
 
 def test_records_without_a_checksum_are_taken_as_they_are(tmp_path: Path) -> None:

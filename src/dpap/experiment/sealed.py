@@ -123,13 +123,13 @@ def _unsealed(value: Any, where: str) -> Record:
         UserError: when it is no object, or another one than was sealed.
     """
     record = json_object(value, where)
-    if SEAL in record:
-        checksum = record.pop(SEAL)
-        if checksum != _checksum(record):
-            raise UserError(
-                f"{where}: it was changed or damaged after it was written, its checksum does not fit"
-            )
-    return record
+    is_sealed = SEAL in record
+    name = SEAL if is_sealed else next(reversed(record), SEAL)
+    rest = {key: each for key, each in record.items() if key != name}
+    # a checksum under another name is one whose name was damaged
+    if (record.get(name) == _checksum(rest)) != is_sealed:
+        raise UserError(f"{where}: it was changed or damaged after it was written, its checksum does not fit")
+    return rest if is_sealed else record
 
 
 def _checksum(record: Record) -> str:
