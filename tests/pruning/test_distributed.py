@@ -15,6 +15,9 @@ from dpap.pruning.distributed import Ranks, RanksError
 from dpap.pruning.wrappers import check_whole
 from support.ranks import all_cases, batches, network, on_ranks
 
+# ranks wait for each other at every step: where cores are shared by many, that takes far longer than it computes
+pytestmark = pytest.mark.timeout(1200)
+
 CASES: dict[str, dict[str, Any]] = {
     "taylor": {"compact": "auto"},
     "bcm": {"spiking": True, "timestep_target": 0.3},
