@@ -20,6 +20,8 @@ from dpap.pruning.distributed import Ranks, RanksError
 from support.ranks import launched
 from support.runs import StopAt
 
+pytestmark = pytest.mark.timeout(1200)
+
 SMALL: dict[str, Any] = {
     "network": {"layers": "12FC-8FC-10FC", "neuron": "relu"},
     "training": {"epochs": 3},
@@ -36,10 +38,10 @@ def small(tiny: Any, **how: Any) -> ExperimentConfig:
 
 def _train_and_stop(config: ExperimentConfig) -> Any:
     """One run to its end, and another that the first process stops; the others lose it."""
-    whole = train(config, timeout=30)
+    whole = train(config, timeout=120)
     stopped = replace(config, out=f"{config.folder}-stopped")
     try:
-        train(stopped, progress=StopAt(epoch=3, batch=2), timeout=30)
+        train(stopped, progress=StopAt(epoch=3, batch=2), timeout=120)
         return whole, None
     except (KeyboardInterrupt, UserError) as error:
         return whole, f"{type(error).__name__}: {error}"

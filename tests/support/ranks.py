@@ -77,7 +77,7 @@ def _results(running: list[Any], folder: Path) -> list[Any]:
     for process in running:
         process.start()
     for process in running:
-        process.join(280)
+        process.join(1000)
         if process.is_alive():
             process.kill()
     return [torch.load(folder / f"{rank}.pt", weights_only=False) for rank in range(len(running))]
