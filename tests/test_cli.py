@@ -309,7 +309,6 @@ import dpap
 for command in sys.argv[1:]:
     if command:
         from dpap.cli import main
-from support.runs import same_bits
         with contextlib.redirect_stdout(io.StringIO()):
             main(command.split())
     print(json.dumps([command, list(sys.modules)]))

@@ -101,9 +101,9 @@ def test_ctrl_c_inside_the_data_loses_only_that_epoch(tiny: Any, monkeypatch: py
     config = tiny(prune=False)
     original, calls = Split.batches, []
 
-    def batches(self: Split, size: int, shuffle_seed: int | None = None, drop_last: bool = False) -> Any:
+    def batches(self: Split, size: int, shuffle_seed: int | None = None, **options: Any) -> Any:
         calls.append(shuffle_seed)
-        for batch in original(self, size, shuffle_seed, drop_last):
+        for batch in original(self, size, shuffle_seed, **options):
             if shuffle_seed is not None and sum(seed is not None for seed in calls) == 2:
                 raise KeyboardInterrupt
             yield batch
