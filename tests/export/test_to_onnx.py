@@ -183,7 +183,9 @@ def test_networks_of_spikingjelly_whose_own_code_exports(mode: str, tmp_path: Pa
             if mode == "m":
                 current = self.fc1(x.flatten(1)).expand(3, -1, -1)
                 return self.out(self.fc2(self.lif(current))).mean(0)
-            return torch.stack([self.out(self.fc2(self.lif(self.fc1(x.flatten(1))))) for _ in range(3)]).mean(0)
+            return torch.stack([self.out(self.fc2(self.lif(self.fc1(x.flatten(1))))) for _ in range(3)]).mean(
+                0
+            )
 
     report = dpap.export_onnx(Network(), 9 * images(8), tmp_path / "jelly.onnx")
     assert report.comparison is not None
