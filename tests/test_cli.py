@@ -26,7 +26,7 @@ QUICK = [
 ]
 
 HEAVY = {
-    "jinja2", "matplotlib", "rich", "scipy", "sklearn",
+    "jinja2", "matplotlib", "rich", "scipy", "sklearn", "onnx", "onnxruntime", "onnxscript", "nir",
     "dpap.baselines", "dpap.data", "dpap.experiment.config", "dpap.metrics", "dpap.models", "dpap.report",
 }  # fmt: skip
 UNNEEDED = {

@@ -206,6 +206,10 @@ def test_a_mean_over_neurons_is_no_readout(tmp_path: Path) -> None:
 def test_a_file_that_computes_something_else_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    path = tmp_path / "wrong.nir"
+    path.write_text("an earlier file")
     monkeypatch.setattr(to_nir, "DT", 2e-4)
     with pytest.raises(dpap.ExportError, match=r"does not compute what the network computes.*flipped"):
-        dpap.export_nir(network(), images(), tmp_path / "wrong.nir")
+        dpap.export_nir(network(), images(), path)
+    assert path.read_text() == "an earlier file"
+    assert list(tmp_path.iterdir()) == [path]

@@ -168,6 +168,32 @@ def test_networks_of_snntorch_whose_own_code_exports(tmp_path: Path) -> None:
     assert report.comparison.spikes == 3 * 20 * (8 + 16)
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("mode", ["s", "m"])
+def test_networks_of_spikingjelly_whose_own_code_exports(mode: str, tmp_path: Path) -> None:
+    neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc1, self.lif = nn.Linear(64, 20), neuron.LIFNode(tau=2.0, step_mode=mode)
+            self.fc2, self.out = nn.Linear(20, 10), neuron.IFNode(step_mode=mode)
+
+        def forward(self, x: Tensor) -> Tensor:
+            if mode == "m":
+                current = self.fc1(x.flatten(1)).expand(3, -1, -1)
+                return self.out(self.fc2(self.lif(current))).mean(0)
+            return torch.stack([self.out(self.fc2(self.lif(self.fc1(x.flatten(1))))) for _ in range(3)]).mean(
+                0
+            )
+
+    report = dpap.export_onnx(Network(), 9 * images(8), tmp_path / "jelly.onnx")
+    assert report.comparison is not None
+    assert report.comparison.spikes == 3 * (20 + 10) * (8 + 16)
+    assert report.comparison.flipped_spikes == 0
+    assert report.comparison.fired > 0
+
+
 def test_what_cannot_be_recorded_is_named(tmp_path: Path) -> None:
     class Chooses(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -186,9 +212,13 @@ def test_a_file_that_computes_something_else_is_refused(
             document, [neurons.Neurons(**(vars(each) | {"threshold": 0.7})) for each in calls]
         )
 
+    path = tmp_path / "wrong.onnx"
+    path.write_text("an earlier file")
     monkeypatch.setattr(to_onnx, "write_neurons", lower)
     with pytest.raises(dpap.ExportError, match=r"does not compute what the network computes.*spikes flipped"):
-        dpap.export_onnx(spiking(timesteps=2), images(8), tmp_path / "wrong.onnx")
+        dpap.export_onnx(spiking(timesteps=2), images(8), path)
+    assert path.read_text() == "an earlier file"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_without_onnxruntime_nothing_is_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

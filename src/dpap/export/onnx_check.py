@@ -19,7 +19,7 @@ class Difference:
 
     def __init__(self) -> None:
         self.difference = self.largest = 0.0
-        self.flipped = self.spikes = 0
+        self.flipped = self.spikes = self.fired = 0
 
     def outputs(self, found: Arrays, reference: dict[str, Tensor]) -> None:
         """Outputs by name."""
@@ -38,10 +38,11 @@ class Difference:
         """Spikes of one layer."""
         self.flipped += int(np.count_nonzero(np.asarray(found) != _array(reference)))
         self.spikes += reference.numel()
+        self.fired += int(reference.count_nonzero())
 
     def comparison(self, samples: int) -> Comparison:
         """What came out."""
-        return Comparison(samples, self.difference, self.largest, self.flipped, self.spikes)
+        return Comparison(samples, self.difference, self.largest, self.flipped, self.spikes, self.fired)
 
 
 def compare(
@@ -107,7 +108,9 @@ def session(file: Path | Any) -> Any:
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no class of their own in common
-        raise ExportError(f"onnxruntime cannot run the file: {error}") from error
+        raise ExportError(
+            f"onnxruntime cannot run the file: {error}; on a CPU it takes float32 networks best: export model.float()"
+        ) from error
 
 
 def run(session: Any, feed: Arrays) -> Arrays:

@@ -35,6 +35,7 @@ class Comparison:
         largest_output: of the network, in absolute value.
         flipped_spikes: neuron-timesteps at which only one of both fires.
         spikes: neuron-timesteps that were compared.
+        fired: at how many of them the network's neurons fire.
     """
 
     samples: int
@@ -42,13 +43,18 @@ class Comparison:
     largest_output: float
     flipped_spikes: int
     spikes: int
+    fired: int
 
     def __str__(self) -> str:
         text = (
             f"on {self.samples} samples, largest difference {self.largest_difference:.2g} of outputs up to "
             f"{self.largest_output:.3g}"
         )
-        return f"{text}, {self.flipped_spikes:,} of {self.spikes:,} spikes flipped" if self.spikes else text
+        if self.spikes:
+            text += f", {self.flipped_spikes:,} of {self.spikes:,} spikes flipped"
+        if self.spikes and not self.fired:
+            text += "; no neuron fires on this example, so little was compared: give real samples"
+        return text
 
     @property
     def agrees(self) -> bool:
@@ -105,11 +111,11 @@ class ExportReport:
         """With a comparison.
 
         Raises:
-            ExportError: where more than rounding differs; the file stays for a look.
+            ExportError: where more than rounding differs.
         """
         if not comparison.agrees:
             raise ExportError(
-                f"{self.path} does not compute what the network computes: {by} beside PyTorch {comparison}; do not "
-                "use it"
+                f"{self.path} is not written, for it does not compute what the network computes: {by} beside PyTorch "
+                f"{comparison}"
             )
         return replace(self, comparison=comparison, checked_by=by)

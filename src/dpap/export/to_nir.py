@@ -7,7 +7,6 @@ With tau_d in timesteps of dt = 1e-4 seconds, Euler's step of these is the neuro
 """
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from dpap.anatomy.frozen import frozen
 from dpap.export.calls import Call, Example, batch_axis_of, named, outcome
+from dpap.export.files import replacing
 from dpap.export.nir_check import DT, compare_nir
 from dpap.export.report import ExportError, ExportReport
 from dpap.export.requirements import required
@@ -98,14 +98,16 @@ def export_nir(
             raise ExportError("the network's output comes from no layer and no neurons")
         last = last.read_out or last
         graph.output(last)
-        _write(nir, graph, path)
         steps = len(spikes.tensors[0])
         series = last.tensor.reshape(steps, -1, *last.unit)
         frames = given if axis == 1 else given.expand(steps, *given.shape)
         shown = {node: spikes.tensors[place] for node, place in graph.calls.items()}
-        comparison = compare_nir(nir.read(path), frames, series, shown)
-    report = ExportReport(path, "NIR", len(graph.nodes), path.stat().st_size, {"input": str([*graph.unit])})
-    return report.compared(comparison, "a reader of its own")
+        with replacing(path) as temporary:
+            nir.write(temporary, nir.NIRGraph(nodes=graph.nodes, edges=graph.edges))
+            size, inputs = temporary.stat().st_size, {"input": str([*graph.unit])}
+            report = ExportReport(path, "NIR", len(graph.nodes), size, inputs)
+            comparison = compare_nir(nir.read(temporary), frames, series, shown)
+            return report.compared(comparison, "a reader of its own")
 
 
 def _refuse_silenced(model: nn.Module) -> None:
@@ -115,17 +117,6 @@ def _refuse_silenced(model: nn.Module) -> None:
             f"NIR has no node for timesteps that are silenced, those of {', '.join(silenced)}: prune without timesteps "
             "(PruningConfig(timesteps=False)), or export to ONNX"
         )
-
-
-def _write(nir: Any, graph: "_Graph", path: Path) -> None:
-    """Write the file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        nir.write(temporary, nir.NIRGraph(nodes=graph.nodes, edges=graph.edges))
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class _Graph:

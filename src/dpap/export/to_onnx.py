@@ -1,7 +1,6 @@
 """Networks as ONNX files, each compared with PyTorch."""
 
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from dpap.anatomy.frozen import frozen
 from dpap.anatomy.hidden_state import reset_state
 from dpap.anatomy.neurons import reset_module
 from dpap.export.calls import Call, Example, Outcome, batch_axis_of, named, outcome, recorded_spikes
+from dpap.export.files import replacing
 from dpap.export.neurons import placeholders, write_neurons
 from dpap.export.onnx_check import compare, compare_steps
 from dpap.export.report import Comparison, ExportError, ExportReport
@@ -76,11 +76,17 @@ def export_onnx(model: nn.Module, example: Example, path: str | Path, step: bool
         watched = type(document)()
         watched.CopyFrom(document)
         _keep_outputs(document, {*program.outputs, *program.states})
-        _write(document, path)
-        report = ExportReport(path, "ONNX", len(document.graph.node), path.stat().st_size, _inputs(document))
-        if not installed("onnxruntime"):
-            return report.unchecked("onnxruntime is not installed")
-        return report.compared(program.compare(path, watched), "onnxruntime")
+        if document.ByteSize() > LARGEST:
+            raise ExportError(
+                f"an ONNX file holds 2 GiB at most; this network takes {document.ByteSize():,} bytes"
+            )
+        content = document.SerializeToString()
+        report = ExportReport(path, "ONNX", len(document.graph.node), len(content), _inputs(document))
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+            if not installed("onnxruntime"):
+                return report.unchecked("onnxruntime is not installed")
+            return report.compared(program.compare(temporary, watched), "onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -284,21 +290,6 @@ def _keep_outputs(document: Any, names: set[str]) -> None:
     kept = [value for value in document.graph.output if value.name in names]
     del document.graph.output[:]
     document.graph.output.extend(kept)
-
-
-def _write(document: Any, path: Path) -> None:
-    """Write the file whole or not at all."""
-    if document.ByteSize() > LARGEST:
-        raise ExportError(
-            f"an ONNX file holds 2 GiB at most; this network takes {document.ByteSize():,} bytes"
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(document.SerializeToString())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _inputs(document: Any) -> dict[str, str]:
