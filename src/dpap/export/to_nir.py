@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from dpap.anatomy.frozen import frozen
 from dpap.export.calls import Call, Example, batch_axis_of, named, outcome
-from dpap.export.files import replacing
 from dpap.export.nir_check import DT, compare_nir
 from dpap.export.report import ExportError, ExportReport
 from dpap.export.requirements import required
 from dpap.export.watch import Value, Watch
+from dpap.files import replacing
 from dpap.spiking import SpikingNeuron
 from dpap.spiking.recorded import watched
 from dpap.surgery.timesteps import BUFFER
@@ -102,7 +102,9 @@ def export_nir(
         series = last.tensor.reshape(steps, -1, *last.unit)
         frames = given if axis == 1 else given.expand(steps, *given.shape)
         shown = {node: spikes.tensors[place] for node, place in graph.calls.items()}
-        with replacing(path) as temporary:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            temporary = Path(file.name)
             nir.write(temporary, nir.NIRGraph(nodes=graph.nodes, edges=graph.edges))
             size, inputs = temporary.stat().st_size, {"input": str([*graph.unit])}
             report = ExportReport(path, "NIR", len(graph.nodes), size, inputs)

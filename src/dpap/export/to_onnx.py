@@ -15,12 +15,12 @@ from dpap.anatomy.frozen import frozen
 from dpap.anatomy.hidden_state import reset_state
 from dpap.anatomy.neurons import reset_module
 from dpap.export.calls import Call, Example, Outcome, batch_axis_of, named, outcome, recorded_spikes
-from dpap.export.files import replacing
 from dpap.export.neurons import placeholders, write_neurons
 from dpap.export.onnx_check import compare, compare_steps
 from dpap.export.report import Comparison, ExportError, ExportReport
 from dpap.export.requirements import installed, required
 from dpap.export.streaming import Stepper, stepper_of
+from dpap.files import replacing
 
 BATCH, TIMESTEP = "batch", "timestep"
 LARGEST = 2**31 - 1
@@ -82,11 +82,13 @@ def export_onnx(model: nn.Module, example: Example, path: str | Path, step: bool
             )
         content = document.SerializeToString()
         report = ExportReport(path, "ONNX", len(document.graph.node), len(content), _inputs(document))
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as file:
+            file.write(content)
+            file.flush()
             if not installed("onnxruntime"):
                 return report.unchecked("onnxruntime is not installed")
-            return report.compared(program.compare(temporary, watched), "onnxruntime")
+            return report.compared(program.compare(Path(file.name), watched), "onnxruntime")
 
 
 @dataclass(frozen=True)
