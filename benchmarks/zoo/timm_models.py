@@ -20,8 +20,6 @@ NAMES = (
     "xcit_nano_12_p16_224", "coat_lite_tiny", "cait_xxs24_224", "pvt_v2_b0", "twins_pcpvt_small", "tnt_s_patch16_224",
     "crossvit_tiny_240", "visformer_tiny", "beit_base_patch16_224", "convmixer_768_32",
 )  # fmt: skip
-FIXED = ("_224", "_240")
-"""Ends of names of networks that take images of one size."""
 
 
 def load() -> None:
@@ -31,10 +29,11 @@ def load() -> None:
 
 
 def make(name: str) -> Example:
-    """A network and two images."""
+    """A network and two images: small ones where it takes any size."""
     load_torchvision()
     timm = importlib.import_module("timm")
-    side = int(name[-3:]) if name.endswith(FIXED) else 224 if name == "levit_128s" else 64
+    takes = timm.get_pretrained_cfg(name)
+    side = takes.input_size[-1] if takes.fixed_input_size else 64
     return timm.create_model(name, num_classes=10), (torch.rand(2, 3, side, side),)
 
 

@@ -178,6 +178,8 @@ def test_a_configuration_that_changed_before_the_first_checkpoint_is_found(tiny:
     assert len(said) == 1 and "training.threads" in said[0]
     with pytest.raises(UserError, match=r"training\.epochs changed"):
         check_configuration(folder, tiny_on(config, epochs=4), print)
+    with pytest.raises(UserError, match="structure changed"):
+        check_configuration(folder, replace(config, structure="oull"), print)
     write_json(folder.facts, {"name": "of an earlier version"})
     check_configuration(folder, tiny_on(config, epochs=4), print)
 

@@ -127,6 +127,8 @@ def check_configuration(folder: RunFolder, config: ExperimentConfig, message: Me
 def refuse_changes(config: ExperimentConfig, stored: dict[str, Any]) -> None:
     """Raises UserError where a configuration to resume is another one than that of its run, `stored`."""
     changed = [key for key in changed_keys(config, stored) if key not in MAY_MOVE]
+    if (config.structure is None) != (stored.get("structure") is None):
+        changed.append("structure")  # it may lie elsewhere, but a run has one or none
     if changed:
         raise UserError(
             f"{', '.join(changed)} changed since the checkpoint of {config.folder}; a resumed run keeps its "
