@@ -1,5 +1,7 @@
 """torch.export and torch.jit.trace record networks of spiking neurons, with gradients on and off, bit for bit."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,3 +82,19 @@ def test_watched_operations_give_the_same_bits(make, reset: str, dtype: torch.dt
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other)
         assert 0 < one.float().mean() < 1
+
+
+COMPILED = """
+import torch
+from dpap.models import NetworkConfig, build_network
+for neuron in ("lif", "plif"):
+    model = build_network(NetworkConfig("4C3-BN-AvgPool2-9FC-3FC", neuron=neuron, timesteps=3), (1, 6, 6), 3)
+    found = torch._dynamo.explain(model)(torch.rand(2, 1, 6, 6))
+    assert found.graph_count == 1, found.break_reasons
+"""
+
+
+def test_a_compiled_network_stays_one_graph() -> None:
+    # in a process of its own, without the type checks of these tests, over which the compiler stumbles
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -6,29 +6,30 @@ its spikes.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 
 import torch
 from torch import Tensor
 
 from dpap.spiking.rule import Rate, Rule
 
-_WATCHED = ContextVar("watched", default=False)
+_watched = 0
+"""Within how many `watched`; a plain number, which torch.compile can read without breaking its graph."""
 
 
 def recording() -> bool:
     """Whether operations are recorded now, of which none can be stored that is written in Python."""
-    return torch.compiler.is_exporting() or torch.jit.is_tracing() or _WATCHED.get()
+    return torch.compiler.is_exporting() or torch.jit.is_tracing() or _watched > 0
 
 
 @contextmanager
 def watched() -> Iterator[None]:
     """Run as if recorded, for what watches the operations itself."""
-    token = _WATCHED.set(True)
+    global _watched
+    _watched += 1
     try:
         yield
     finally:
-        _WATCHED.reset(token)
+        _watched -= 1
 
 
 def forward(current: Tensor, rate: Rate, rule: Rule) -> Tensor:
