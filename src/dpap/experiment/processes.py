@@ -11,6 +11,7 @@ import torch.distributed as dist
 
 from dpap.experiment.errors import UserError
 from dpap.experiment.machine import choose_device
+from dpap.experiment.progress import Quiet
 from dpap.pruning.distributed import Ranks, RanksError
 
 Result = TypeVar("Result")
@@ -27,6 +28,11 @@ def launched() -> int:
 def is_first() -> bool:
     """Whether this process is the first of them, which writes and prints."""
     return launched() == 1 or int(os.environ["RANK"]) == 0
+
+
+def shown(progress: Quiet | None) -> Quiet:
+    """The progress that is printed: the first process's."""
+    return progress if progress and is_first() else Quiet()
 
 
 @contextmanager

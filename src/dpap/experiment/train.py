@@ -42,7 +42,7 @@ from dpap.experiment.mending import (
     refuse_changes,
     what_is_damaged,
 )
-from dpap.experiment.processes import TIMEOUT, everywhere, is_first, leave, lost, part, processes
+from dpap.experiment.processes import TIMEOUT, everywhere, is_first, leave, lost, part, processes, shown
 from dpap.experiment.progress import Quiet
 from dpap.experiment.records import choose, epoch_record
 from dpap.experiment.run_folder import RunFolder, now
@@ -73,6 +73,7 @@ def train(
         Diverged: when a loss is not finite; the last checkpoint stays.
     """
     folder = RunFolder(config.folder)
+    progress = shown(progress)
     with (
         repeatable(config.training.threads),
         processes(config.training.device, timeout) as (ranks, device),
@@ -118,7 +119,7 @@ def resume(
     folder = RunFolder(Path(path))
     if not folder.holds_a_run():
         raise UserError(f"{folder.path} holds no run, for it has no {folder.config.name}")
-    progress = progress if progress and is_first() else Quiet()
+    progress = shown(progress)
     if folder.summary.exists():
         damaged = what_is_damaged(folder)
         if damaged is None:
@@ -159,9 +160,8 @@ class _Run:
 
 
 def _prepare(
-    config: ExperimentConfig, folder: RunFolder, progress: Quiet | None, ranks: Ranks, device: torch.device
+    config: ExperimentConfig, folder: RunFolder, progress: Quiet, ranks: Ranks, device: torch.device
 ) -> _Run:
-    progress = progress if progress and ranks.rank == 0 else Quiet()
     keep_freed_memory()
     if config.training.precision == "bfloat16" and not has_bfloat16(device):
         progress.message(

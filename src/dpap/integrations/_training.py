@@ -40,8 +40,8 @@ def check_processes(processes: int, config: PruningConfig | None) -> None:
     """
     if processes > 1 and config is not None and config.compact == "auto":
         raise ValueError(
-            f"{processes} processes reduce gradients in buckets of the sizes that they found: give "
-            'PruningConfig(compact="manual"), and let the dead be removed at the end'
+            f"{processes} processes train this network, and not every wrapper of a framework follows one that becomes "
+            'smaller meanwhile: give PruningConfig(compact="manual"), and let the dead be removed at the end'
         )
 
 
