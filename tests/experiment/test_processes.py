@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn.parallel import DistributedDataParallel
 
 from dpap.data import Split
 from dpap.experiment.compare import compare
@@ -12,12 +13,12 @@ from dpap.experiment.config import ExperimentConfig
 from dpap.experiment.errors import UserError
 from dpap.experiment.grid import Row, plan
 from dpap.experiment.jobs import compare_in_processes
-from dpap.experiment.processes import everywhere, lost
+from dpap.experiment.processes import everywhere, lost, processes
 from dpap.experiment.run_folder import RunFolder
 from dpap.experiment.sealed import read_json, read_lines
 from dpap.experiment.train import resume, train
 from dpap.pruning.distributed import Ranks, RanksError
-from support.ranks import launched
+from support.ranks import launched, next_port
 from support.runs import StopAt
 
 pytestmark = pytest.mark.timeout(1200)
@@ -36,10 +37,26 @@ def small(tiny: Any, **how: Any) -> ExperimentConfig:
     return replace(config, data=data)
 
 
+def _wrapped_again_and_again(times: int) -> int:
+    """A wrapped network that goes only after the group was destroyed, so many times."""
+    for _ in range(times):
+        with processes("cpu", timeout=60):
+            network = DistributedDataParallel(torch.nn.Sequential(*[torch.nn.Linear(64, 64) for _ in range(4)]))
+            network(torch.ones(8, 64)).sum().backward()
+        del network
+        next_port()
+    return times
+
+
+def test_a_wrapped_network_that_outlives_its_processes_does_not_hang(tmp_path: Path) -> None:
+    assert launched(_wrapped_again_and_again, 2, tmp_path, 40) == [40, 40]
+
+
 def _train_and_stop(config: ExperimentConfig) -> Any:
     """One run to its end, and another that the first process stops; the others lose it."""
     whole = train(config, timeout=120)
     stopped = replace(config, out=f"{config.folder}-stopped")
+    next_port()
     try:
         train(stopped, progress=StopAt(epoch=3, batch=2), timeout=120)
         return whole, None

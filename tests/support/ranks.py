@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import socket
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,7 @@ def on_ranks(
 
 def launched(call: Callable[..., Any], ranks: int, folder: Path, *given: Any) -> list[Any]:
     """What `call(*given)` returns in each of so many processes that are started as torchrun does; their errors, too."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    first, *ports = _free_ports(64)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["dpap", "torch.distributed"])
     folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +49,8 @@ def launched(call: Callable[..., Any], ranks: int, folder: Path, *given: Any) ->
             "LOCAL_RANK": rank,
             "WORLD_SIZE": ranks,
             "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": port,
+            "MASTER_PORT": first,
+            "NEXT_PORTS": " ".join(ports),
         }
         for rank in range(ranks)
     ]
@@ -60,6 +59,19 @@ def launched(call: Callable[..., Any], ranks: int, folder: Path, *given: Any) ->
         for environment in environments
     ]
     return _results(running, folder)
+
+
+def next_port() -> None:
+    """Meet the others elsewhere from now on: a process that is early must not find what the last meeting left."""
+    os.environ["MASTER_PORT"], _, os.environ["NEXT_PORTS"] = os.environ["NEXT_PORTS"].partition(" ")
+
+
+def _free_ports(number: int) -> list[str]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [str(one.getsockname()[1]) for one in sockets]
 
 
 def _launched(call: Callable[..., Any], environment: dict[str, Any], folder: str, given: Any) -> None:

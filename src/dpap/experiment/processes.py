@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,6 +18,10 @@ Result = TypeVar("Result")
 
 TIMEOUT = 1800.0
 """Seconds that processes wait for each other, as torch has it."""
+
+_held: list[Any] = []
+"""The process group of the last run. A DistributedDataParallel that is the last to hold one waits, with Python's lock,
+for gloo's threads, which need that lock for the tensors of their last sum: now and then both wait for ever."""
 
 
 def launched() -> int:
@@ -60,10 +64,12 @@ def processes(device: str, timeout: float = TIMEOUT) -> Iterator[tuple[Ranks, to
         own = choose_device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
         torch.cuda.set_device(own)
     backend = "nccl" if own.type == "cuda" else "gloo"
+    _held.clear()
     try:
         dist.init_process_group(backend, timeout=timedelta(seconds=timeout))
     except (RuntimeError, ValueError) as error:
         raise UserError(f"the {number} processes of this run do not reach each other: {error}") from error
+    _held.append(dist.group.WORLD)
     try:
         yield Ranks(device=own), own
     finally:
