@@ -41,7 +41,9 @@ def _wrapped_again_and_again(times: int) -> int:
     """A wrapped network that goes only after the group was destroyed, so many times."""
     for _ in range(times):
         with processes("cpu", timeout=60):
-            network = DistributedDataParallel(torch.nn.Sequential(*[torch.nn.Linear(64, 64) for _ in range(4)]))
+            network = DistributedDataParallel(
+                torch.nn.Sequential(*[torch.nn.Linear(64, 64) for _ in range(4)])
+            )
             network(torch.ones(8, 64)).sum().backward()
         del network
         next_port()
