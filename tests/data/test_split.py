@@ -70,3 +70,23 @@ def test_plain_is_not_augmented():
 def test_batch_size_is_checked_at_once(call):
     with pytest.raises(ValueError, match="batch_size must be at least 1; got 0"):
         getattr(make_split(3), call)(0)
+
+
+def test_batches_are_made_where_the_samples_lie():
+    """On a device that computes shapes alone: whatever mixed it with the CPU would raise."""
+    convert = ImageConverter(augmentation=Augmentation(1, True), statistics=((0.5,), (0.2,)))
+    here = TensorSplit.of(torch.zeros(10, 1, 3, 3, dtype=torch.uint8), torch.arange(10), convert)
+    there = here.subset(torch.arange(1, 10)).to(torch.device("meta"), {})
+    shapes = [(x.shape, y.shape) for x, y in here.subset(torch.arange(1, 10)).batches(4, 0, part=(1, 2))]
+    batches = list(there.batches(4, 0, part=(1, 2)))
+    assert [(x.shape, y.shape) for x, y in batches] == shapes
+    assert {one.device.type for batch in batches for one in batch} == {"meta"}
+
+
+def test_what_splits_share_is_moved_once():
+    split = make_split(10)
+    moved: dict[int, torch.Tensor] = {}
+    one, other = (
+        split.subset(torch.arange(part, 10, 2)).to(torch.device("meta"), moved) for part in range(2)
+    )
+    assert one.data is other.data and len(moved) == 2

@@ -1,8 +1,9 @@
 """All that a run needs of its data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from dpap.data.config import DataConfig
 from dpap.data.partition import fold, share
@@ -47,6 +48,24 @@ class DataBundle:
             f"samples: {', '.join(sizes)}",
         ]
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+    @property
+    def splits(self) -> list[Split]:
+        """Those that there are."""
+        return [split for split in (self.train, self.validation, self.test) if split is not None]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the samples that are held in memory, or in mapped files."""
+        held = {id(one): one for split in self.splits for one in split.held()}
+        return sum(one.nbytes for one in held.values())
+
+    def to(self, device: torch.device) -> "DataBundle":
+        """The same samples; what is held in memory lies on the device, where batches are then cut and augmented."""
+        moved: dict[int, Tensor] = {}
+        validation = None if self.validation is None else self.validation.to(device, moved)
+        train, test = self.train.to(device, moved), self.test.to(device, moved)
+        return replace(self, train=train, validation=validation, test=test)
 
 
 def load_data(config: DataConfig) -> DataBundle:

@@ -34,6 +34,19 @@ class Split(ABC):
     def plain(self: SomeSplit) -> SomeSplit:
         """The same samples, never augmented."""
 
+    def held(self) -> list[Tensor]:
+        """The tensors in memory from which batches are made; none where they are read from elsewhere."""
+        return []
+
+    def to(self: SomeSplit, device: torch.device, moved: dict[int, Tensor]) -> SomeSplit:
+        """The same samples, made into batches on a device; of samples that do not lie in memory, itself.
+
+        Args:
+            device: where the batches are wanted.
+            moved: the tensors that are there already, by the `id` of what they are copies of; filled up.
+        """
+        return self
+
     @abstractmethod
     def __len__(self) -> int: ...
 
@@ -131,6 +144,15 @@ class TensorSplit(Split):
     def plain(self) -> "TensorSplit":
         return replace(self, convert=replace(self.convert, augmentation=None))
 
+    def held(self) -> list[Tensor]:
+        return [self.data, self.classes]
+
+    def to(self, device: torch.device, moved: dict[int, Tensor]) -> "TensorSplit":
+        for one in self.held():
+            if id(one) not in moved:
+                moved[id(one)] = one.to(device)
+        return replace(self, data=moved[id(self.data)], classes=moved[id(self.classes)])
+
     def __len__(self) -> int:
         return len(self.index)
 
@@ -139,7 +161,7 @@ class TensorSplit(Split):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         generator = None if shuffle_seed is None else torch.Generator().manual_seed(shuffle_seed)
         for positions in batched_order(len(self), batch_size, generator, drop_last):
-            chosen = self.index[positions]
+            chosen = self.index[positions].to(self.data.device, non_blocking=True)
             # whole, for the augmentation draws for all samples at once
             x, own = self.convert(self.data[chosen], generator), part_of(chosen, part)
             if len(own):

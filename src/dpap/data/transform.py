@@ -21,6 +21,7 @@ class Augmentation:
         """Shift and mirror each sample as one: all its channels and timesteps alike."""
         samples, height, width = len(batch), batch.shape[-2], batch.shape[-1]
         planes = functional.pad(batch.reshape(samples, -1, height, width), [self.pad] * 4)
+        # drawn where the generator is, so that every device augments alike
         down, right = torch.randint(2 * self.pad + 1, (2, samples, 1), generator=generator)
         row = down + torch.arange(height)
         column = torch.arange(width).expand(samples, width)
@@ -28,6 +29,7 @@ class Augmentation:
             mirrored = torch.rand(samples, 1, generator=generator) < 0.5
             column = torch.where(mirrored, width - 1 - column, column)
         column = right + column
+        row, column = row.to(batch.device, non_blocking=True), column.to(batch.device, non_blocking=True)
         pixel = (row[:, None, :, None] * planes.shape[-1] + column[:, None, None, :]).flatten(2)
         shifted = planes.flatten(2).gather(2, pixel.expand(-1, planes.shape[1], -1))
         return shifted.reshape(batch.shape)
@@ -49,7 +51,9 @@ class ImageConverter:
             batch = self.augmentation(batch, generator)
         values = batch.float().div_(self.full)
         if self.statistics is not None:
-            mean, deviation = (torch.tensor(part)[:, None, None] for part in self.statistics)
+            mean, deviation = (
+                torch.tensor(part).to(values.device)[:, None, None] for part in self.statistics
+            )
             values.sub_(mean).div_(deviation)
         return values
 

@@ -64,6 +64,11 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def has_room(device: torch.device, bytes_: int) -> bool:
+    """Whether a GPU has room for data that stay there: an eighth of what is free, for runs may share one."""
+    return device.type == "cuda" and 8 * bytes_ <= torch.cuda.mem_get_info(device)[0]
+
+
 def keep_freed_memory() -> bool:
     """Let this process keep what tensors on the CPU free, for the next ones; True where the C library allows it.
 

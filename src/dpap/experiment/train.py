@@ -32,6 +32,7 @@ from dpap.experiment.losses import loss_function
 from dpap.experiment.machine import (
     describe_machine,
     has_bfloat16,
+    has_room,
     keep_freed_memory,
     repeatable,
 )
@@ -178,6 +179,8 @@ def _prepare(
         return data
 
     data = everywhere(ranks, "read the data", read, first_alone=True)
+    if has_room(device, data.nbytes):
+        data = data.to(device)
     learner = everywhere(ranks, "build the network", lambda: build_learner(config, data, device))
     learner.share(ranks)
     return _Run(config, folder, data, learner, progress, ranks)
