@@ -46,8 +46,8 @@ def train_norms(model: nn.Module) -> None:
                     nn.init.normal_(tensor, std=0.2)
 
 
-def mask_half(wiring: Wiring, masks: Masks) -> None:
-    """Of every kind of unit that can leave, a random half dies.
+def mask_half(wiring: Wiring, masks: Masks, kept: float = 0.5) -> None:
+    """Of every kind of unit that can leave, a random half dies, or all but the share that is `kept`.
 
     Units that feed the same feature leave together and are one; two of these are of a kind where they have units in
     the same layers and, of layers in groups, in the same groups.
@@ -78,7 +78,9 @@ def mask_half(wiring: Wiring, masks: Masks) -> None:
     for number, where in places.items():
         kinds.setdefault(frozenset(where), []).append(number)
     random = np.random.default_rng(0)
-    dying = [random.choice(numbers, len(numbers) // 2, replace=False) for numbers in kinds.values()]
+    dying = [
+        random.choice(numbers, int(len(numbers) * (1 - kept)), replace=False) for numbers in kinds.values()
+    ]
     dead = np.isin(group, np.concatenate(dying))
     for name in names:
         own = dead[first[name] : first[name] + wiring.layers[name].units]

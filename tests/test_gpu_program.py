@@ -56,6 +56,20 @@ def test_what_is_done_is_skipped_and_what_failed_runs_again(program: Any, tmp_pa
     )
 
 
+def test_what_can_go_on_is_begun_late_and_is_not_done_before_it_is_whole(
+    program: Any, tmp_path: Path
+) -> None:
+    jobs, results = program
+    outcomes = [{"n": 1, "error": "1 of 2 runs finished"}, {"n": 2}]
+    job = jobs.Job("part", "long", 10_000.0, lambda setting: outcomes.pop(0), resumable=True)
+    store = results.Results(tmp_path / "results.jsonl", "card")
+    assert jobs.work([job], store, jobs.Setting(CPU), time.monotonic() + jobs.LEAST - 1) == [job]
+    assert len(outcomes) == 2
+    for left in ([job], []):
+        assert jobs.work([job], store, jobs.Setting(CPU), time.monotonic() + jobs.LEAST + 5) == left
+    assert store.done() == {("part", "long")} and [line["n"] for line in lines(store.path)] == [1, 2]
+
+
 def test_it_ends_in_time(program: Any, tmp_path: Path) -> None:
     jobs, results = program
 

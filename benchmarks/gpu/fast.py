@@ -67,8 +67,8 @@ def one_layer(setting: Setting) -> dict[str, Any]:
     return {"n": setting.rounds, "rows": rows}
 
 
-def halved(model: Any, images: torch.Tensor) -> Any:
-    """The network without a random half of the units of every prunable layer, widths multiples of 8.
+def halved(model: Any, images: torch.Tensor, kept: float = 0.5) -> Any:
+    """The network with a random half of the units of every prunable layer, or another share; widths multiples of 8.
 
     Of large images a corner serves: wiring takes minutes on 224 x 224, and residual networks pool any size.
     """
@@ -78,7 +78,7 @@ def halved(model: Any, images: torch.Tensor) -> Any:
         model.input_shape = tuple(images.shape[1:])
     wiring = find_wiring(model, (images,))
     masks = Masks.all_alive(wiring, synapses=False, timesteps=False)
-    mask_half(wiring, masks)
+    mask_half(wiring, masks, kept)
     silence = Silence(model, wiring, [])
     silence.impose(masks)
     remove_dead(model, wiring, masks, [], (images,), 8)

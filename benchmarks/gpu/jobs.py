@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,11 +22,15 @@ class Setting:
         device: on which.
         rehearse: in sizes that a CPU can run in seconds.
         rounds: measured runs of each candidate.
+        data: the folder of the data sets; None takes the environment variable DPAP_DATA.
+        runs: the folder of the runs, from which those that were stopped go on.
     """
 
     device: torch.device
     rehearse: bool = False
     rounds: int = 20
+    data: Path | None = None
+    runs: Path = Path("runs")
 
 
 @dataclass(frozen=True)
@@ -36,13 +41,19 @@ class Job:
         part: of the program.
         name: unique within the part.
         seconds: that it took on an H100, or is thought to take.
-        run: returns what to write down.
+        run: returns what to write down; with "error" in it, the job is not done.
+        resumable: whether it is begun also where its time is not left, for it goes on the next time.
     """
 
     part: str
     name: str
     seconds: float
     run: Callable[[Setting], dict[str, Any]]
+    resumable: bool = False
+
+
+LEAST = 60.0
+"""Seconds for which a resumable job is begun."""
 
 
 def work(jobs: Sequence[Job], results: Results, setting: Setting, deadline: float) -> list[Job]:
@@ -58,7 +69,8 @@ def work(jobs: Sequence[Job], results: Results, setting: Setting, deadline: floa
         if (job.part, job.name) in done:
             continue
         start = time.monotonic()
-        if broken or start + job.seconds > deadline:
+        needed = min(job.seconds, LEAST) if job.resumable else job.seconds
+        if broken or start + needed > deadline:
             left.append(job)
             continue
         try:
@@ -69,6 +81,7 @@ def work(jobs: Sequence[Job], results: Results, setting: Setting, deadline: floa
                 "error": f"{type(error).__name__}: {error}"[:1000],
                 "where": traceback.format_exc()[-1500:],
             }
+        if "error" in outcome:
             left.append(job)
         seconds = time.monotonic() - start
         results.add(job.part, job.name, seconds, outcome)

@@ -61,5 +61,6 @@ JOBS = [
         ("tests/cuda/test_neurons.py", 27),
         ("tests/cuda/test_pruner.py", 77),
         ("tests/spiking/test_kernel.py", 22),
+        ("tests/cuda/test_data.py", 15),
     )
 ]

@@ -14,13 +14,20 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parents[1] / "src")]
 
+import evidence
 import fast
 import right
+import throughput
 import torch
 from jobs import Job, Setting, work
 from results import Results, card_of
 
-PARTS = {"right": right.JOBS, "fast": fast.JOBS}
+PARTS = {
+    "right": right.JOBS,
+    "fast": fast.JOBS,
+    "evidence": evidence.JOBS,
+    "throughput": throughput.JOBS,
+}
 """In the order in which they run."""
 
 
@@ -42,6 +49,10 @@ def main(words: list[str] | None = None) -> int:
         "--rehearse", action="store_true", help="tiny sizes, to try the program without a GPU"
     )
     parser.add_argument("--rounds", type=int, default=20, help="measured runs of each candidate")
+    parser.add_argument("--data", type=Path, help="folder of the data sets; $DPAP_DATA by default")
+    parser.add_argument(
+        "--runs", type=Path, default=HERE / "runs", help="folder of the runs, which go on from it"
+    )
     arguments = parser.parse_args(words)
     deadline = time.monotonic() + 60 * arguments.minutes
     device = torch.device(arguments.device)
@@ -54,7 +65,8 @@ def main(words: list[str] | None = None) -> int:
             print(f"{state:>6}  {job.part}: {job.name}")
         return 0
     torch.backends.cudnn.benchmark = True  # for all candidates alike
-    setting = Setting(device, arguments.rehearse, 2 if arguments.rehearse else arguments.rounds)
+    rounds = 2 if arguments.rehearse else arguments.rounds
+    setting = Setting(device, arguments.rehearse, rounds, arguments.data, arguments.runs.resolve())
     left = work(chosen, results, setting, deadline)
     if left:
         again = ["python", "benchmarks/gpu/run.py", *(sys.argv[1:] if words is None else words)]
