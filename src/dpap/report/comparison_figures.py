@@ -67,7 +67,7 @@ def accuracy_by_size(table: Sequence[Group]) -> Figure | None:
     axes = panel("Accuracy against size", f"{line}; {_seeds(table)}", height, right=1.75)
     for half, (name, size) in zip(halves(axes), SIZES.items(), strict=True):
         labels: list[Label] = []
-        _size_axis(half, name, [group.mean(size) for group in table])
+        size_axis(half, name, [group.mean(size) for group in table])
         dense.sort(key=lambda group: group.mean(size))
         if dense:
             _points(half, dense, size, color=MUTED, linestyle="-", marker="o", gid=DENSE)
@@ -240,7 +240,7 @@ def _points(
     )[0].set_gid(gid)  # fmt: skip
 
 
-def _size_axis(axes: Axes, name: str, sizes: Sequence[float]) -> None:
+def size_axis(axes: Axes, name: str, sizes: Sequence[float]) -> None:
     """Numbers to a logarithmic scale, with a few round ones as ticks."""
     least, most = min(sizes) / 1.3, 1.3 * max(sizes)
     axes.set_xscale("log")
