@@ -13,7 +13,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Give `parser` the subcommand's flags."""
     parser.add_argument("run", nargs="+", help="folder of a run or of a comparison, or of several runs")
     parser.add_argument(
-        "--out", help="of several runs: folder to write to (default: runs/side-by-side); else it is in that of the run"
+        "--out",
+        help="of several runs: folder to write to (default: runs/side-by-side); else it is in that of the run",
     )
 
 

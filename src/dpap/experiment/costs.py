@@ -66,6 +66,10 @@ def latency_records(
     """Latency of a batch of one of each network, measured in turn: median and quartiles, in seconds."""
     measured = latencies(models, example_of(data, device, samples=1))
     return [
-        dict(zip(("latency_low", "latency_seconds", "latency_high"), statistics.quantiles(seconds), strict=True))
+        dict(
+            zip(
+                ("latency_low", "latency_seconds", "latency_high"), statistics.quantiles(seconds), strict=True
+            )
+        )
         for seconds in measured
     ]

@@ -104,6 +104,8 @@ def what_is_damaged(folder: RunFolder) -> str | None:
             return f"{folder.metrics} holds {len(records)} of {epochs} epochs"
         if numbered_lines(folder.survival)[1]:
             return f"{folder.survival} is cut off"
+        if folder.spikes.exists():
+            read_json(folder.spikes)
     except UserError as error:
         return str(error)
     return None if folder.model.exists() else f"{folder.model} is missing"

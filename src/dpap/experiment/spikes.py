@@ -1,4 +1,4 @@
-"""The spikes of one test sample, as a run keeps them for its report: few neurons of each layer, so the file is small."""
+"""The spikes of one test sample, as a run keeps them for its report: of few neurons of each layer."""
 
 from functools import partial
 from typing import Any

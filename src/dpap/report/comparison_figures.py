@@ -184,7 +184,7 @@ def convergence(table: Sequence[Group]) -> Figure | None:
         _label_row(axes, place, words)
     axes.set_xlim(0, 1.02 * max(run.epochs for group in table for run in group.results))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.set_xlabel("epoch", size=9.3)
+    axes.set_xlabel("epochs", size=9.3)
     return figure_of(axes)
 
 

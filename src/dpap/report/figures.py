@@ -42,9 +42,7 @@ def accuracies(run: Run) -> Figure | None:
     for source, name, colour in ((run.twin, "twin", MUTED), (run, *own)):
         if source is None:
             continue
-        test = line(
-            axes, source.epochs, lambda e: e.test_accuracy, f"{name} test", color=colour, linewidth=2
-        )
+        test = line(axes, source.epochs, lambda e: e.test_accuracy, f"{name} test", color=colour, linewidth=2)
         train = line(
             axes, source.epochs, lambda e: e.train_accuracy, f"{name} train",
             color=colour, linewidth=1.1, linestyle=(0, (3, 1.5)),

@@ -17,7 +17,9 @@ def raster(layer: SpikingLayer) -> Figure | None:
         return None
     height = 1.25 + 0.085 * max(len(layer.rows), 6)
     silenced = f"; shaded: silenced ({percent(layer.silenced)} of the layer)" if layer.silenced else ""
-    axes = panel(f"Spikes of {layer.name}", f"a line a neuron, blue: spikes{silenced}", height, left=0.5, right=0.2)
+    axes = panel(
+        f"Spikes of {layer.name}", f"a line a neuron, blue: spikes{silenced}", height, left=0.5, right=0.2
+    )
     axes.grid(visible=False)
     width = (WIDTH - 0.7) / steps  # inches of a timestep
     for place, text in enumerate(layer.rows.values()):
@@ -43,8 +45,10 @@ def raster(layer: SpikingLayer) -> Figure | None:
 def caption(layer: SpikingLayer) -> str:
     """How many neurons are drawn, and how much fired."""
     shown = len(layer.rows)
-    drawn = f"all {shown} units" if shown == layer.units else f"{shown} of {count(layer.units)} units, evenly spread"
-    place = ", of each the neuron that fired most" if layer.neurons > layer.units else ""
-    return (
-        f"Drawn: {drawn}{place}. In all {count(layer.neurons)} neurons, {count(layer.spikes)} spikes of this sample."
+    drawn = (
+        f"all {shown} units"
+        if shown == layer.units
+        else f"{shown} of {count(layer.units)} units, evenly spread"
     )
+    place = ", of each the neuron that fired most" if layer.neurons > layer.units else ""
+    return f"Drawn: {drawn}{place}. In all {count(layer.neurons)} neurons, {count(layer.spikes)} spikes of this sample."

@@ -261,7 +261,9 @@ def _read(path: Path) -> Run:
         epochs=tuple(epochs[key] for key in sorted(epochs)),
         survival=tuple(survival[key] for key in sorted(survival)),
         summary=summary,
-        spikes=_spikes(Fields(read_json(files.spikes), files.spikes.name)) if files.spikes.is_file() else None,
+        spikes=_spikes(Fields(read_json(files.spikes), files.spikes.name))
+        if files.spikes.is_file()
+        else None,
         twin=None,
         missing=tuple(missing),
     )
@@ -349,8 +351,13 @@ def _spiking_layer(entry: Fields) -> SpikingLayer:
     for row in entry.parts("rows"):
         text = row.text("spikes")
         if text is None or not set(text) <= {QUIET, SPIKE, SILENCED}:
-            raise UserError(f"{row.where}: expected text of {QUIET}, {SPIKE} and {SILENCED} as “spikes”, got {text!r:.60}")
+            raise UserError(
+                f"{row.where}: expected text of {QUIET}, {SPIKE} and {SILENCED} as “spikes”, got {text!r:.60}"
+            )
         rows[row.need("unit")] = text
     return entry.fill(
-        SpikingLayer, name=entry.text("name") or "unnamed", silenced=entry.number("silenced") or 0.0, rows=rows
+        SpikingLayer,
+        name=entry.text("name") or "unnamed",
+        silenced=entry.number("silenced") or 0.0,
+        rows=rows,
     )

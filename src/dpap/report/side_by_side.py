@@ -1,7 +1,6 @@
 """Several runs on one page: how they learned, what they cost, and how their configurations differ."""
 
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from dpap.report.style import PALETTE
 
 HEAD = (
     "run", "seed", "epochs", "test accuracy", "weights pruned", "parameters", "MACs", "synaptic operations",
-    "energy, counted", "latency to its dense", "training",
+    "energy, counted", "latency beside dense", "training",
 )  # fmt: skip
 OWN = {"out", "name"}
 """Keys of a configuration that differ from run to run and decide nothing."""
@@ -82,7 +81,7 @@ def _names(paths: Sequence[Path]) -> list[str]:
     """The shortest ends of the paths that tell them apart."""
     parts = [path.resolve().parts for path in paths]
     for length in range(1, max(map(len, parts)) + 1):
-        names = [os.path.join(*part[-length:]) for part in parts]
+        names = [str(Path(*part[-length:])) for part in parts]
         if len(set(names)) == len(names):
             return names
     return [str(path) for path in paths]

@@ -1,6 +1,7 @@
 """Runs side by side; each figure is a function of their records alone."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
@@ -34,7 +35,7 @@ SIZES: dict[str, Callable[[Cost], float | None]] = {
 @styled
 def accuracies(runs: Sequence[Named]) -> Figure | None:
     """Test accuracy over the epochs, a line a run."""
-    return _over_epochs(runs, "Accuracy while learning", lambda each: each.test_accuracy, accuracy)
+    return _over_epochs(runs, "Accuracy while learning", lambda _, epoch: epoch.test_accuracy, accuracy)
 
 
 @styled
@@ -43,8 +44,12 @@ def weights_alive(runs: Sequence[Named]) -> Figure | None:
     return _over_epochs(runs, "Weights alive", _alive, rounded)
 
 
-def _alive(epoch: Epoch) -> float | None:
-    return float(sum(layer.weights_alive for layer in epoch.layers)) if epoch.layers else None
+def _alive(run: Run, epoch: Epoch) -> float | None:
+    """Of every layer; a dense run records them at its end alone."""
+    if epoch.layers:
+        return float(sum(layer.weights_alive for layer in epoch.layers))
+    before = run.summary.before if run.summary else None
+    return None if before is None or run.prunes else float(sum(layer.weights or 0 for layer in before.layers))
 
 
 @styled
@@ -78,14 +83,19 @@ def accuracy_by_size(runs: Sequence[Named]) -> Figure | None:
 
 
 def _over_epochs(
-    runs: Sequence[Named], title: str, value: Callable[[Epoch], float | None], write: Callable[[float], str]
+    runs: Sequence[Named],
+    title: str,
+    value: Callable[[Run, Epoch], float | None],
+    write: Callable[[float], str],
 ) -> Figure | None:
     """A line a run; shares in percent, counts rounded and from 0."""
     axes = panel(title, "after each epoch, the first is 1", *_shape(runs))
     labels: list[Label] = []
     for index, (name, run) in enumerate(runs):
         style, colour = STYLES[index % len(STYLES)]
-        drawn = line(axes, run.epochs, value, name, color=colour, linestyle=style, linewidth=1.8)
+        drawn = line(
+            axes, run.epochs, partial(value, run), name, color=colour, linestyle=style, linewidth=1.8
+        )
         labels += [(y, f"{_short(name)}  {write(y)}", colour) for y in drawn[-1:]]
     if not labels:
         return None

@@ -118,11 +118,17 @@ def latency(run: Run) -> Latency | None:
     share = new_middle / old_middle if old_middle else 1.0
     medians = f"{quantity(new_middle, 's')} beside {quantity(old_middle, 's')}"
     if same:
-        sentence = f"One sample takes the dense network’s time, within the spread of the measurement ({medians})"
+        sentence = (
+            f"One sample takes the dense network’s time, within the spread of the measurement ({medians})"
+        )
     elif share < 1:
-        sentence = f"One sample takes {ratio(new_middle, old_middle)} the time of the dense network ({medians})"
+        sentence = (
+            f"One sample takes {ratio(new_middle, old_middle)} the time of the dense network ({medians})"
+        )
     else:
-        sentence = f"One sample takes longer, {ratio(new_middle, old_middle)} the dense network’s time ({medians})"
+        sentence = (
+            f"One sample takes longer, {ratio(new_middle, old_middle)} the dense network’s time ({medians})"
+        )
     if after.macs is not None and before.macs and (1.0 if same else share) > after.macs / before.macs:
         sentence += (
             f", with {ratio(after.macs, before.macs)} the multiply-accumulates: in a batch of one, part of the time "
