@@ -59,20 +59,21 @@ def accuracy_by_size(runs: Sequence[Named]) -> Figure | None:
     for index, (name, run) in enumerate(runs):
         cost, reached = run.summary.after if run.summary else None, reported_accuracy(run)
         sizes = [None if cost is None else size(cost) for size in SIZES.values()]
-        if reached is not None and all(sizes):
-            points.append((index, name, reached, [size or 0.0 for size in sizes]))
+        known = [size for size in sizes if size]
+        if reached is not None and len(known) == len(SIZES):
+            points.append((index, name, reached, known))
     if not points:
         return None
     axes = panel("Accuracy against size", "test data; up and to the left is better", *_shape(runs))
     labels: list[Label] = []
     for half, (place, quantity) in zip(halves(axes), enumerate(SIZES), strict=True):
-        size_axis(half, quantity, [sizes[place] for _, _, _, sizes in points])
+        size_axis(half, quantity, [known[place] for _, _, _, known in points])
         labels.clear()
-        for index, name, reached, sizes in points:
+        for index, name, reached, known in points:
             _, colour = STYLES[index % len(STYLES)]
             marker = index % len(MARKERS)
             half.plot(
-                [sizes[place]], [reached], color=colour, linestyle="none", marker=MARKERS[marker], markersize=6,
+                [known[place]], [reached], color=colour, linestyle="none", marker=MARKERS[marker], markersize=6,
                 gid=name,
             )  # fmt: skip
             labels.append((reached, f"{SIGNS[marker]} {_short(name)}", colour))
