@@ -65,5 +65,7 @@ def test_the_record_is_bounded() -> None:
 
 
 def test_one_unit_and_no_spiking_neurons() -> None:
-    assert recorded(nn.Sequential(IF()), torch.ones(2, 1, 1))["layers"][0]["rows"] == [{"unit": 0, "spikes": "11"}]
+    assert recorded(nn.Sequential(IF()), torch.ones(2, 1, 1))["layers"][0]["rows"] == [
+        {"unit": 0, "spikes": "11"}
+    ]
     assert spikes_record(nn.Linear(2, 2), _Data(torch.ones(1, 2)), CPU) is None

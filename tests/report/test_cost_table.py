@@ -33,7 +33,9 @@ def test_numbers_of_one_group_have_one_unit(twins: Path) -> None:
     assert not [each for each in (*groups, *groups.values()) if "of these" in each]
 
 
-def test_every_number_stands_beside_that_of_a_network_that_it_compares_with(twins: Path, make_run: MakeRun) -> None:
+def test_every_number_stands_beside_that_of_a_network_that_it_compares_with(
+    twins: Path, make_run: MakeRun
+) -> None:
     assert cost_table.head(read_run(twins)) == ("dense twin", "compact", "ratio")
     beside, alone = lines(twins), lines(make_run("alone"))
     of_spikes = {each.name for group in GROUPS.values() for each in group if each.of_spikes}
@@ -50,7 +52,12 @@ def test_without_costs_there_is_no_table(make_run: MakeRun) -> None:
     ("dense", "compact", "ratio", "says"),
     [
         ((1.9, 2.0, 2.1), (2.05, 2.18, 2.3), "same", "the dense network’s time, within the spread"),
-        ((1.9, 2.0, 2.1), (0.6, 0.7, 0.8), "0.35×", "takes 0.35× the time of the dense network (700 ms beside 2 s)."),
+        (
+            (1.9, 2.0, 2.1),
+            (0.6, 0.7, 0.8),
+            "0.35×",
+            "takes 0.35× the time of the dense network (700 ms beside 2 s).",
+        ),
         ((1.9, 2.0, 2.1), (1.4, 1.5, 1.6), "0.75×", "part of the time goes into starting each operation"),
         ((1.9, 2.0, 2.1), (2.4, 2.5, 2.6), "1.25×", "takes longer, 1.25× the dense network’s time"),
     ],
@@ -62,7 +69,11 @@ def test_a_latency_is_the_same_within_its_spread(
     before, after = (dict(zip(names, times, strict=True)) for times in (dense, compact))
     run = measured(make_run(), before=before, after=after)
     latency = words.latency(read_run(run))
-    assert latency is not None and latency.ratio == ratio == lines(run)["Latency"][-1] and says in latency.sentence
+    assert (
+        latency is not None
+        and latency.ratio == ratio == lines(run)["Latency"][-1]
+        and says in latency.sentence
+    )
 
 
 def test_a_latency_without_its_spread_compares_with_nothing(make_run: MakeRun) -> None:

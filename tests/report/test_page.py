@@ -77,7 +77,8 @@ def test_figures_lie_beside_the_page_and_nothing_else(twins: Path) -> None:
     files = sorted(path.name for path in write_report(twins).parent.iterdir())
     assert files == [
         "accuracy.png", "epsilon.png", "fates.png", "index.html", "network.png", "seconds.png", "sparsity.png",
-        "spikes-1-spike1.png", "spikes-2-spike-fc1.png", "survival-1-conv1.png", "survival-2-conv2.png", "survival-3-fc1.png", "units.png", "weights.png",
+        "spikes-1-spike1.png", "spikes-2-spike-fc1.png",
+        "survival-1-conv1.png", "survival-2-conv2.png", "survival-3-fc1.png", "units.png", "weights.png",
     ]  # fmt: skip
 
 

@@ -56,7 +56,9 @@ def test_an_older_run_has_none(make_run: MakeRun) -> None:
         ({"unit": "a"}, "expected a whole number as “unit”"),
     ],
 )
-def test_a_file_that_no_run_writes_is_refused(change: dict[str, object], expected: str, make_run: MakeRun) -> None:
+def test_a_file_that_no_run_writes_is_refused(
+    change: dict[str, object], expected: str, make_run: MakeRun
+) -> None:
     path = make_run()
     record = json.loads((path / "spikes.json").read_text())
     record["layers"][0]["rows"][0] |= change

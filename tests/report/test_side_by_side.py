@@ -33,7 +33,9 @@ def test_the_page_holds_every_run_and_every_figure(three: list[Path], tmp_path: 
     assert f"{summary['after']['macs']:,.0f}" in text and "7, not finished" in text
     assert "other: The run has no summary.json" in text
     # a line a run, also of the dense one; the run that is not finished has no size yet
-    labels = {name: text.split(f'aria-label="{name}')[1].split('"')[0] for name in ("Weights alive", "Accuracy aga")}
+    labels = {
+        name: text.split(f'aria-label="{name}')[1].split('"')[0] for name in ("Weights alive", "Accuracy aga")
+    }
     assert all(path.name in labels["Weights alive"] for path in three)
     assert "dense" in labels["Accuracy aga"] and "other" not in labels["Accuracy aga"]
     assert write_side_by_side(three, page.parent).read_text(encoding="utf-8") == text
@@ -58,7 +60,9 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(make_run: MakeRun, tmp
     assert "a/run · b/run" in text
 
 
-def test_what_is_no_run_is_refused(three: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_run_is_refused(
+    three: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     with pytest.raises(UserError, match="expected different runs"):
         write_side_by_side([three[0], three[0] / ".." / "dense"], out)
@@ -71,10 +75,14 @@ def test_what_is_no_run_is_refused(three: list[Path], tmp_path: Path, capsys: py
     out.mkdir()
     (out / "index.html").write_text("mine")
     assert main(["report", *map(str, three[:2]), "--out", str(out)]) == 2
-    assert "written by something else" in capsys.readouterr().err and (out / "index.html").read_text() == "mine"
+    assert (
+        "written by something else" in capsys.readouterr().err and (out / "index.html").read_text() == "mine"
+    )
 
 
-def test_the_command_takes_several_runs(three: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_takes_several_runs(
+    three: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["report", *map(str, three[:2]), "--out", str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "index.html")
     assert main(["report", str(three[0]), "--out", str(tmp_path / "out")]) == 2

@@ -56,7 +56,7 @@ def write_comparison(folder: Path) -> Path:
     page = report / "index.html"
     text = template("comparison.html.j2").render(
         name=folder.resolve().name,
-        head=[IN_FULL.get(name, name) for name in HEAD],
+        head=[IN_FULL.get(name, name).replace(" %", f"{NBSP}%") for name in HEAD],
         chapters=chapters,
         legend=LEGEND.replace("\\*", "*"),
         palette=PALETTE,
