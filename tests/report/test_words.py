@@ -24,6 +24,12 @@ def test_the_headline_holds_only_what_is_recorded(make_run: Callable[..., Path])
     assert "no epoch is finished" in words.headline(dataclasses.replace(run, epochs=()))
 
 
+def test_the_machine_in_words(make_run: Callable[..., Path]) -> None:
+    run = read_run(make_run())
+    facts = {"cpu": "EPYC", "cores": 2, "bfloat16": False, "tf32": True, "gpu": None}
+    assert words.machine(dataclasses.replace(run, machine=facts)) == "EPYC, cores 2, no bfloat16, tf32"
+
+
 def test_convergence_is_the_first_epoch_that_reaches_the_twins_best(twins: Path) -> None:
     run = read_run(twins)
     assert run.twin is not None

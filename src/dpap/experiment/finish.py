@@ -77,7 +77,9 @@ def finish(
         cost.update(seconds)
     after["energy"] = pruned_energy(before["energy"], kept["sparsity"], kept["timestep_sparsity"])
     spikes = spikes_record(fresh, data, device)
-    if spikes is not None:
+    if spikes is None:
+        folder.spikes.unlink(missing_ok=True)
+    else:
         write_json(folder.spikes, spikes)
     best = max(records, key=lambda record: (record["test_accuracy"], -record["epoch"]))
     summary = {
