@@ -54,7 +54,7 @@ def demo_table(dense: Result, pruned: Result) -> str:
         ("energy per image, counted", lambda run: run.picojoules, lambda value: quantity(value * PICO, "J")),
         ("energy per image, (14), (15)", lambda run: run.energy, lambda value: quantity(value, "J")),
         ("a training epoch at first", lambda run: run.first_seconds, lambda value: quantity(value, "s")),
-        ("a training epoch at last", lambda run: run.last_seconds, lambda value: quantity(value, "s")),
+        ("a training epoch at the end", lambda run: run.last_seconds, lambda value: quantity(value, "s")),
         ("model file", lambda run: run.model_bytes, lambda value: f"{value / 1024:,.0f} KiB"),
     )
     points = f"{100 * (pruned.accuracy - dense.accuracy):+.2f} points".replace("-", "−")
