@@ -143,6 +143,9 @@ def test_a_run_goes_on_to_the_same_bits_whatever_of_it_is_damaged(
         path.write_bytes(change(before))
         assert path.name in str(what_is_damaged(folder))
         path.write_bytes(before)
+    assert not folder.spikes.exists()  # of a network that does not spike
+    folder.spikes.write_text("[]")
+    assert "spikes.json" in str(what_is_damaged(folder))
     folder.model.unlink()
     folder.metrics.write_bytes(folder.metrics.read_bytes().replace(b"0.", b"1.", 1))
     resume(folder.path)

@@ -154,6 +154,11 @@ def test_the_run_folder_holds_what_a_report_needs(tiny: Any) -> None:
     survival = read_lines(folder.survival)[-1]["layers"]
     assert [value is None for value in survival["fc1"]].count(False) == records[-1]["layers"][1]["alive"]
     assert read_json(folder.summary) == summary
+    for cost in (summary["before"], summary["after"]):
+        assert 0 < cost["latency_low"] <= cost["latency_seconds"] <= cost["latency_high"]
+    (spikes,) = [layer for layer in read_json(folder.spikes)["layers"] if layer["name"] == "spike1"]
+    assert spikes["units"] == records[-1]["layers"][0]["alive"]
+    assert {len(row["spikes"]) for row in spikes["rows"]} == {2}
     assert summary["after"]["parameters"] < summary["before"]["parameters"]
     assert summary["after"]["macs"] < summary["before"]["macs"]
     assert summary["after"]["energy"] == pytest.approx(

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from dpap.metrics import latency, macs
+from dpap.metrics import latencies, latency, macs
 from dpap.metrics.compute import _recurrent_flops
 from dpap.metrics.layers import evaluating
 
@@ -46,6 +46,17 @@ def test_latency_is_positive_and_counts_its_calls():
     assert model.training
     with pytest.raises(ValueError, match="repeats"):
         latency(model, torch.rand(1, 2), repeats=0)
+
+
+def test_networks_are_timed_in_turn():
+    calls = []
+    models = [nn.Linear(2, 2), nn.Linear(2, 3)]
+    for model in models:
+        model.register_forward_hook(lambda module, *_: calls.append((module.out_features, module.training)))
+    seconds = latencies(models, torch.rand(1, 2), repeats=2, warm_up=1)
+    assert [len(each) for each in seconds] == [2, 2]
+    assert calls == [(2, False), (3, False)] * 3
+    assert all(model.training for model in models)
 
 
 def test_evaluating_restores_each_mode_after_an_error():

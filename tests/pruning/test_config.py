@@ -15,7 +15,7 @@ from dpap.pruning.config import Decay, PruningConfig
         ({"timestep_target": -0.1, "end_epoch": 3}, "timestep_target"),
         ({"target": 0.5}, "needs end_epoch"),
         ({"target": 0.5, "end_epoch": 2, "start_epoch": 2}, "after start_epoch"),
-        ({"start_epoch": -1}, "counts epochs from 0"),
+        ({"start_epoch": -1}, "is a number of epochs, at least 0"),
         ({"observe_every": 0}, "at least 1"),
         ({"min_units": 0}, "at least 1"),
         ({"round_to": 0}, "round_to must be at least 1"),

@@ -72,7 +72,7 @@ def test_a_target_is_met_and_is_what_removal_takes_away(network: str, cost: Targ
     assert reports[-1].achieved == pytest.approx(0.6, abs=0.01)
     assert reports[-1].achieved == pruner.achieved and reports[-1].target_of == cost
     assert [report.achieved for report in reports] == sorted(report.achieved for report in reports)
-    assert str(reports[-1]).startswith(f"epoch 2: {pruner.achieved:.1%} of the {cost.replace('_', ' ')}")
+    assert str(reports[-1]).startswith(f"epoch 3: {pruner.achieved:.1%} of the {cost.replace('_', ' ')}")
     assert any(layer.died for layer in reports[-1].layers)
     achieved = pruner.achieved
     pruner.compact()

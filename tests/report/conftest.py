@@ -46,12 +46,28 @@ def _cost(scale: float) -> dict[str, Any]:
         "multiplies": 10_000 * scale**1.2,
         "picojoules": 2.116e6 * scale**1.2,
         "energy": 2.08e-6 * scale**1.2,
+        "latency_low": 0.0041 * (0.4 + 0.6 * scale),
         "latency_seconds": 0.0042 * (0.4 + 0.6 * scale),
+        "latency_high": 0.0044 * (0.4 + 0.6 * scale),
         "layers": [
             {"name": name, "units": int(units * scale), "features": units, "weights": int(weights * scale)}
             for name, _, units, weights, _ in LAYERS
         ],
     }
+
+
+def _spikes() -> dict[str, Any]:
+    """Two layers over 8 timesteps; of the second the neurons may not fire at the first timestep."""
+    rows = {"spike1": ["01001000", "00000001", "11111111"], "spike_fc1": ["-0010010", "-1000000"]}
+    layers = [
+        {
+            "name": name, "units": 9 if name == "spike1" else 2, "neurons": 7056 if name == "spike1" else 2,
+            "spikes": 41, "silenced": 0.0 if name == "spike1" else 0.125,
+            "rows": [{"unit": 3 * unit, "spikes": text} for unit, text in enumerate(texts)],
+        }
+        for name, texts in rows.items()
+    ]  # fmt: skip
+    return {"label": 7, "timesteps": 8, "total_layers": 2, "layers": layers}
 
 
 def write_run(
@@ -121,6 +137,7 @@ def write_run(
         records = ({"epoch": i + 1, "layers": layers} for i, layers in enumerate(survival))
         (path / "survival.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     if finished:
+        (path / "spikes.json").write_text(json.dumps(_spikes()))
         best = max(lines, key=lambda line: line["test_accuracy"])
         summary = {
             "epochs": epochs, "best_epoch": best["epoch"], "best_test_accuracy": best["test_accuracy"],

@@ -48,7 +48,8 @@ def test_the_page_holds_the_numbers_of_the_run(twins: Path) -> None:
     html, text = read(page)
     summary = json.loads((twins / "summary.json").read_text())
     assert f"{100 * summary['sparsity']:.1f}% of the weights died" in text
-    for cost in (summary["before"], summary["after"]):
+    twin = json.loads((twins.parent / "dense" / "summary.json").read_text())
+    for cost in (twin["after"], summary["after"]):
         for key in ("parameters", "weights", "macs", "synaptic_operations", "accumulates"):
             assert f"{cost[key]:,.0f}" in text
     for part in (
@@ -62,7 +63,7 @@ def test_the_page_holds_the_numbers_of_the_run(twins: Path) -> None:
         assert part in text
     assert "last: the last epoch's network" in text
     assert text.count("Survival in") == 3
-    assert html.count("<svg ") == 11
+    assert html.count("<svg ") == 13
 
 
 def test_the_page_needs_nothing_from_outside(twins: Path) -> None:
@@ -76,6 +77,7 @@ def test_figures_lie_beside_the_page_and_nothing_else(twins: Path) -> None:
     files = sorted(path.name for path in write_report(twins).parent.iterdir())
     assert files == [
         "accuracy.png", "epsilon.png", "fates.png", "index.html", "network.png", "seconds.png", "sparsity.png",
+        "spikes-1-spike1.png", "spikes-2-spike-fc1.png",
         "survival-1-conv1.png", "survival-2-conv2.png", "survival-3-fc1.png", "units.png", "weights.png",
     ]  # fmt: skip
 
@@ -143,7 +145,7 @@ def test_no_run(tmp_path: Path) -> None:
 
 
 def test_spikes_of_the_untrained_network_are_no_measure(make_run: MakeRun, twins: Path) -> None:
-    row = r"Synaptic operations<small>[^<]*</small></th><td>2,310,000</td><td>815,664</td><td>(.*?)</td>"
+    row = r"Synaptic operations<small>neither is zero</small></th><td>2,310,000</td><td>815,664</td><td>(.*?)</td>"
     alone, _ = read(write_report(make_run("alone")))
     beside, _ = read(write_report(twins))
     assert re.findall(row, alone) == ["–"] and re.findall(row, beside) == ["0.35×"]

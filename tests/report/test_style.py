@@ -35,6 +35,7 @@ def test_svg_follows_the_theme_and_repeats_itself() -> None:
     assert svg.startswith("<svg ") and svg == as_svg(_figure())
     assert "var(--blue)" in svg and not any(light in svg for light, _ in PALETTE.values())
     assert "A &lt;title&gt;" in svg and "metadata" not in svg
+    assert 'role="img" aria-label="A &lt;title&gt;: below. end"' in svg
     assert as_png(_figure()).startswith(b"\x89PNG")
 
 

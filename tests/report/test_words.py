@@ -13,15 +13,21 @@ def test_headline_of_a_pruned_run(twins: Path) -> None:
     assert f"{100 * run.summary.sparsity:.1f}% of the weights died" in text
     assert f"{100 * run.summary.final_test_accuracy:.2f}%" in text
     assert f"{100 * run.twin.summary.final_test_accuracy:.2f}% of its dense twin" in text
-    assert "251k of 597k parameters and 0.35× the synaptic operations of its twin" in text
+    assert "251k of 597k parameters and 0.35× the synaptic operations of its twin" in words.lead(run)
 
 
 def test_the_headline_holds_only_what_is_recorded(make_run: Callable[..., Path]) -> None:
     run = read_run(make_run("partial", finished=False))
     text = words.headline(run)
-    assert "not finished" in text and "compact" not in text and "twin" not in text
+    assert "not finished" in text and "twin" not in text and words.lead(run) == ""
     assert "nothing pruned" in words.headline(read_run(make_run("dense", dense=True)))
     assert "no epoch is finished" in words.headline(dataclasses.replace(run, epochs=()))
+
+
+def test_the_machine_in_words(make_run: Callable[..., Path]) -> None:
+    run = read_run(make_run())
+    facts = {"cpu": "EPYC", "cores": 2, "bfloat16": False, "tf32": True, "gpu": None}
+    assert words.machine(dataclasses.replace(run, machine=facts)) == "EPYC, cores 2, no bfloat16, tf32"
 
 
 def test_convergence_is_the_first_epoch_that_reaches_the_twins_best(twins: Path) -> None:

@@ -9,7 +9,10 @@ import torch
 from dpap.experiment.checkpoint import read_checkpoint
 from dpap.experiment.progress import Quiet
 
-TIMES = {"seconds", "evaluate_seconds", "prune_seconds", "latency_seconds", "seconds_training", "finished"}
+TIMES = {
+    "seconds", "evaluate_seconds", "prune_seconds", "latency_low", "latency_seconds", "latency_high",
+    "seconds_training", "finished",
+}  # fmt: skip
 
 
 class StopAt(Quiet):

@@ -34,9 +34,9 @@ COMMANDS = {
         "dpap compare --config recipes/digits_snn.yaml --methods '[dpap, magnitude]' --targets '[0.5, 0.7]'",
     ),
     "report": Command(
-        "RUN",
-        "Write figures and an HTML page from what a run, or a comparison, recorded.",
-        "dpap report runs/mine",
+        "RUN [RUN ...] [--out FOLDER]",
+        "Write figures and an HTML page from what a run, or a comparison, recorded; of several runs, side by side.",
+        "dpap report runs/mine; dpap report runs/mine runs/other",
     ),
     "export": Command(
         "RUN --to onnx|nir [--step] [--out FILE] [--samples N] [--data.root FOLDER]",

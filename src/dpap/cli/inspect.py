@@ -6,7 +6,7 @@ from dpap.anatomy import find_wiring
 from dpap.cli.shared import add_imports_flag, check_imports
 from dpap.data import load_data
 from dpap.experiment.config import add_experiment_flags, config_from
-from dpap.experiment.costs import costs
+from dpap.experiment.costs import costs, latency_records
 from dpap.experiment.errors import blame
 from dpap.experiment.formatting import PICO, quantity
 from dpap.experiment.learner import build_model, example_of
@@ -30,6 +30,7 @@ def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
     model = build_model(config, data, device)
     print(find_wiring(model, (example_of(data, device),)))
     cost = costs(model, data, device, config.network.spiking)
+    (seconds,) = latency_records([model], data, device)
     print()
     print(
         text_table(
@@ -43,9 +44,9 @@ def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
     print(f"\n{cost['parameters']:,} parameters, {cost['weights']:,} weights")
     print(
         f"a sample takes {cost['macs']:,} MACs, {cost['synaptic_operations']:,.0f} synaptic operations untrained, "
-        f"{quantity(cost['energy'], 'J')} by (14), {quantity(cost['latency_seconds'], 's')} on {device}"
+        f"{quantity(cost['energy'], 'J')} by (14), {quantity(seconds['latency_seconds'], 's')} on {device}"
     )
     print(
-        f"counted, the operations take {quantity(cost['picojoules'] * PICO, 'J')}: {cost['accumulates']:,.0f} "
-        f"additions, {cost['multiplies']:,.0f} multiplications with addition"
+        f"done by adding one spike at a time, they take {quantity(cost['picojoules'] * PICO, 'J')}: "
+        f"{cost['accumulates']:,.0f} additions, {cost['multiplies']:,.0f} multiplications with addition"
     )

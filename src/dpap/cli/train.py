@@ -57,7 +57,8 @@ def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
     before, after = summary["before"], summary["after"]
     print(
         f"test accuracy {summary['final_test_accuracy']:.2%} (epoch {summary['final_epoch']}, protocol "
-        f"{summary['protocol']}), {summary['sparsity']:.1%} of the weights pruned, "
-        f"{before['parameters']:,} -> {after['parameters']:,} parameters"
+        f"{summary['protocol']}), {summary['sparsity']:.1%} of the weights"
+        + (f" and {steps:.1%} of the neuron-timesteps" if (steps := summary["timestep_sparsity"]) else "")
+        + f" pruned, {before['parameters']:,} -> {after['parameters']:,} parameters"
     )
     print(f"run: {path}   figures: dpap report {path}")

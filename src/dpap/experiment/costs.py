@@ -1,5 +1,7 @@
 """What a network costs, as the summary of a run holds it."""
 
+import statistics
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
@@ -12,7 +14,7 @@ from dpap.experiment.learner import example_of
 from dpap.metrics import (
     energy,
     inference_picojoules,
-    latency,
+    latencies,
     macs,
     parameters,
     synaptic_operations,
@@ -28,13 +30,13 @@ BATCH = 32  # samples at a time
 
 
 def costs(model: nn.Module, data: DataBundle, device: torch.device, spiking: bool) -> dict[str, Any]:
-    """Size and work of one network; operations, energy and latency are per sample, all timesteps together.
+    """Size and work of one network; operations and energy are per sample, all timesteps together.
 
     `weights` are those that are not zero, those of each layer the stored ones. `macs` are those of the stored network,
     zeros counted; `synaptic_operations` are the products of which neither input nor weight is zero, on the first
     `SAMPLES` of the test split. `picojoules` is their energy: `accumulates` additions where spikes or counts of spikes
     arrive, `multiplies` multiplications with addition elsewhere. `energy` is in joules, by (14), as if nothing were
-    sparse; `latency_seconds` is that of a batch of one.
+    sparse.
     """
     one = example_of(data, device, samples=1)
     batches = islice(data.test.batches(BATCH), -(-SAMPLES // BATCH))
@@ -51,9 +53,23 @@ def costs(model: nn.Module, data: DataBundle, device: torch.device, spiking: boo
         "picojoules": inference_picojoules(counted),
         # MACs hold all timesteps already, and a constant input's first layer only once
         "energy": energy(float(multiplies), 1, PICOJOULES_AC if spiking else PICOJOULES_MAC) * PICO,
-        "latency_seconds": latency(model, one),
         "layers": [
             {"name": each.name, "units": each.units, "features": each.features, "weights": each.weights}
             for each in sizes.layers
         ],
     }
+
+
+def latency_records(
+    models: Sequence[nn.Module], data: DataBundle, device: torch.device
+) -> list[dict[str, float]]:
+    """Latency of a batch of one of each network, measured in turn: median and quartiles, in seconds."""
+    measured = latencies(models, example_of(data, device, samples=1))
+    return [
+        dict(
+            zip(
+                ("latency_low", "latency_seconds", "latency_high"), statistics.quantiles(seconds), strict=True
+            )
+        )
+        for seconds in measured
+    ]

@@ -47,19 +47,20 @@ def demo(
 def demo_table(dense: Result, pruned: Result) -> str:
     """The twins side by side, one quantity a line."""
     lines: Sequence[tuple[str, Callable[[Result], float], Callable[[float], str]]] = (
-        ("test accuracy", lambda run: run.accuracy, lambda value: f"{value:.2%}"),
         ("weights", lambda run: run.weights, lambda value: f"{value:,.0f}"),
         ("parameters stored", lambda run: run.parameters, lambda value: f"{value:,.0f}"),
         ("MACs per image", lambda run: run.macs, lambda value: f"{value:,.0f}"),
-        ("synaptic operations", lambda run: run.synaptic_operations, lambda value: f"{value:,.0f}"),
-        ("energy, counted", lambda run: run.picojoules, lambda value: quantity(value * PICO, "J")),
-        ("energy, by (14), (15)", lambda run: run.energy, lambda value: quantity(value, "J")),
-        ("training, first epochs", lambda run: run.first_seconds, lambda value: quantity(value, "s")),
-        ("training, last epochs", lambda run: run.last_seconds, lambda value: quantity(value, "s")),
+        ("synaptic operations per image", lambda run: run.synaptic_operations, lambda value: f"{value:,.0f}"),
+        ("energy per image, counted", lambda run: run.picojoules, lambda value: quantity(value * PICO, "J")),
+        ("energy per image, (14), (15)", lambda run: run.energy, lambda value: quantity(value, "J")),
+        ("a training epoch at first", lambda run: run.first_seconds, lambda value: quantity(value, "s")),
+        ("a training epoch at the end", lambda run: run.last_seconds, lambda value: quantity(value, "s")),
         ("model file", lambda run: run.model_bytes, lambda value: f"{value / 1024:,.0f} KiB"),
     )
-    rows = [
+    points = f"{100 * (pruned.accuracy - dense.accuracy):+.2f} points".replace("-", "−")
+    rows = [["test accuracy", f"{dense.accuracy:.2%}", f"{pruned.accuracy:.2%}", points]]
+    rows += [
         [name, write(value(dense)), write(value(pruned)), f"{value(pruned) / value(dense):.0%}"]
         for name, value, write in lines
     ]
-    return text_table(["", "dense", f"DPAP ({pruned.sparsity:.0%} pruned)", "of dense"], rows)
+    return text_table(["", "dense", f"DPAP ({pruned.sparsity:.0%} pruned)", "beside dense"], rows)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dpap.data import DataBundle
 from dpap.experiment.checkpoint import read_checkpoint
 from dpap.experiment.config import ExperimentConfig
-from dpap.experiment.costs import costs
+from dpap.experiment.costs import costs, latency_records
 from dpap.experiment.errors import UserError
 from dpap.experiment.learner import Learner, apply_memory_format, build_learner, build_model
 from dpap.experiment.loop import evaluate
@@ -15,6 +15,7 @@ from dpap.experiment.progress import Quiet
 from dpap.experiment.records import choose
 from dpap.experiment.run_folder import RunFolder, now
 from dpap.experiment.sealed import Record, write_json
+from dpap.experiment.spikes import spikes_record
 from dpap.metrics import pruned_energy
 from dpap.surgery import CompactionError
 from dpap.surgery.storage import load, save
@@ -28,7 +29,7 @@ def finish(
     records: Sequence[Record],
     progress: Quiet,
 ) -> Record:
-    """Write model.safetensors and summary.json; returns the summary.
+    """Write model.safetensors, spikes.json of a spiking network, and summary.json; returns the summary.
 
     Args:
         config: of the run.
@@ -63,15 +64,23 @@ def finish(
     apply_memory_format(learner.model, config.training)
     saved = evaluate(learner.model, data.test.batches(size), loss_of, device)
     save(learner.model, folder.model)
-    fresh = build_model(config, data, device)
-    before = costs(fresh, data, device, config.network.spiking)
+    dense, fresh = build_model(config, data, device), build_model(config, data, device)
+    before = costs(dense, data, device, config.network.spiking)
     load(folder.model, fresh)
     apply_memory_format(fresh, config.training)
     read = evaluate(fresh, data.test.batches(size), loss_of, device)
     if read != saved:
         raise RuntimeError(f"{folder.model} does not hold the network that was saved: {read} is not {saved}")
     after = costs(fresh, data, device, config.network.spiking)
+    apply_memory_format(dense, config.training)
+    for cost, seconds in zip((before, after), latency_records((dense, fresh), data, device), strict=True):
+        cost.update(seconds)
     after["energy"] = pruned_energy(before["energy"], kept["sparsity"], kept["timestep_sparsity"])
+    spikes = spikes_record(fresh, data, device)
+    if spikes is None:
+        folder.spikes.unlink(missing_ok=True)
+    else:
+        write_json(folder.spikes, spikes)
     best = max(records, key=lambda record: (record["test_accuracy"], -record["epoch"]))
     summary = {
         "epochs": len(records),

@@ -104,6 +104,8 @@ def what_is_damaged(folder: RunFolder) -> str | None:
             return f"{folder.metrics} holds {len(records)} of {epochs} epochs"
         if numbered_lines(folder.survival)[1]:
             return f"{folder.survival} is cut off"
+        if folder.spikes.exists():
+            read_json(folder.spikes)
     except UserError as error:
         return str(error)
     return None if folder.model.exists() else f"{folder.model} is missing"
@@ -138,15 +140,16 @@ def refuse_changes(config: ExperimentConfig, stored: dict[str, Any]) -> None:
 
 def changed_keys(config: ExperimentConfig, stored: dict[str, Any]) -> list[str]:
     """The keys whose values differ, as they stand in files."""
-    given, before = _leaves(config.as_dict()), _leaves(stored)
+    given, before = leaves(config.as_dict()), leaves(stored)
     return [key for key in sorted(given.keys() | before.keys()) if given.get(key) != before.get(key)]
 
 
-def _leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    leaves: dict[str, Any] = {}
+def leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of a nested configuration by their keys, joined by dots."""
+    found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
-            leaves |= _leaves(value, f"{prefix}{key}.")
+            found |= leaves(value, f"{prefix}{key}.")
         else:
-            leaves[prefix + key] = list(value) if isinstance(value, tuple) else value
-    return leaves
+            found[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return found

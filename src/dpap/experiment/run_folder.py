@@ -68,6 +68,11 @@ class RunFolder:
         return self.path / "summary.json"
 
     @property
+    def spikes(self) -> Path:
+        """Spikes of one test sample, of a few neurons of each layer."""
+        return self.path / "spikes.json"
+
+    @property
     def twin(self) -> Path:
         """Relative path of the dense twin's folder, where there is one."""
         return self.path / "twin"
@@ -138,6 +143,7 @@ class RunFolder:
         # what is written first is removed last: a folder that is cleared in part is still a run's
         return (
             self.summary,
+            self.spikes,
             self.model,
             self.kept,
             self.checkpoint,

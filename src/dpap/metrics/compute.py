@@ -3,6 +3,8 @@
 import math
 import statistics
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -58,18 +60,41 @@ def latency(model: nn.Module, *example: Any, repeats: int = 20, warm_up: int = 3
         >>> latency(torch.nn.Linear(8, 32), torch.rand(1, 8)) < 1.0
         True
     """
+    return statistics.median(latencies([model], *example, repeats=repeats, warm_up=warm_up)[0])
+
+
+def latencies(
+    models: Sequence[nn.Module], *example: Any, repeats: int = 20, warm_up: int = 3
+) -> list[list[float]]:
+    """Seconds of each of `repeats` inferences on the example, network by network.
+
+    The networks take turns, so that what else the machine does falls on all of them alike.
+
+    Raises:
+        ValueError: nothing is to be measured.
+
+    Example:
+        >>> import torch
+        >>> from dpap.metrics import latencies
+        >>> wide, narrow = torch.nn.Linear(8, 32), torch.nn.Linear(8, 4)
+        >>> [len(seconds) for seconds in latencies([wide, narrow], torch.rand(1, 8), repeats=5)]
+        [5, 5]
+    """
     if repeats < 1 or warm_up < 0:
         raise ValueError(f"repeats must be at least 1 and warm_up at least 0; got {repeats} and {warm_up}")
-    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
-    seconds = []
-    with evaluating(model):
+    devices = {parameter.device for model in models for parameter in model.parameters() if parameter.is_cuda}
+    seconds: list[list[float]] = [[] for _ in models]
+    with ExitStack() as stack:
+        for model in models:
+            stack.enter_context(evaluating(model))
         for _ in range(warm_up + repeats):
-            _synchronise(devices)
-            start = time.perf_counter()
-            model(*example)
-            _synchronise(devices)
-            seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[warm_up:])
+            for model, own in zip(models, seconds, strict=True):
+                _synchronise(devices)
+                start = time.perf_counter()
+                model(*example)
+                _synchronise(devices)
+                own.append(time.perf_counter() - start)
+    return [own[warm_up:] for own in seconds]
 
 
 def _synchronise(devices: set[torch.device]) -> None:

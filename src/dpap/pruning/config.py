@@ -165,7 +165,7 @@ class PruningConfig:
         if (self.target is not None or self.timestep_target is not None) and self.end_epoch is None:
             raise ValueError("a target needs end_epoch, the epoch by which it is met; got None")
         if self.start_epoch < 0:
-            raise ValueError(f"start_epoch counts epochs from 0; got {self.start_epoch}")
+            raise ValueError(f"start_epoch is a number of epochs, at least 0; got {self.start_epoch}")
         if self.end_epoch is not None and self.end_epoch <= self.start_epoch:
             raise ValueError(
                 f"end_epoch must lie after start_epoch; got end_epoch={self.end_epoch}, "

@@ -49,7 +49,8 @@ class PruneReport:
     """The network after a step.
 
     Attributes:
-        epoch: epochs trained before this step, from 0.
+        epoch: epochs trained before this step: an index from 0, as in `for epoch in range(epochs)`. What is printed
+            counts epochs from 1, as pages, tables and files do.
         epsilon: decay value that was used, by kind ("conv", "neuron", "synapse", "timestep"); empty where nothing
             could die in this step.
         sparsity: share of the prunable weights that is dead.
@@ -72,7 +73,7 @@ class PruneReport:
         >>> report.sparsity, report.layers[0].alive
         (0.5, 16)
         >>> print(report)
-        epoch 0: 50.0% of the weights dead (due: 50.0%); units alive: 0 16/32, 2 2/2
+        epoch 1: 50.0% of the weights dead (due: 50.0%); units alive: 0 16/32, 2 2/2
     """
 
     epoch: int
@@ -95,7 +96,7 @@ class PruneReport:
             dead += due
         else:
             dead = f"{self.achieved:.1%} of the {self.target_of.replace('_', ' ')} pruned{due}, {dead}"
-        text = f"epoch {self.epoch}: {dead}{times}; units alive: {layers}"
+        text = f"epoch {self.epoch + 1}: {dead}{times}; units alive: {layers}"
         text += f"; {self.left_out} batches with infinite or NaN values left out" if self.left_out else ""
         return text if self.compacted is None else f"{text}; {self.compacted}"
 

@@ -2,5 +2,6 @@
 
 from dpap.report.comparison import write_comparison
 from dpap.report.page import write_report
+from dpap.report.side_by_side import write_side_by_side
 
-__all__ = ["write_comparison", "write_report"]
+__all__ = ["write_comparison", "write_report", "write_side_by_side"]

@@ -17,6 +17,13 @@ from dpap.report import comparison_figures as figures
 from dpap.report.page import Plate, drawable, plate, template
 from dpap.report.style import PALETTE
 
+NBSP = "\N{NO-BREAK SPACE}"
+IN_FULL = {
+    "syn. ops": "synaptic operations", "energy": "energy, (14), (15)", "counted": "energy, counted",
+    "training": "training, of dense",
+}  # fmt: skip
+"""Names of columns that are short in the terminal."""
+
 
 @dataclass(frozen=True)
 class Chapter:
@@ -49,7 +56,7 @@ def write_comparison(folder: Path) -> Path:
     page = report / "index.html"
     text = template("comparison.html.j2").render(
         name=folder.resolve().name,
-        head=HEAD,
+        head=[IN_FULL.get(name, name).replace(" %", f"{NBSP}%") for name in HEAD],
         chapters=chapters,
         legend=LEGEND.replace("\\*", "*"),
         palette=PALETTE,
@@ -82,4 +89,10 @@ def _code(text: str) -> Markup:
 
 
 def _plain(table: list[list[str]]) -> list[list[str]]:
-    return [[cell.replace("\\*", "*") for cell in line] for line in table]
+    """Cells without Markdown, which break after a semicolon alone: a number stays with its spread and unit."""
+    return [[_plain_cell(cell) for cell in line] for line in table]
+
+
+def _plain_cell(cell: str) -> str:
+    text = cell.replace("\\*", "*").replace(" ", NBSP).replace(f";{NBSP}", "; ")
+    return re.sub(r"^-(?=\d)", "−", text)

@@ -67,7 +67,7 @@ def accuracy_by_size(table: Sequence[Group]) -> Figure | None:
     axes = panel("Accuracy against size", f"{line}; {_seeds(table)}", height, right=1.75)
     for half, (name, size) in zip(halves(axes), SIZES.items(), strict=True):
         labels: list[Label] = []
-        _size_axis(half, name, [group.mean(size) for group in table])
+        size_axis(half, name, [group.mean(size) for group in table])
         dense.sort(key=lambda group: group.mean(size))
         if dense:
             _points(half, dense, size, color=MUTED, linestyle="-", marker="o", gid=DENSE)
@@ -184,7 +184,7 @@ def convergence(table: Sequence[Group]) -> Figure | None:
         _label_row(axes, place, words)
     axes.set_xlim(0, 1.02 * max(run.epochs for group in table for run in group.results))
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.set_xlabel("epoch", size=9.3)
+    axes.set_xlabel("epochs", size=9.3)
     return figure_of(axes)
 
 
@@ -240,7 +240,7 @@ def _points(
     )[0].set_gid(gid)  # fmt: skip
 
 
-def _size_axis(axes: Axes, name: str, sizes: Sequence[float]) -> None:
+def size_axis(axes: Axes, name: str, sizes: Sequence[float]) -> None:
     """Numbers to a logarithmic scale, with a few round ones as ticks."""
     least, most = min(sizes) / 1.3, 1.3 * max(sizes)
     axes.set_xscale("log")

@@ -42,17 +42,15 @@ def accuracies(run: Run) -> Figure | None:
     for source, name, colour in ((run.twin, "twin", MUTED), (run, *own)):
         if source is None:
             continue
-        test = _line(
-            axes, source.epochs, lambda e: e.test_accuracy, f"{name} test", color=colour, linewidth=2
-        )
-        train = _line(
+        test = line(axes, source.epochs, lambda e: e.test_accuracy, f"{name} test", color=colour, linewidth=2)
+        train = line(
             axes, source.epochs, lambda e: e.train_accuracy, f"{name} train",
             color=colour, linewidth=1.1, linestyle=(0, (3, 1.5)),
         )  # fmt: skip
         label = "dense twin" if name == "twin" else name
         labels += [(y, f"{label} {accuracy(y)}", colour) for y in test[-1:]]
         labels += [(y, f"{label}, train {percent(y)}", colour) for y in train[-1:]]
-    held_out = _line(
+    held_out = line(
         axes, run.epochs, lambda e: e.validation_accuracy, "validation", color=GREEN, linewidth=1.3
     )
     labels += [(y, f"validation {accuracy(y)}", GREEN) for y in held_out[-1:]]
@@ -70,21 +68,21 @@ def sparsities(run: Run) -> Figure | None:
     """Share of weights (and neuron-timesteps) that is dead, beside the share that was scheduled."""
     axes = panel("What died", "share of the prunable weights; dashed: what was scheduled", right=1.4)
     labels: list[Label] = []
-    dead = _line(axes, run.epochs, lambda e: e.sparsity, "sparsity", color=BLUE, linewidth=2)
+    dead = line(axes, run.epochs, lambda e: e.sparsity, "sparsity", color=BLUE, linewidth=2)
     if not dead or not run.prunes:
         return None
     points = [(e.epoch, e.sparsity) for e in run.epochs if e.sparsity is not None]
     axes.fill_between([x for x, _ in points], dead, color=BLUE, alpha=0.12, linewidth=0)
     labels.append((dead[-1], f"weights {percent(dead[-1])}", BLUE))
     if any(e.timestep_sparsity for e in run.epochs):
-        steps = _line(
+        steps = line(
             axes, run.epochs, lambda e: e.timestep_sparsity, "timestep sparsity", color=GREEN, linewidth=1.6
         )
         labels.append((steps[-1], f"timesteps {percent(steps[-1])}", GREEN))
     if run.target_cost:
-        saved = _line(axes, run.epochs, lambda e: e.achieved, "achieved", color=GOLD, linewidth=1.6)
+        saved = line(axes, run.epochs, lambda e: e.achieved, "achieved", color=GOLD, linewidth=1.6)
         labels += [(y, f"{run.target_cost} {percent(y)}", GOLD) for y in saved[-1:]]
-    target = _line(
+    target = line(
         axes, run.epochs, lambda e: e.target, "target", color=GOLD, linewidth=1.5, linestyle=(0, (3, 1.5))
     )
     labels += [(y, f"scheduled {percent(y)}", GOLD) for y in target[-1:]]
@@ -119,10 +117,10 @@ def epoch_seconds(run: Run) -> Figure | None:
     axes = panel("Time of an epoch", "seconds spent training; triangles: the dead were removed", right=1.75)
     labels: list[Label] = []
     if run.twin is not None:
-        dense = _line(axes, run.twin.epochs, lambda e: e.seconds, "twin seconds", color=MUTED, linewidth=1.6)
+        dense = line(axes, run.twin.epochs, lambda e: e.seconds, "twin seconds", color=MUTED, linewidth=1.6)
         labels += [(y, f"dense twin {duration(y)}", MUTED) for y in dense[-1:]]
     colour = BLUE if run.prunes else MUTED
-    own = _line(axes, run.epochs, lambda e: e.seconds, "seconds", color=colour, linewidth=2)
+    own = line(axes, run.epochs, lambda e: e.seconds, "seconds", color=colour, linewidth=2)
     if not own:
         return None
     labels.append((own[-1], f"{'pruned' if run.prunes else 'dense'} {duration(own[-1])}", colour))
@@ -153,8 +151,8 @@ def decay_values(run: Run) -> Figure | None:
     axes = panel("Decay value ε", "the larger, the more dies (9)", right=right)
     labels: list[Label] = []
     for name, group, colour in zip(names, same.values(), SERIES, strict=False):
-        line = _line(axes, run.epochs, _epsilon_of(group[0]), ", ".join(group), color=colour, linewidth=1.8)
-        labels.append((line[-1], f"{name} {line[-1]:.3g}".replace("-", "−"), colour))
+        drawn = line(axes, run.epochs, _epsilon_of(group[0]), ", ".join(group), color=colour, linewidth=1.8)
+        labels.append((drawn[-1], f"{name} {drawn[-1]:.3g}".replace("-", "−"), colour))
     epoch_axis(axes, _all_epochs(run))
     few_ticks(axes)
     end_labels(axes, labels)
@@ -165,7 +163,7 @@ def _epsilon_of(kind: str) -> Callable[[Epoch], float | None]:
     return lambda epoch: epoch.epsilon.get(kind)
 
 
-def _line(
+def line(
     axes: Axes, epochs: Sequence[Epoch], value: Callable[[Epoch], float | None], name: str, **style: Any
 ) -> list[float]:
     """Draws the epochs where `value` is recorded, under the id `name`; returns what was drawn."""

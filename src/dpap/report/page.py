@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
@@ -14,15 +13,13 @@ from matplotlib.figure import Figure
 from dpap.experiment import formatting
 from dpap.experiment.errors import UserError
 from dpap.files import write_bytes, write_text
-from dpap.report import figures, structure, survival, words
-from dpap.report.records import Cost, Run, read_run
+from dpap.report import cost_table, figures, raster, structure, survival, words
+from dpap.report.records import Run, read_run
 from dpap.report.style import PALETTE, as_png, as_svg
 
-SECTIONS = ("learning", "structure", "survival", "survival_folded", "time")
-OF_SPIKES = ("synaptic_operations", "accumulates", "multiplies", "picojoules")
-"""Costs that depend on spikes: those of a trained network do not compare with those of an untrained one."""
+SECTIONS = ("learning", "structure", "spikes", "spikes_folded", "survival", "survival_folded", "time")
 OPEN_LAYERS = 6
-"""Survival figures that are shown; those of further layers are folded away."""
+"""Figures of layers, of one kind, that are shown; those of further layers are folded away."""
 
 
 @dataclass(frozen=True)
@@ -31,18 +28,6 @@ class Plate:
 
     svg: Markup
     caption: str
-
-
-@dataclass(frozen=True)
-class CostRow:
-    """One line of the cost table, as text."""
-
-    name: str
-    note: str
-    before: str
-    after: str
-    ratio: str
-    twin: str
 
 
 def write_report(run: Path) -> Path:
@@ -96,14 +81,22 @@ def _drawn(run: Run) -> Iterator[tuple[str, str, Figure, str]]:
         ("time", "seconds", figures.epoch_seconds(run), words.time_sentence(run)),
         ("time", "epsilon", figures.decay_values(run), ""),
     ]
+    for index, spiking in enumerate(run.spikes.layers if run.spikes else ()):
+        section = "spikes" if index < OPEN_LAYERS else "spikes_folded"
+        file = _file_name("spikes", index, spiking.name)
+        candidates.append((section, file, raster.raster(spiking), raster.caption(spiking)))
     layers = list(dict.fromkeys(name for record in run.survival for name in record.layers))
     for index, layer in enumerate(layers):
         section = "survival" if index < OPEN_LAYERS else "survival_folded"
-        file = f"survival-{index + 1}-{re.sub(r'[^A-Za-z0-9]+', '-', layer).strip('-') or 'layer'}"
+        file = _file_name("survival", index, layer)
         candidates.append((section, file, survival.survival_functions(run, layer), ""))
     for section, file, figure, caption in candidates:
         if figure is not None:
             yield section, file, figure, caption
+
+
+def _file_name(kind: str, index: int, layer: str) -> str:
+    return f"{kind}-{index + 1}-{re.sub(r'[^A-Za-z0-9]+', '-', layer).strip('-') or 'layer'}"
 
 
 def template(name: str) -> Template:
@@ -122,12 +115,17 @@ def _render(run: Run, plates: dict[str, list[Plate]]) -> str:
         palette=PALETTE,
         plates=plates,
         headline=words.headline(run),
+        lead=words.lead(run),
+        latency=words.latency(run),
+        sample=words.sample(run),
         facts=_facts(run),
         tiles=_tiles(run),
         layers=structure.rows(run),
         stored=run.prunes and any(row.stored is not None for row in structure.rows(run)),
         steps=any(row.timesteps_alive < 1 for row in structure.rows(run)),
-        costs=_costs(run),
+        costs=cost_table.groups(run),
+        cost_head=cost_table.head(run),
+        compared=cost_table.introduction(run),
         validated=any(epoch.validation_accuracy is not None for epoch in run.epochs),
     )
 
@@ -155,24 +153,21 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
     before, after = (run.summary.before, run.summary.after) if run.summary else (None, None)
     if before and after:
         operations = words.trained_operations(run)
-        for what, old, new, write in (
-            ("the parameters", before.parameters, after.parameters, formatting.rounded),
-            ("the twin’s synaptic operations", operations, after.synaptic_operations, formatting.rounded),
-            ("the latency", before.latency_seconds, after.latency_seconds, _seconds),
+        for what, old, new in (
+            ("the parameters", before.parameters, after.parameters),
+            ("the twin’s synaptic operations", operations, after.synaptic_operations),
         ):
             if old and new is not None and run.prunes:
-                tiles.append((formatting.ratio(new, old), what, f"{write(new)} of {write(old)}"))
+                beside = f"{formatting.rounded(new)} of {formatting.rounded(old)}"
+                tiles.append((formatting.ratio(new, old), what, beside))
+    if latency := words.latency(run):
+        tiles.append((latency.ratio, "latency of one sample", f"{latency.own}, dense {latency.dense}"))
     return tiles
 
 
 def _facts(run: Run) -> list[tuple[str, str]]:
     """The facts by which the numbers can be judged and repeated."""
     kind = f"spiking, {run.timesteps} timesteps" if run.spiking and run.timesteps else "spiking"
-    machine = ", ".join(
-        f"{value}" if key == "cpu" else f"{key} {value}"
-        for key, value in run.machine.items()
-        if value is not None
-    )
     summary = run.summary
     best = None
     if summary is not None and summary.best_epoch is not None:
@@ -187,7 +182,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         "Training": f"{formatting.duration(words.training_seconds(run))} for {words.epochs(run)}"
         if run.epochs
         else None,
-        "Machine": machine or None,
+        "Machine": words.machine(run) or None,
         "Dense twin": f"{run.twin.name}, seed {run.twin.seed}, {words.epochs(run.twin)}"
         if run.twin
         else None,
@@ -199,47 +194,3 @@ def _facts(run: Run) -> list[tuple[str, str]]:
 
 def _moment(iso: str | None) -> str | None:
     return re.sub(r"T(\d\d:\d\d)(:\d\d)?(\.\d+)?", r" \1", iso).replace("+00:00", " UTC") if iso else None
-
-
-def _costs(run: Run) -> list[CostRow]:
-    before, after = (run.summary.before, run.summary.after) if run.summary else (None, None)
-    twin = run.twin.summary.after if run.twin and run.twin.summary else None
-    quantities: list[tuple[str, str, str, Any]] = [
-        ("parameters", "Parameters", "", formatting.count),
-        ("weights", "Weights", "not zero", formatting.count),
-        ("macs", "Multiply-accumulates", "one sample, zeros counted", formatting.count),
-        (
-            "synaptic_operations",
-            "Synaptic operations",
-            "one sample, real spikes; ratio to the twin’s" if twin else "one sample, real spikes",
-            formatting.count,
-        ),
-        ("accumulates", "of these, additions", "spikes, and counts of spikes one by one", formatting.count),
-        ("multiplies", "of these, with multiplication", "analogue input", formatting.count),
-        ("picojoules", "Energy, counted", "one sample, of these operations in 45 nm", _picojoules),
-        ("energy", "Energy, by (14), (15)", "one sample, as the paper estimates it", _joules),
-        ("latency_seconds", "Latency", "one sample", _seconds),
-    ]
-    table = []
-    for key, name, note, write in quantities:
-        old, new, dense = (_cost(cost, key) for cost in (before, after, twin))
-        if old is not None or new is not None:
-            ratio = formatting.ratio(new, dense if key in OF_SPIKES else old)
-            table.append(CostRow(name, note, write(old), write(new), ratio, write(dense)))
-    return table
-
-
-def _picojoules(value: float | None) -> str:
-    return formatting.quantity(None if value is None else value * formatting.PICO, "J")
-
-
-def _joules(value: float | None) -> str:
-    return formatting.quantity(value, "J")
-
-
-def _seconds(value: float | None) -> str:
-    return formatting.quantity(value, "s")
-
-
-def _cost(cost: Cost | None, key: str) -> float | None:
-    return getattr(cost, key) if cost is not None else None

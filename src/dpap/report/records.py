@@ -7,6 +7,7 @@ from typing import Any
 from dpap.experiment.errors import UserError
 from dpap.experiment.run_folder import RunFolder
 from dpap.experiment.sealed import numbered_lines, read_json, read_text
+from dpap.experiment.spikes import QUIET, SILENCED, SPIKE
 from dpap.report.fields import Fields, finite
 
 
@@ -65,6 +66,35 @@ class Survival:
 
 
 @dataclass(frozen=True)
+class SpikingLayer:
+    """Spikes of one sample in a layer of neurons.
+
+    Attributes:
+        name: of the neurons.
+        units, neurons, spikes: of the whole layer; a channel is one unit of many neurons.
+        silenced: share of its neuron-timesteps that is silenced.
+        rows: unit -> one character a timestep of a neuron of it, as `dpap.experiment.spikes` writes them.
+    """
+
+    name: str
+    units: int
+    neurons: int
+    spikes: int
+    silenced: float
+    rows: dict[int, str]
+
+
+@dataclass(frozen=True)
+class Spikes:
+    """spikes.json: the spikes of one test sample in the network that a run kept."""
+
+    label: int | None
+    timesteps: int
+    total_layers: int
+    layers: tuple[SpikingLayer, ...]
+
+
+@dataclass(frozen=True)
 class LayerCost:
     """A weight layer of the network that a cost was measured on."""
 
@@ -76,7 +106,10 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one network costs; operations, energy (joules) and latency are for one sample, all timesteps."""
+    """What one network costs; operations, energy (joules) and latency are for one sample, all timesteps.
+
+    `latency_low` and `latency_high` are the quartiles around its median; older runs did not record them.
+    """
 
     parameters: float | None
     weights: float | None
@@ -87,6 +120,8 @@ class Cost:
     picojoules: float | None
     energy: float | None
     latency_seconds: float | None
+    latency_low: float | None
+    latency_high: float | None
     layers: tuple[LayerCost, ...]
 
 
@@ -128,6 +163,7 @@ class Run:
     epochs: tuple[Epoch, ...]
     survival: tuple[Survival, ...]
     summary: Summary | None
+    spikes: Spikes | None
     twin: "Run | None"
     missing: tuple[str, ...]
 
@@ -225,6 +261,9 @@ def _read(path: Path) -> Run:
         epochs=tuple(epochs[key] for key in sorted(epochs)),
         survival=tuple(survival[key] for key in sorted(survival)),
         summary=summary,
+        spikes=_spikes(Fields(read_json(files.spikes), files.spikes.name))
+        if files.spikes.is_file()
+        else None,
         twin=None,
         missing=tuple(missing),
     )
@@ -301,3 +340,24 @@ def _summary(fields: Fields) -> Summary:
 def _cost(fields: Fields) -> Cost:
     layers = (each.fill(LayerCost, name=each.text("name") or "unnamed") for each in fields.parts("layers"))
     return fields.fill(Cost, layers=tuple(layers))
+
+
+def _spikes(fields: Fields) -> Spikes:
+    return fields.fill(Spikes, layers=tuple(map(_spiking_layer, fields.parts("layers"))))
+
+
+def _spiking_layer(entry: Fields) -> SpikingLayer:
+    rows = {}
+    for row in entry.parts("rows"):
+        text = row.text("spikes")
+        if text is None or not set(text) <= {QUIET, SPIKE, SILENCED}:
+            raise UserError(
+                f"{row.where}: expected text of {QUIET}, {SPIKE} and {SILENCED} as “spikes”, got {text!r:.60}"
+            )
+        rows[row.need("unit")] = text
+    return entry.fill(
+        SpikingLayer,
+        name=entry.text("name") or "unnamed",
+        silenced=entry.number("silenced") or 0.0,
+        rows=rows,
+    )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib
+from markupsafe import escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -180,7 +181,14 @@ def as_svg(figure: Figure) -> str:
         text = text.replace(light, f"var(--{role})")
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*"', "<g", text)  # several figures stand on one page
-    return text.replace("<svg ", '<svg role="img" ', 1)
+    return text.replace("<svg ", f'<svg role="img" aria-label="{escape(_in_words(figure))}" ', 1)
+
+
+def _in_words(figure: Figure) -> str:
+    """What a figure says in text, for those who do not see it: title, subtitle, and the labels with their numbers."""
+    heading = ": ".join(text.get_text() for text in figure.texts)
+    labels = "; ".join(text.get_text().strip() for axes in figure.axes for text in axes.texts)
+    return f"{heading}. {labels}" if labels else heading
 
 
 def _save(figure: Figure, **how: Any) -> bytes:
