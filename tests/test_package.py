@@ -75,8 +75,8 @@ def test_the_distributions_hold_what_they_should(tmp_path: Path) -> None:
 
 def test_links_of_the_readme_become_text_or_absolute(setup: types.ModuleType) -> None:
     readme = (
-        "# dpap\n\n<!-- summary -->\n| a |\n| - |\n<!-- end -->\n\nSee [*results*](docs/results.md#all), [here](#top) and "
-        "[paper](https://doi.org/1).\n![figure](docs/a.png)\n\n<!-- setup:\nx = 1\n\ny = 2\n-->\n\n"
+        "# dpap\n\n<!-- summary -->\n| a |\n| - |\n<!-- end -->\n\nSee [*results*](docs/results.md#all), [here](#top) "
+        "and [paper](https://doi.org/1).\n![figure](docs/a.png)\n\n<!-- setup:\nx = 1\n\ny = 2\n-->\n\n"
         "```python\na[0](b)  # [no](link)\n```\n\n[licence](LICENSE)\n"
     )
     assert setup.for_index(readme, None) == (

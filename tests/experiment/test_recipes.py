@@ -95,6 +95,6 @@ def test_a_file_comes_before_a_recipe_of_its_name(tmp_path: Path, monkeypatch: p
 
 def test_a_missing_file_that_a_recipe_has_the_name_of() -> None:
     with pytest.raises(
-        UserError, match="no configuration file elsewhere/digits_snn.yaml; .* --recipe digits_snn"
+        UserError, match=r"no configuration file elsewhere/digits_snn.yaml; .* --recipe digits_snn"
     ):
         load_config("elsewhere/digits_snn.yaml")
