@@ -31,9 +31,11 @@ HEAVY = {
     "dpap.baselines", "dpap.data", "dpap.experiment.config", "dpap.metrics", "dpap.models", "dpap.report",
 }  # fmt: skip
 UNNEEDED = {
-    "": HEAVY | {"jsonargparse", "yaml", "dpap.cli", "dpap.experiment"},
-    "--version": HEAVY | {"dpap.cli.data", "dpap.cli.train"},
-    "--help": HEAVY | {"dpap.cli.data", "dpap.cli.train"},
+    "": HEAVY | {"torch", "jsonargparse", "yaml", "dpap.cli", "dpap.experiment"},
+    "--version": HEAVY | {"torch", "dpap.cli.data", "dpap.cli.train"},
+    "--help": HEAVY | {"torch", "dpap.cli.data", "dpap.cli.train"},
+    "trian": HEAVY | {"torch", "dpap.cli.data", "dpap.cli.train"},
+    "recipes": HEAVY | {"torch", "dpap.cli.data", "dpap.cli.train"},
     "data": HEAVY - {"dpap.data"},
     "report nowhere": {"scipy", "sklearn", "dpap.experiment.compare", "dpap.experiment.train"},
 }
@@ -138,7 +140,7 @@ def test_a_recipe_is_trained_by_its_name(
     monkeypatch.chdir(tmp_path)
     assert main(["recipes"]) == 0
     said = capsys.readouterr().out
-    assert "mnist_snn_2fc: mnist, snn_2fc (lif), 77% of weights" in said and "nmnist_rates" in said
+    assert "mnist_snn_2fc: mnist, snn_2fc (lif), 77% of the weights" in said and "nmnist_rates" in said
     assert main(["recipes", "digits_snn"]) == 0
     Path("mine.yaml").write_text(capsys.readouterr().out)
     quick = [
@@ -351,7 +353,7 @@ import dpap
 for command in sys.argv[1:]:
     if command:
         from dpap.cli import main
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             main(command.split())
     print(json.dumps([command, list(sys.modules)]))
 """

@@ -16,6 +16,7 @@ from dpap.experiment.recipes import (
     recipe_of_row,
     recipe_or_grid,
     recipe_path,
+    settings,
 )
 from dpap.models import build_network
 from dpap.pruning.config import PruningConfig
@@ -45,6 +46,9 @@ def test_a_recipe_builds_a_network_that_can_be_pruned(path: Path) -> None:
     assert config.name == path.stem
     assert config.prune
     assert config.pruning != PruningConfig()
+    assert settings(path).startswith(f"{config.data.name}, {config.network.layers} ({config.network.neuron})")
+    assert ("% of the weights" in settings(path)) is (config.pruning.target is not None)
+    assert config.pruning.target_of == "weights"
     shape, classes = SHAPES[config.data.name], CLASSES.get(config.data.name, 10)
     model = build_network(config.network, shape, classes)
     events = config.data.name in ("nmnist", "dvs_gesture")

@@ -4,8 +4,7 @@ import textwrap
 
 from jsonargparse import ArgumentParser, Namespace
 
-from dpap.experiment.config import load_config
-from dpap.experiment.recipes import comment, list_grids, list_recipes, recipe_or_grid
+from dpap.experiment.recipes import comment, list_grids, list_recipes, recipe_or_grid, settings
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -20,13 +19,7 @@ def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
         return
     print("recipes, for --recipe NAME:")
     for path in list_recipes():
-        config = load_config(path)
-        target = (
-            ""
-            if config.pruning.target is None
-            else f", {config.pruning.target:.0%} of {config.pruning.target_of}"
-        )
-        print(f"  {path.stem}: {config.data.name}, {config.network.layers} ({config.network.neuron}){target}")
+        print(f"  {path.stem}: {settings(path)}")
         print(_indented(comment(path)))
     print("\ngrids, for dpap compare --grid NAME:")
     for path in list_grids():

@@ -5,6 +5,8 @@ from importlib.resources import files
 from itertools import takewhile
 from pathlib import Path
 
+import yaml
+
 from dpap.experiment.errors import UserError
 from dpap.spelling import suggestion
 
@@ -69,6 +71,14 @@ def comment(path: Path) -> str:
     lines = path.read_text(encoding="utf-8").splitlines()
     words = takewhile(lambda line: line.startswith("# ") and not line.startswith("#  "), lines)
     return " ".join(line.removeprefix("# ") for line in words).rstrip(":")
+
+
+def settings(path: Path) -> str:
+    """The data, the network and the target of a recipe, in a line."""
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    network, pruning = values["network"], values["pruning"]
+    target = f", {pruning['target']:.0%} of the weights" if "target" in pruning else ""
+    return f"{values['data']['name']}, {network['layers']} ({network['neuron']}){target}"
 
 
 def _named(name: str, paths: Sequence[Path], what: str, advice: str) -> Path:
