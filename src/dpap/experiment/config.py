@@ -44,6 +44,7 @@ class TrainingConfig:
         channels_last: feature maps with the channels innermost, as convolutions prefer; rounds differently.
         compile: fuse the neurons' timesteps by torch.compile, half a minute or two at the start, and not again when
             the network shrinks; without a C++ compiler they are not fused.
+        log: tensorboard writes the records of every epoch for that program too, into the run folder; null does not.
     """
 
     epochs: int = 20
@@ -61,6 +62,7 @@ class TrainingConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = False
     compile: bool = False
+    log: Literal["tensorboard"] | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "threads"):
@@ -328,7 +330,10 @@ def complete(stored: Mapping[str, Any]) -> dict[str, Any]:
         {'scope': 'layer', 'deaths_per_epoch': 1, 'memory': 0.0, 'gamma': 0.999}
     """
     pruning = {**BEFORE, **stored.get("pruning", {})}
-    return {"structure": None, **stored, "pruning": pruning}
+    whole = {"structure": None, **stored, "pruning": pruning}
+    if "training" in stored:
+        whole["training"] = {"log": None, **stored["training"]}
+    return whole
 
 
 BEFORE = {"scope": "layer", "deaths_per_epoch": 1, "memory": 0.0}
