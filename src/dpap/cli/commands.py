@@ -55,8 +55,8 @@ COMMANDS = {
         "dpap recipes; dpap recipes digits_snn > mine.yaml",
     ),
     "data": Command(
-        "[NAME] [--root FOLDER] [--FIELD VALUE ...]",
-        "List the data sets, or read one through and say what is in it.",
-        "dpap data; dpap data mnist --root ~/data",
+        "[NAME] [--download] [--root FOLDER] [--FIELD VALUE ...]",
+        "List the data sets, or read one through and say what is in it; --download gets its files first.",
+        "dpap data; dpap data mnist --download --root ~/data",
     ),
 }
