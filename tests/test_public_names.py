@@ -26,7 +26,9 @@ def test_what_checkers_see_is_what_there_is() -> None:
 
 
 def test_a_name_that_there_is_not() -> None:
-    with pytest.raises(AttributeError, match="module 'dpap' has no attribute 'Pruning'; did you mean PruningConfig"):
+    with pytest.raises(
+        AttributeError, match="module 'dpap' has no attribute 'Pruning'; did you mean PruningConfig"
+    ):
         dpap.Pruning  # noqa: B018
 
 
