@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dpap.cli import main
+from dpap.experiment.config import load_config, overridden
 from support.runs import same_bits
 
 QUICK = [
@@ -30,9 +31,11 @@ HEAVY = {
     "dpap.baselines", "dpap.data", "dpap.experiment.config", "dpap.metrics", "dpap.models", "dpap.report",
 }  # fmt: skip
 UNNEEDED = {
-    "": HEAVY | {"jsonargparse", "yaml", "dpap.cli", "dpap.experiment"},
-    "--version": HEAVY | {"dpap.cli.data", "dpap.cli.train"},
-    "--help": HEAVY | {"dpap.cli.data", "dpap.cli.train"},
+    "": HEAVY | {"torch", "jsonargparse", "yaml", "dpap.cli", "dpap.experiment"},
+    "--version": HEAVY | {"torch", "dpap.cli.data", "dpap.cli.train"},
+    "--help": HEAVY | {"torch", "dpap.cli.data", "dpap.cli.train"},
+    "trian": HEAVY | {"torch", "dpap.cli.data", "dpap.cli.train"},
+    "recipes": HEAVY | {"torch", "dpap.cli.data", "dpap.cli.train"},
     "data": HEAVY - {"dpap.data"},
     "report nowhere": {"scipy", "sklearn", "dpap.experiment.compare", "dpap.experiment.train"},
 }
@@ -131,6 +134,35 @@ def test_networks_are_inspected(capsys: pytest.CaptureFixture[str]) -> None:
     assert f"{4 * 9 + 4 * 16 * 12 + 12 * 10:,} weights" in said
 
 
+def test_a_recipe_is_trained_by_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["recipes"]) == 0
+    said = capsys.readouterr().out
+    assert "mnist_snn_2fc: mnist, snn_2fc (lif), 77% of the weights" in said and "nmnist_rates" in said
+    assert main(["recipes", "digits_snn"]) == 0
+    Path("mine.yaml").write_text(capsys.readouterr().out)
+    quick = [
+        "--training.epochs=2",
+        "--pruning.end_epoch=2",
+        "--network.layers=12FC-10FC",
+        "--data.train_limit=160",
+    ]
+    assert main(["train", "--recipe", "digits_snn", *quick, "--network.width=1", "--out=one", "--quiet"]) == 0
+    changed = {
+        "training": {"epochs": 2}, "pruning": {"end_epoch": 2}, "network": {"layers": "12FC-10FC", "width": 1.0},
+        "data": {"train_limit": 160}, "out": "one",
+    }  # fmt: skip
+    assert load_config("one/config.yaml") == overridden(load_config("mine.yaml"), changed)
+    capsys.readouterr()
+    assert main(["compare", "--recipe", "digits_snn", "--seeds=[0]", "--dry-run"]) == 0
+    assert "digits_snn: dpap 0.6, seed 0" in capsys.readouterr().out
+    Path("grid.yaml").write_text("- {recipe: mnist_snn_2fc, methods: [dpap]}\n")
+    assert main(["compare", "--grid=grid.yaml", "--seeds=[0]", "--dry-run"]) == 0
+    assert "mnist_snn_2fc: dpap 0.7736, seed 0" in capsys.readouterr().out
+
+
 def test_data_sets_are_listed_and_checked(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data"]) == 0
     assert "nmnist" in capsys.readouterr().out
@@ -158,6 +190,16 @@ def test_data_sets_are_listed_and_checked(capsys: pytest.CaptureFixture[str]) ->
         (["compare", "--methods", "[scratch]"], "needs pruning.target"),
         (["compare", "--grid", "nowhere.yaml"], "nowhere.yaml"),
         (["dance"], "dance"),
+        (["trian"], "did you mean train?"),
+        (["train", "--train.epochs", "3"], "did you mean --training.epochs?"),
+        (["train", "--pruning.taget=0.3"], "did you mean --pruning.target?"),
+        (["train", "--recipe", "digits_sn"], "no recipe 'digits_sn'; did you mean digits_snn?"),
+        (["train", "--config", "recipes/digits_snn.yaml"], "--recipe digits_snn"),
+        (["train", "--resume", "nowhere", "--recipe", "digits_snn"], "no other setting"),
+        (["compare", "--grid", "digit"], "no file or grid 'digit'; did you mean digits?"),
+        (["compare", "--methods", "[dpp, randm]"], "did you mean dpap, random?"),
+        (["data", "minst"], "did you mean mnist?"),
+        (["recipes", "nmnist_rate"], "did you mean nmnist_rates?"),
         ([], "demo"),
     ],
 )
@@ -279,7 +321,9 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         main(["train", "--out", str(tmp_path / "run")])
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "compare", "report", "inspect", "data"])
+@pytest.mark.parametrize(
+    "command", ["demo", "train", "compare", "report", "export", "inspect", "recipes", "data"]
+)
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     assert "Example: dpap" in " ".join(capsys.readouterr().out.split())
@@ -309,7 +353,7 @@ import dpap
 for command in sys.argv[1:]:
     if command:
         from dpap.cli import main
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             main(command.split())
     print(json.dumps([command, list(sys.modules)]))
 """

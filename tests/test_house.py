@@ -7,7 +7,7 @@ import dpap
 
 SOURCE = Path(dpap.__file__).parent
 FLOORS = (
-    {"files"},
+    {"files", "spelling"},
     {"spiking", "plasticity"},
     {"anatomy"},
     {"surgery"},
@@ -63,7 +63,7 @@ def test_every_part_has_its_floor() -> None:
     parts = {
         path.name.removesuffix(".py") for path in SOURCE.iterdir() if path.suffix == ".py" or path.is_dir()
     }
-    assert parts - {"__init__", "__pycache__", "py.typed"} == HEIGHT.keys()
+    assert parts - {"__init__", "__pycache__", "py.typed", "recipes"} == HEIGHT.keys()
 
 
 def test_no_import_runs_upwards() -> None:

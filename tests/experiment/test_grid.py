@@ -6,8 +6,9 @@ import pytest
 
 from dpap.experiment.errors import UserError
 from dpap.experiment.grid import Row, comparable, plan, read_grid
+from dpap.experiment.recipes import list_grids
 
-GRIDS = sorted((Path(__file__).parents[2] / "recipes" / "grids").glob("*.yaml"))
+GRIDS = list_grids()
 DEFAULTS: dict[str, Any] = {"methods": ["dpap"], "targets": [], "seeds": [0]}
 
 

@@ -7,10 +7,21 @@ from dpap.anatomy import find_wiring
 from dpap.data import list_datasets
 from dpap.experiment.config import load_config
 from dpap.experiment.demo import demo_config
+from dpap.experiment.errors import UserError
+from dpap.experiment.recipes import (
+    comment,
+    grid_path,
+    list_grids,
+    list_recipes,
+    recipe_of_row,
+    recipe_or_grid,
+    recipe_path,
+    settings,
+)
 from dpap.models import build_network
 from dpap.pruning.config import PruningConfig
 
-RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+RECIPES = list_recipes()
 SHAPES = {
     "digits": (1, 8, 8),
     "mnist": (1, 28, 28),
@@ -35,6 +46,9 @@ def test_a_recipe_builds_a_network_that_can_be_pruned(path: Path) -> None:
     assert config.name == path.stem
     assert config.prune
     assert config.pruning != PruningConfig()
+    assert settings(path).startswith(f"{config.data.name}, {config.network.layers} ({config.network.neuron})")
+    assert ("% of the weights" in settings(path)) is (config.pruning.target is not None)
+    assert config.pruning.target_of == "weights"
     shape, classes = SHAPES[config.data.name], CLASSES.get(config.data.name, 10)
     model = build_network(config.network, shape, classes)
     events = config.data.name in ("nmnist", "dvs_gesture")
@@ -49,6 +63,42 @@ def test_a_recipe_builds_a_network_that_can_be_pruned(path: Path) -> None:
         assert model(x).shape == (1, classes)
 
 
-def test_the_demonstration_is_the_first_recipe() -> None:
-    recipe = next(path for path in RECIPES if path.stem == "digits_snn")
-    assert demo_config() == load_config(recipe)
+def test_the_demonstration_is_a_recipe() -> None:
+    assert demo_config() == load_config(recipe_path("digits_snn"))
+
+
+def test_recipes_and_grids_are_found_by_name() -> None:
+    assert [recipe_path(path.stem) for path in RECIPES] == RECIPES
+    assert [recipe_or_grid(path.stem) for path in list_grids()] == [
+        grid_path(path.stem) for path in list_grids()
+    ]
+    names = [path.stem for path in [*RECIPES, *list_grids()]]
+    assert len(set(names)) == len(names)
+    with pytest.raises(UserError, match="no recipe 'mnist_sn_2fc'; did you mean mnist_snn_2fc"):
+        recipe_path("mnist_sn_2fc")
+    with pytest.raises(UserError, match="no recipe '12'; dpap recipes lists"):
+        recipe_path("12")
+
+
+def test_every_file_says_what_it_is() -> None:
+    for path in [*RECIPES, *list_grids()]:
+        words = comment(path)
+        assert words and not words.endswith(":") and "recipes/" not in words
+    assert comment(recipe_path("mnist_snn_2fc")).startswith("Table I, MNIST, SNN 2FC. Published: 98.81")
+
+
+def test_a_file_comes_before_a_recipe_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert recipe_of_row("digits_snn", tmp_path) == recipe_path("digits_snn")
+    (tmp_path / "digits_snn").touch()
+    assert recipe_of_row("digits_snn", tmp_path) == tmp_path / "digits_snn"
+    monkeypatch.chdir(tmp_path)
+    assert grid_path("digits") != Path("digits")
+    Path("digits").touch()
+    assert grid_path("digits") == Path("digits")
+
+
+def test_a_missing_file_that_a_recipe_has_the_name_of() -> None:
+    with pytest.raises(
+        UserError, match=r"no configuration file elsewhere/digits_snn.yaml; .* --recipe digits_snn"
+    ):
+        load_config("elsewhere/digits_snn.yaml")

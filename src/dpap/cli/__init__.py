@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser
 
 from dpap.cli.commands import COMMANDS
 from dpap.experiment.errors import UserError, explained
+from dpap.experiment.parser import Parser
 
 DONE, USER, INTERRUPTED = 0, 2, 130
 
@@ -68,7 +69,7 @@ def _interrupt(number: int, frame: types.FrameType | None) -> None:
 
 def _parsers(given: Sequence[str]) -> tuple[ArgumentParser, ArgumentParser]:
     """The parser of the command, and that of the subcommand in `given`: the only one that has its flags."""
-    parser = ArgumentParser(
+    parser = Parser(
         prog="dpap",
         description="Make a neural network smaller and faster while it learns: developmental plasticity-inspired "
         "adaptive pruning. Begin with `dpap demo`.",
@@ -79,7 +80,7 @@ def _parsers(given: Sequence[str]) -> tuple[ArgumentParser, ArgumentParser]:
     called = next((word for word in given if word in COMMANDS), None)
     subparser = parser
     for name, (takes, text, example) in COMMANDS.items():
-        made = ArgumentParser(usage=f"dpap {name} {takes}", description=f"{text} Example: {example}")
+        made = Parser(usage=f"dpap {name} {takes}", description=f"{text} Example: {example}")
         if name == called:
             subparser = made
             _module(name).add_arguments(made)

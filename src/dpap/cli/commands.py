@@ -24,14 +24,15 @@ COMMANDS = {
         "dpap demo",
     ),
     "train": Command(
-        "[--config FILE] [--FIELD VALUE ...] [--overwrite] [--quiet] | --resume RUN",
+        "[--config FILE | --recipe NAME] [--FIELD VALUE ...] [--overwrite] [--quiet] | --resume RUN",
         "Train one network, pruning it while it learns; or go on with a run that stopped.",
-        "dpap train --config recipes/digits_snn.yaml --pruning.target 0.7 --out runs/mine",
+        "dpap train --recipe digits_snn --pruning.target 0.7 --out runs/mine",
     ),
     "compare": Command(
-        "[--config FILE | --grid FILE] [--FIELD VALUE ...] [--methods LIST] [--targets LIST] [--seeds LIST]",
+        "[--config FILE | --recipe NAME | --grid FILE] [--FIELD VALUE ...] [--methods LIST] [--targets LIST] "
+        "[--seeds LIST]",
         "Train a recipe by several methods, over targets and seeds, beside dense twins; the same command goes on.",
-        "dpap compare --config recipes/digits_snn.yaml --methods '[dpap, magnitude]' --targets '[0.5, 0.7]'",
+        "dpap compare --recipe digits_snn --methods '[dpap, magnitude]' --targets '[0.5, 0.7]'",
     ),
     "report": Command(
         "RUN [RUN ...] [--out FOLDER]",
@@ -44,13 +45,18 @@ COMMANDS = {
         "dpap export runs/mine --to onnx",
     ),
     "inspect": Command(
-        "[--config FILE] [--FIELD VALUE ...]",
+        "[--config FILE | --recipe NAME] [--FIELD VALUE ...]",
         "Show the wiring and the cost of a network without training it.",
-        "dpap inspect --config recipes/digits_snn.yaml --network.width 2",
+        "dpap inspect --recipe digits_snn --network.width 2",
+    ),
+    "recipes": Command(
+        "[NAME]",
+        "List the recipes and grids that come with dpap, or print one, to be changed and given as --config.",
+        "dpap recipes; dpap recipes digits_snn > mine.yaml",
     ),
     "data": Command(
-        "[NAME] [--root FOLDER] [--FIELD VALUE ...]",
-        "List the data sets, or read one through and say what is in it.",
-        "dpap data; dpap data mnist --root ~/data",
+        "[NAME] [--download] [--root FOLDER] [--FIELD VALUE ...]",
+        "List the data sets, or read one through and say what is in it; --download gets its files first.",
+        "dpap data; dpap data mnist --download --root ~/data",
     ),
 }

@@ -17,6 +17,7 @@ from dpap.experiment.jobs import compare_in_processes
 from dpap.experiment.methods import DENSE
 from dpap.experiment.processes import launched
 from dpap.experiment.progress import progress_for
+from dpap.experiment.recipes import grid_path
 from dpap.experiment.results import EPOCHS, RESULTS
 from dpap.experiment.tables import text_table
 from dpap.files import write_text
@@ -26,7 +27,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     """Give `parser` the subcommand's flags."""
     add_experiment_flags(parser)
     parser.add_argument(
-        "--grid", metavar="FILE", help="YAML list of rows: recipe, methods, targets, seeds, set, name"
+        "--grid",
+        metavar="FILE | NAME",
+        help="YAML list of rows: recipe, methods, targets, seeds, set, name; or the name of one of `dpap recipes`",
     )
     parser.add_argument(
         "--methods", type=list[str], default=[DENSE, "dpap"], help="what is compared; a wrong name lists all"
@@ -103,9 +106,9 @@ def _rows(parser: ArgumentParser, given: Namespace, flags: list[str]) -> tuple[P
         own = comparable(config, protocol_given)
         return config.folder, [Row(config.name, own, given.methods, given.targets, given.seeds)]
     if given.config:
-        raise UserError("--grid names its recipes; give no --config with it")
+        raise UserError("--grid names its recipes; give no --config or --recipe with it")
     rows = read_grid(
-        Path(given.grid),
+        grid_path(given.grid),
         methods=given.methods,
         targets=given.targets,
         seeds=given.seeds,

@@ -10,6 +10,7 @@ from dpap.data.partition import fold, share
 from dpap.data.registry import DATASETS
 from dpap.data.split import Split
 from dpap.data.user import count_classes, read_user
+from dpap.spelling import suggestion
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,7 @@ def load_data(config: DataConfig) -> DataBundle:
     else:
         raise ValueError(
             f'the data set is one of {", ".join(DATASETS)}, or "package.module:factory"; got {config.name!r}'
+            f"{suggestion(config.name, DATASETS)}"
         )
     train, validation, test, cuts = _cut(train, test, config)
     return DataBundle(

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import UInt8
 
 from dpap.data.config import DataConfig
+from dpap.data.download import Remote
 from dpap.data.source import Source
 from dpap.data.split import TensorSplit
 from dpap.data.transform import Augmentation
@@ -61,4 +62,15 @@ CIFAR10 = Source(
     augmentation=Augmentation(pad=4, flip=True),
     reader=read_cifar10,
     statistics=((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    files=(
+        Remote(
+            path="cifar-10-binary.tar.gz",
+            md5="c32a1d4ab5d03f1284b67883e8d87530",
+            urls=(
+                "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+                "https://storage.googleapis.com/s4tf-hosted-binaries/datasets/CIFAR10/cifar-10-binary.tar.gz",
+            ),
+            folder="cifar-10-batches-bin",
+        ),
+    ),
 )

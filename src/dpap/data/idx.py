@@ -10,6 +10,7 @@ import torch
 from jaxtyping import UInt8
 
 from dpap.data.config import DataConfig
+from dpap.data.download import remotes
 from dpap.data.source import Source
 from dpap.data.split import TensorSplit
 from dpap.data.transform import Augmentation
@@ -97,6 +98,20 @@ MNIST = Source(
     augmentation=Augmentation(pad=2, flip=False),
     reader=read_mnist_like,
     statistics=((0.1307,), (0.3081,)),
+    files=remotes(
+        "MNIST/raw",
+        {
+            "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+            "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+            "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+        },
+        (
+            "https://ossci-datasets.s3.amazonaws.com/mnist",
+            "https://storage.googleapis.com/cvdf-datasets/mnist",
+            "https://yann.lecun.com/exdb/mnist",
+        ),
+    ),
 )
 
 FASHION_MNIST = Source(
@@ -112,4 +127,17 @@ FASHION_MNIST = Source(
     augmentation=Augmentation(pad=2, flip=True),
     reader=read_mnist_like,
     statistics=((0.2860,), (0.3530,)),
+    files=remotes(
+        "FashionMNIST/raw",
+        {
+            "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+            "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+            "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+        },
+        (
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
+            "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion",
+        ),
+    ),
 )

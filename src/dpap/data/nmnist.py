@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from dpap.data.config import DataConfig
+from dpap.data.download import Remote
 from dpap.data.events import Events, Frames, bin_events, event_split
 from dpap.data.source import Source, is_stray
 from dpap.data.split import TensorSplit
@@ -80,6 +81,8 @@ def read_nmnist(source: Source, config: DataConfig) -> tuple[TensorSplit, Tensor
     return _read_part(source, config, folder, "Train"), _read_part(source, config, folder, "Test")
 
 
+PUBLISHED = "https://data.mendeley.com/public-files/datasets/468j46mzdv/files"
+
 NMNIST = Source(
     name="nmnist",
     what="handwritten digits seen by an event camera that moves, 34x34, two polarities",
@@ -91,4 +94,18 @@ NMNIST = Source(
     events=True,
     augmentation=Augmentation(pad=2, flip=False),
     reader=read_nmnist,
+    files=(
+        Remote(
+            path="NMNIST/Train.zip",
+            md5="20959b8e626244a1b502305a9e6e2031",
+            urls=(f"{PUBLISHED}/39c25547-014b-4137-a934-9d29fa53c7a0/file_downloaded",),
+            folder="NMNIST/Train",
+        ),
+        Remote(
+            path="NMNIST/Test.zip",
+            md5="69ca8762b2fe404d9b9bad1103e97832",
+            urls=(f"{PUBLISHED}/05a4d654-7e03-4c15-bdfa-9bb2bcbea494/file_downloaded",),
+            folder="NMNIST/Test",
+        ),
+    ),
 )

@@ -10,6 +10,7 @@ from io import BufferedIOBase
 from pathlib import Path
 
 from dpap.data.config import DataConfig
+from dpap.data.download import Remote
 from dpap.data.split import TensorSplit
 from dpap.data.transform import Augmentation, EventConverter, ImageConverter
 
@@ -44,6 +45,7 @@ class Source:
         augmentation: what `augment` does: the shifts and mirroring that keep the class.
         reader: reads training and test samples.
         statistics: mean and deviation of each channel over the published training set, values in [0, 1].
+        files: those that `dpap data NAME --download` puts below the root; none where they cannot be had by themselves.
     """
 
     name: str
@@ -57,11 +59,15 @@ class Source:
     augmentation: Augmentation
     reader: Callable[["Source", DataConfig], tuple[TensorSplit, TensorSplit]]
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    files: tuple[Remote, ...] = ()
 
     @property
     def advice(self) -> str:
         """What to do when a file is missing or damaged."""
-        return f"{self.name} is expected as {self.layout}, and can be downloaded from {self.homepage}"
+        command = f" (dpap data {self.name} --download)" if self.files else ""
+        return (
+            f"{self.name} is expected as {self.layout}, and can be downloaded from {self.homepage}{command}"
+        )
 
     def image_converter(self, config: DataConfig, full: int = 255) -> ImageConverter:
         """The conversion of images that a configuration asks for; `full` is the byte that means 1."""
@@ -77,11 +83,11 @@ class Source:
             binary=config.frames == "binary", augmentation=self.augmentation if config.augment else None
         )
 
-    def find(self, config: DataConfig, folders: Sequence[str], marker: str) -> Path:
-        """The first of ROOT/folder that holds something matching the pattern `marker`.
+    def root(self, config: DataConfig) -> Path:
+        """The folder of the data sets.
 
         Raises:
-            FileNotFoundError: no root is given, it does not exist, or no folder holds the data.
+            FileNotFoundError: none is given.
         """
         given = config.root or os.environ.get("DPAP_DATA")
         if not given:
@@ -89,7 +95,15 @@ class Source:
                 f"{self.name} needs a folder: set data.root or the environment variable DPAP_DATA; "
                 f"{self.advice}"
             )
-        root = Path(given).expanduser()
+        return Path(given).expanduser()
+
+    def find(self, config: DataConfig, folders: Sequence[str], marker: str) -> Path:
+        """The first of ROOT/folder that holds something matching the pattern `marker`.
+
+        Raises:
+            FileNotFoundError: no root is given, it does not exist, or no folder holds the data.
+        """
+        root = self.root(config)
         if not root.is_dir():
             raise FileNotFoundError(f"the data root {root} is not a folder; {self.advice}")
         for folder in folders:

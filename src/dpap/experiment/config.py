@@ -15,6 +15,8 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from dpap.baselines import GradientRewiringConfig
 from dpap.data import DataConfig
 from dpap.experiment.errors import UserError, blame
+from dpap.experiment.parser import Parser
+from dpap.experiment.recipes import own_recipe, recipe_path
 from dpap.models import NetworkConfig
 from dpap.pruning.config import PruningConfig
 
@@ -42,6 +44,7 @@ class TrainingConfig:
         channels_last: feature maps with the channels innermost, as convolutions prefer; rounds differently.
         compile: fuse the neurons' timesteps by torch.compile, half a minute or two at the start, and not again when
             the network shrinks; without a C++ compiler they are not fused.
+        log: tensorboard writes the records of every epoch for that program too, into the run folder; null does not.
     """
 
     epochs: int = 20
@@ -59,6 +62,7 @@ class TrainingConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
     channels_last: bool = False
     compile: bool = False
+    log: Literal["tensorboard"] | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "threads"):
@@ -159,21 +163,28 @@ def can_name_a_folder(name: str) -> bool:
     return bool(name.strip(". ")) and name.isprintable() and not set(name) & set("/\\")
 
 
+RECIPE = "--recipe"
 CLASS = "class_path"
 """The key by which the parser takes a class for a value."""
 MOST_VALUES, MOST_LEVELS = 10_000, 20
 
 
 class _PlainConfigFile(ActionConfigFile):
-    """A file of plain values. The parser would import the module of any class that it names, even to refuse it."""
+    """A file of plain values, or a recipe's. The parser would import the module of any class that it names, even to
+    refuse it.
+    """
 
     def __call__(self, parser: Any, parsed: Any, values: Any, option_string: str | None = None) -> None:
+        if option_string == RECIPE:
+            values = str(recipe_path(values))
         path = Path(str(values))
         if "\n" in str(values):
             with suppress(yaml.YAMLError):  # which the parser itself explains
                 check_plain(yaml.safe_load(str(values)), "the configuration")
         elif path.is_file():
             check_plain(read_yaml(path), f"configuration {path.name}")
+        elif not path.exists() and (known := own_recipe(path)):
+            raise UserError(f"no configuration file {path}{known}")
         super().__call__(parser, parsed, values, option_string)
 
 
@@ -221,9 +232,13 @@ def _check_plain(values: Any, where: str, key: str) -> None:
 
 
 def add_experiment_flags(parser: ArgumentParser) -> None:
-    """Give `parser` --config FILE and one flag for every field of ExperimentConfig."""
+    """Give `parser` --config FILE, --recipe NAME and one flag for every field of ExperimentConfig."""
     parser.add_argument(
-        "--config", action=_PlainConfigFile, help="YAML file of a recipe or a run; flags after it override it"
+        "--config",
+        RECIPE,
+        action=_PlainConfigFile,
+        metavar="FILE | NAME",
+        help="YAML file of a recipe or a run, or the name of one of `dpap recipes`; flags after it override it",
     )
     parser.add_class_arguments(ExperimentConfig, None)
 
@@ -254,7 +269,7 @@ def load_config(path: Path | str, *, allow_imports: bool = False) -> ExperimentC
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"no configuration file {path}")
+        raise UserError(f"no configuration file {path}{own_recipe(path)}")
     parser = _plain_parser()
     check_plain(read_yaml(path), f"configuration {path}")
     try:
@@ -315,7 +330,10 @@ def complete(stored: Mapping[str, Any]) -> dict[str, Any]:
         {'scope': 'layer', 'deaths_per_epoch': 1, 'memory': 0.0, 'gamma': 0.999}
     """
     pruning = {**BEFORE, **stored.get("pruning", {})}
-    return {"structure": None, **stored, "pruning": pruning}
+    whole = {"structure": None, **stored, "pruning": pruning}
+    if "training" in stored:
+        whole["training"] = {"log": None, **stored["training"]}
+    return whole
 
 
 BEFORE = {"scope": "layer", "deaths_per_epoch": 1, "memory": 0.0}
@@ -340,7 +358,7 @@ def overridden(config: ExperimentConfig, changes: Mapping[str, Any]) -> Experime
 @cache
 def _plain_parser() -> ArgumentParser:
     """One for all: a grid parses hundreds of configurations, and to make a parser takes longer than that."""
-    parser = ArgumentParser(exit_on_error=False)
+    parser = Parser(exit_on_error=False)
     parser.add_class_arguments(ExperimentConfig, None)
     return parser
 

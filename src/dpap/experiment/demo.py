@@ -1,7 +1,6 @@
 """The demonstration: a dense and a pruned spiking network on the embedded digits, side by side."""
 
 from collections.abc import Callable, Sequence
-from importlib.resources import files
 from pathlib import Path
 
 from dpap.experiment.compare import compare
@@ -10,13 +9,14 @@ from dpap.experiment.errors import UserError
 from dpap.experiment.formatting import PICO, quantity
 from dpap.experiment.grid import Row, plan
 from dpap.experiment.progress import Quiet
+from dpap.experiment.recipes import recipe_path
 from dpap.experiment.results import Result
 from dpap.experiment.tables import text_table
 
 
 def demo_config() -> ExperimentConfig:
-    """The recipe of the demonstration, a file of the package."""
-    return load_config(Path(str(files("dpap.experiment") / "demo.yaml")))
+    """The recipe of the demonstration."""
+    return load_config(recipe_path("digits_snn"))
 
 
 def demo(

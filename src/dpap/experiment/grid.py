@@ -10,8 +10,10 @@ from dpap.data import DataConfig
 from dpap.experiment.config import ExperimentConfig, can_name_a_folder, load_config, overridden, read_yaml
 from dpap.experiment.errors import UserError, blame
 from dpap.experiment.methods import DENSE, METHODS, check_methods, configured
+from dpap.experiment.recipes import recipe_of_row
 from dpap.experiment.run_folder import RunFolder
 from dpap.experiment.scratch import check_target
+from dpap.spelling import suggestion
 
 HELD_OUT = 0.1  # share of the training data on which comparisons choose the epoch
 KEYS = {"recipe", "name", "methods", "targets", "seeds", "set"}
@@ -174,8 +176,8 @@ def read_grid(
 ) -> list[Row]:
     """The rows of a YAML file: a list of mappings with the keys of KEYS.
 
-    `recipe` is a configuration file, relative to the grid's; `set` holds what is changed of it; `name` distinguishes
-    two rows of one recipe.
+    `recipe` is a configuration file, relative to the grid's, or the name of a recipe that comes with dpap; `set` holds
+    what is changed of it; `name` distinguishes two rows of one recipe.
 
     Args:
         path: of the file.
@@ -196,13 +198,17 @@ def read_grid(
     for number, entry in enumerate(entries, 1):
         where = f"grid {path}, row {number}"
         if not isinstance(entry, dict) or "recipe" not in entry or not entry.keys() <= KEYS:
-            raise UserError(f"{where}: expected `recipe` and any of {', '.join(sorted(KEYS))}; got {entry!r}")
+            strange = [key for key in entry if key not in KEYS] if isinstance(entry, dict) else []
+            raise UserError(
+                f"{where}: expected `recipe` and any of {', '.join(sorted(KEYS))}; got {entry!r}"
+                f"{suggestion(strange[0], KEYS) if strange else ''}"
+            )
         changes = entry.get("set") or {}
         if not isinstance(changes, Mapping):
             raise UserError(f"{where}: `set` holds keys of a configuration; got {changes!r}")
         try:
             # what is allowed is checked by what is planned: a flag may have replaced the name
-            recipe = load_config(path.parent / str(entry["recipe"]), allow_imports=True)
+            recipe = load_config(recipe_of_row(str(entry["recipe"]), path.parent), allow_imports=True)
             config = settle(overridden(recipe, changes) if changes else recipe)
             config = comparable(config, protocol_given or "protocol" in changes)
         except UserError as error:

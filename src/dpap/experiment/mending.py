@@ -22,7 +22,15 @@ from dpap.experiment.sealed import (
 from dpap.files import write_text
 
 Message = Callable[[str], None]
-MAY_MOVE = {"out", "structure", "data.root", "data.cache", "training.device", "training.threads"}
+MAY_MOVE = {
+    "out",
+    "structure",
+    "data.root",
+    "data.cache",
+    "training.device",
+    "training.threads",
+    "training.log",
+}
 """Keys of the configuration that may change before a run is resumed, as on another machine."""
 OF_AN_EPOCH = {
     "epoch", "test_accuracy", "sparsity", "timestep_sparsity", "target_of", "achieved", "seconds",

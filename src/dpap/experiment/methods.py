@@ -8,6 +8,7 @@ from dpap.baselines import GradientRewiringConfig
 from dpap.experiment.config import ExperimentConfig, overridden
 from dpap.experiment.errors import UserError, blame
 from dpap.pruning.config import PruningConfig
+from dpap.spelling import nearest
 
 DENSE = "dense"
 RECIPES_OWN = {
@@ -132,8 +133,10 @@ def check_methods(names: Sequence[str]) -> None:
     unknown = [name for name in names if name not in METHODS]
     if unknown or not names:
         known = "\n".join(f"  {name:18} {method.text}" for name, method in METHODS.items())
+        meant = [name for name in (nearest(each, METHODS) for each in unknown) if name is not None]
         wrong = f"unknown methods {', '.join(unknown)}" if unknown else "compare needs at least one method"
-        raise UserError(f"{wrong}; known are\n{known}")
+        also = f" (did you mean {', '.join(meant)}?)" if meant else ""
+        raise UserError(f"{wrong}{also}; known are\n{known}")
 
 
 def configured(config: ExperimentConfig, method: str, target: float | None) -> ExperimentConfig:

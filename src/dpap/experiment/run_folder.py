@@ -63,6 +63,11 @@ class RunFolder:
         return self.path / "model.safetensors"
 
     @property
+    def tensorboard(self) -> Path:
+        """The folder of the event files of TensorBoard, where they are asked for."""
+        return self.path / "tensorboard"
+
+    @property
     def summary(self) -> Path:
         """What came out; written last."""
         return self.path / "summary.json"
@@ -132,12 +137,20 @@ class RunFolder:
         self.sweep()
         for each in self._files():
             each.unlink(missing_ok=True)
+        self.clear_log()
         report = self.path / "report"
         for each in (report / "index.html", *report.glob("*.png")):
             if each.is_file() and REPORT_MARK.encode() in each.read_bytes():
                 each.unlink()
         if report.is_dir() and not any(report.iterdir()):
             report.rmdir()
+
+    def clear_log(self) -> None:
+        """Remove the event files of TensorBoard, and no other."""
+        for each in self.tensorboard.glob("events.out.tfevents.*"):
+            each.unlink()
+        if self.tensorboard.is_dir() and not any(self.tensorboard.iterdir()):
+            self.tensorboard.rmdir()
 
     def _files(self) -> tuple[Path, ...]:
         # what is written first is removed last: a folder that is cleared in part is still a run's

@@ -27,6 +27,7 @@ from dpap.experiment.errors import Diverged, UserError, blame
 from dpap.experiment.finish import finish
 from dpap.experiment.learner import Learner, apply_memory_format, build_learner, example_of
 from dpap.experiment.locks import only_writer
+from dpap.experiment.logs import Log, check_log, open_log
 from dpap.experiment.loop import Score, evaluate, train_epoch
 from dpap.experiment.losses import loss_function
 from dpap.experiment.machine import (
@@ -73,6 +74,7 @@ def train(
         UserError: when data, network or folder do not fit the configuration.
         Diverged: when a loss is not finite; the last checkpoint stays.
     """
+    check_log(config.training)
     folder = RunFolder(config.folder)
     progress = shown(progress)
     with (
@@ -129,6 +131,7 @@ def resume(
     stored = load_run_config(folder.config, allow_imports=allow_imports)
     config = replace(stored, out=str(folder.path), structure=_structure_now(stored, folder.path))
     check_configuration(folder, config, progress.message)
+    check_log(config.training)
     with (
         repeatable(config.training.threads),
         processes(config.training.device, timeout) as (ranks, device),
@@ -209,6 +212,7 @@ def _run_epochs(run: _Run, records: list[Record]) -> Record:
     config, folder, progress = run.config, run.folder, run.progress
     epochs = config.training.epochs
     seconds: deque[float] = deque(maxlen=5)
+    log = open_log(config.training, folder, records) if run.writes else Log()
     try:
         for epoch in range(len(records) + 1, epochs + 1):
             started = time.perf_counter()
@@ -225,6 +229,7 @@ def _run_epochs(run: _Run, records: list[Record]) -> Record:
             state = {"epoch": epoch, "config": config.as_dict(), **lines_of(records, survival)}
             write_checkpoint(folder.checkpoint, state | run.learner.state(), previous=folder.previous)
             _copy_if_chosen(run, records)
+            log.epoch(record, survival)
             seconds.append(time.perf_counter() - started)
             progress.end_epoch(record, epochs, sum(seconds) / len(seconds) * (epochs - epoch))
         if run.ranks.many:
@@ -235,6 +240,7 @@ def _run_epochs(run: _Run, records: list[Record]) -> Record:
             _be_alone(run)
         return finish(config, folder, run.data, run.learner, records, progress)
     finally:
+        log.close()
         progress.close()
 
 

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 
 from dpap.models.notation import parse
 from dpap.models.resnet import RESNETS
+from dpap.spelling import suggestion
 from dpap.spiking import SURROGATES
 
 Neuron = Literal["lif", "if", "plif", "relu"]
@@ -55,7 +56,10 @@ class NetworkConfig:
             ("readout", get_args(Readout)),
         ):
             if getattr(self, name) not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}; got {getattr(self, name)!r}")
+                given = getattr(self, name)
+                raise ValueError(
+                    f"{name} must be one of {', '.join(choices)}; got {given!r}{suggestion(given, choices)}"
+                )
         if self.timesteps < 1:
             raise ValueError(f"timesteps must be at least 1; got {self.timesteps}")
         if not (self.width > 0 and math.isfinite(self.width)):

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from dpap.models.resnet import RESNETS
+from dpap.spelling import suggestion
 
 PRESETS: dict[str, str] = {
     "snn_2fc": "800FC-10FC",
@@ -147,7 +148,7 @@ def _token(token: str, where: str) -> Layer:
     raise ValueError(
         f"{where} is unknown; expected nCk, nCkPp, nFC, BN, AvgPoolk, MaxPoolk or Dropoutp with numbers "
         f"n, k >= 1 and 0 <= p < 1 (as in 15C3-AvgPool2-Dropout0.5-10FC), or alone one of the presets "
-        f"{', '.join((*PRESETS, *RESNETS))}"
+        f"{', '.join((*PRESETS, *RESNETS))}{suggestion(token, (*PRESETS, *RESNETS))}"
     )
 
 

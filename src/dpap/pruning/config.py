@@ -6,6 +6,7 @@ from typing import Any, Literal, get_args
 
 from dpap.plasticity import CRITERIA
 from dpap.pruning.schedule import scheduled_share
+from dpap.spelling import suggestion
 
 TargetOf = Literal["weights", "parameters", "macs", "synaptic_operations", "energy"]
 """What a target is a share of."""
@@ -138,7 +139,7 @@ class PruningConfig:
         if self.criterion not in CRITERIA:
             raise ValueError(
                 f"criterion must be one of {', '.join(CRITERIA)}, or of your own, after dpap.register_criterion; got "
-                f"{self.criterion!r}"
+                f"{self.criterion!r}{suggestion(self.criterion, CRITERIA)}"
             )
         if self.normalisation not in ("linear", "rank"):
             raise ValueError(f"normalisation must be linear or rank; got {self.normalisation!r}")
@@ -161,6 +162,7 @@ class PruningConfig:
         if self.target_of not in get_args(TargetOf):
             raise ValueError(
                 f"target_of must be one of {', '.join(get_args(TargetOf))}; got {self.target_of!r}"
+                f"{suggestion(self.target_of, get_args(TargetOf))}"
             )
         if (self.target is not None or self.timestep_target is not None) and self.end_epoch is None:
             raise ValueError("a target needs end_epoch, the epoch by which it is met; got None")

@@ -1,7 +1,7 @@
 """Give a freshly built network the tensors of a smaller one: it shrinks to them, in place."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from dpap.surgery.pruned import check_unpruned
 from dpap.surgery.structure import differences, modules_of, plain_name, recount
 from dpap.surgery.timesteps import AXES, BUFFER, silence_timesteps
 
+Network = TypeVar("Network", bound=nn.Module)
 EXTRA = "_extra_state"
 """Under this name a state_dict holds what a module adds to its tensors."""
 SHOWN = 12
@@ -22,7 +23,7 @@ LINE = 300
 """So many characters of each."""
 
 
-def load_state(model: nn.Module, state: Mapping[str, Any]) -> nn.Module:
+def load_state(model: Network, state: Mapping[str, Any]) -> Network:
     """Shrink a freshly built network to the sizes of a compact network's state_dict, and load it, in place.
 
     For a state that came without `dpap.save`: from a checkpoint of one's own, or of a framework. Parameters stay the

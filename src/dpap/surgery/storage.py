@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dpap.anatomy.hidden_state import preserved_state
 from dpap.files import write_bytes
-from dpap.surgery.fitting import fit, printable, tensors_of, tied_names
+from dpap.surgery.fitting import Network, fit, printable, tensors_of, tied_names
 from dpap.surgery.header import check_header, parsed
 from dpap.surgery.structure import structure_of
 
@@ -70,7 +70,7 @@ def save(model: nn.Module, path: str | Path) -> Path:
 
 
 @torch.no_grad()
-def load(path: str | Path, model: nn.Module) -> nn.Module:
+def load(path: str | Path, model: Network) -> Network:
     """Shrink a freshly built network to the stored structure and give it the stored weights, in place.
 
     Parameters stay the same objects, so that an optimizer may have been created before; gradients are dropped.
