@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,19 @@ from dpap.anatomy.hidden_state import preserved_state
 from dpap.files import write_bytes
 from dpap.surgery.fitting import fit, printable, tensors_of, tied_names
 from dpap.surgery.header import check_header, parsed
+from dpap.surgery.sparse import mispacked, pack, unpack
 from dpap.surgery.structure import structure_of
 
-KEY, FORMAT = "dpap", 2
+KEY = "dpap"
+DENSE, SPARSE = 2, 3
+"""Formats: of files that hold each tensor as it is, and of those that hold some by bits and values."""
 
 
 def save(model: nn.Module, path: str | Path) -> Path:
     """Write a network, compact or not, to one file, whole or not at all.
 
-    Hidden state, such as membranes, is left out: the network is stored in its reset state.
+    Hidden state, such as membranes, is left out: the network is stored in its reset state. A weight of which many
+    synapses died is stored as a bit for each entry and the values of those that are not zero, where that is smaller.
 
     Args:
         model: the network; its state_dict is stored, with the settings of its layers.
@@ -61,7 +66,10 @@ def save(model: nn.Module, path: str | Path) -> Path:
                 f"a file holds tensors and plain values (numbers, text, lists, dictionaries by text); the extra "
                 f"state {name} is another {type(value).__name__}: let get_extra_state return plain values"
             )
-    about = {"format": FORMAT, "layers": structure_of(model), "tied": tied, "extra": extra}
+    tensors, shapes = pack(tensors, [name for name in own if name not in tied])
+    about = {"format": DENSE, "layers": structure_of(model), "tied": tied, "extra": extra}
+    if shapes:
+        about |= {"format": SPARSE, "sparse": shapes}
     # one key, for safetensors orders several at random, and equal networks must give equal files
     metadata = {KEY: json.dumps(about | {"sha256": _fingerprint(about, tensors)})}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +105,11 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
     """
     path = Path(path)
     about, stored = _read(path)
-    fit(model, stored, about, str(path), "file")
+    with preserved_state(model):
+        own, _ = tensors_of(model)
+    tensors = unpack(stored, about.get("sparse", {}), own)
+    tensors |= {name: tensors[first] for name, first in about["tied"].items()}
+    fit(model, tensors, about, str(path), "file")
     return model
 
 
@@ -118,7 +130,7 @@ def _fingerprint(about: dict[str, Any], tensors: dict[str, Tensor]) -> str:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The description of a network in a file, and its tensors by each of their names."""
+    """The description of a network in a file, and the tensors that the file holds, each once."""
     if not path.is_file():
         raise FileNotFoundError(f"expected a file that dpap.save wrote; there is none at {path}")
     try:
@@ -133,24 +145,25 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{path} is damaged or no safetensors file ({printable(str(error))}); save the network again"
         ) from error
     found = about.get("format") if isinstance(about, dict) else None
-    if found != FORMAT:
+    if found not in (DENSE, SPARSE):
         raise ValueError(
-            f"{path} was not written by this dpap.save: expected format {FORMAT} in its metadata, got "
+            f"{path} was not written by this dpap.save: expected format {DENSE} or {SPARSE} in its metadata, got "
             f"{printable(str(found))}; read it with the version that wrote it, or save the network again"
         )
     if not fits:
         raise ValueError(
             f"{path} was changed after it was saved: its checksum does not fit; save the network again"
         )
-    problem = _misshapen(about, tensors)
+    problem = mispacked(tensors, about.get("sparse", {}))
+    problem = problem or _misshapen(about, tensors.keys() | about.get("sparse", {}).keys())
     if problem is not None:
         raise ValueError(
             f"{path} holds no description of a network: {printable(problem)}; save the network again"
         )
-    return about, tensors | {name: tensors[first] for name, first in about["tied"].items()}
+    return about, tensors
 
 
-def _misshapen(about: dict[str, Any], tensors: dict[str, Tensor]) -> str | None:
+def _misshapen(about: dict[str, Any], tensors: Set[str]) -> str | None:
     """What in a description is not as `save` writes it."""
     for part in ("layers", "tied", "extra"):
         if not isinstance(about.get(part), dict):
