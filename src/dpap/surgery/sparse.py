@@ -19,7 +19,9 @@ _WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """Numbers of so many bytes: zero where all bits of a value are, so that -0.0 is a value."""
 
 
-def pack(tensors: Mapping[str, Tensor], names: Iterable[str]) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
+def pack(
+    tensors: Mapping[str, Tensor], names: Iterable[str]
+) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
     """Tensors as they are stored, and the shapes of those that are stored by bits and values, as they are smaller so.
 
     Args:
@@ -58,7 +60,9 @@ def mispacked(stored: Mapping[str, Tensor], shapes: Any) -> str | None:
             return f"expected a bit for each of {entries} entries of {name!r}, got {bits.dtype} {tuple(bits.shape)}"
         ones = int(_ONES[bits.int()].sum(dtype=torch.int64))
         if tuple(values.shape) != (ones,):
-            return f"expected {ones} values of {name!r}, one for each bit that is set, got {tuple(values.shape)}"
+            return (
+                f"expected {ones} values of {name!r}, one for each bit that is set, got {tuple(values.shape)}"
+            )
         if entries % 8 and int(bits[-1]) >> entries % 8:
             return f"bits are set behind the last of {entries} entries of {name!r}"
     return None

@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,6 +15,7 @@ from dpap.anatomy.hidden_state import preserved_state
 from dpap.files import write_bytes
 from dpap.surgery.fitting import fit, printable, tensors_of, tied_names
 from dpap.surgery.header import check_header, parsed
+from dpap.surgery.plain import check_plain, is_json, write_plain
 from dpap.surgery.sparse import mispacked, pack, unpack
 from dpap.surgery.structure import structure_of
 
@@ -23,7 +24,13 @@ DENSE, SPARSE = 2, 3
 """Formats: of files that hold each tensor as it is, and of those that hold some by bits and values."""
 
 
-def save(model: nn.Module, path: str | Path) -> Path:
+def save(
+    model: nn.Module,
+    path: str | Path,
+    format: Literal["dpap", "plain"] = "dpap",
+    build: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> Path:
     """Write a network, compact or not, to one file, whole or not at all.
 
     Hidden state, such as membranes, is left out: the network is stored in its reset state. A weight of which many
@@ -32,13 +39,20 @@ def save(model: nn.Module, path: str | Path) -> Path:
     Args:
         model: the network; its state_dict is stored, with the settings of its layers.
         path: of the file; ".safetensors" is usual.
+        format: "dpap", or "plain" for those who have no dpap: every tensor as it is, so that the file is a state dict,
+            and beside it NAME_widths.json, layer by layer, and NAME_builder.py, whose `load()` returns the network by
+            torch and safetensors alone. `dpap.load` reads the file too.
+        build: of "plain", "module:callable", what returns the network as it was before, such as
+            "torchvision.models:resnet18"; without it the script's `load` takes that as its argument, or needs none
+            where the network is modules of torch.nn in turn.
+        arguments: by name, that the callable is called with; plain values.
 
     Returns:
         The path.
 
     Raises:
         TypeError: where a module's extra state is more than tensors and plain values.
-        ValueError: where a lazy layer has no shape yet.
+        ValueError: where a lazy layer has no shape yet, or a "plain" network does not run without dpap.
         OSError: where the file cannot be written.
 
     Example:
@@ -50,6 +64,11 @@ def save(model: nn.Module, path: str | Path) -> Path:
         'small.safetensors'
     """
     path = Path(path)
+    if format not in ("dpap", "plain"):
+        raise ValueError(f'format must be "dpap" or "plain"; got {format!r}')
+    if format == "dpap" and (build is not None or arguments):
+        raise ValueError('build and arguments are for format="plain"; dpap.load takes the network itself')
+    files = check_plain(model, path, build, arguments) if format == "plain" else None
     with preserved_state(model):
         own, extra = tensors_of(model)
         tied = tied_names(own)
@@ -61,19 +80,25 @@ def save(model: nn.Module, path: str | Path) -> Path:
     for name, value in list(extra.items()):
         if isinstance(value, Tensor):
             tensors[name] = extra.pop(name).detach().cpu().contiguous().clone()
-        elif not _is_plain(value):
+        elif not is_json(value):
             raise TypeError(
                 f"a file holds tensors and plain values (numbers, text, lists, dictionaries by text); the extra "
                 f"state {name} is another {type(value).__name__}: let get_extra_state return plain values"
             )
-    tensors, shapes = pack(tensors, [name for name in own if name not in tied])
+    shapes: dict[str, list[int]] = {}
+    if files is None:
+        tensors, shapes = pack(tensors, [name for name in own if name not in tied])
     about = {"format": DENSE, "layers": structure_of(model), "tied": tied, "extra": extra}
     if shapes:
         about |= {"format": SPARSE, "sparse": shapes}
     # one key, for safetensors orders several at random, and equal networks must give equal files
     metadata = {KEY: json.dumps(about | {"sha256": _fingerprint(about, tensors)})}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, as_safetensors(tensors, metadata=metadata))
+    content = as_safetensors(tensors, metadata=metadata)
+    if files is not None:
+        with preserved_state(model):
+            write_plain(files, model, about, content, build, arguments)
+    write_bytes(path, content)
     return path
 
 
@@ -111,13 +136,6 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
     tensors |= {name: tensors[first] for name, first in about["tied"].items()}
     fit(model, tensors, about, str(path), "file")
     return model
-
-
-def _is_plain(value: Any) -> bool:
-    try:
-        return bool(json.loads(json.dumps(value)) == value)
-    except (TypeError, ValueError):
-        return False
 
 
 def _fingerprint(about: dict[str, Any], tensors: dict[str, Tensor]) -> str:
