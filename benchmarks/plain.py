@@ -117,7 +117,8 @@ NETWORKS = {
             "from spikingjelly.activation_based import functional, neuron, surrogate\n"
             "from spikingjelly.activation_based.model.spiking_vgg import spiking_vgg11_bn\n"
             "def build():\n"
-            "    model = spiking_vgg11_bn(spiking_neuron=neuron.IFNode, surrogate_function=surrogate.ATan(), v_threshold=0.3)\n"
+            "    options = {'surrogate_function': surrogate.ATan(), 'v_threshold': 0.3}\n"
+            "    model = spiking_vgg11_bn(spiking_neuron=neuron.IFNode, **options)\n"
             "    functional.set_step_mode(model, 'm')\n"
             "    return model\n",
         ),

@@ -65,13 +65,14 @@ def in_turn(layer: dict[str, Any]) -> nn.Module:
     """A module of torch.nn, or several in turn."""
     if "children" in layer:
         return nn.Sequential(OrderedDict((name, in_turn(child)) for name, child in layer["children"]))
-    made: nn.Module = getattr(nn, layer["class"])(**layer["arguments"])
+    given = {name: tuple(x) if isinstance(x, list) else x for name, x in layer["arguments"].items()}
+    made: nn.Module = getattr(nn, layer["class"])(**given)
     return made
 
 
 def shrink(model: nn.Module, layers: dict[str, Any]) -> None:
     """Give the layers of a network their widths; tensors of another size are left empty, and stay the same objects."""
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules(remove_duplicate=False))
     for path, layer in layers.items():
         module = modules.get(path)
         if module is None or type(module).__name__ != layer["class"]:
