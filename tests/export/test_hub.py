@@ -59,23 +59,29 @@ def test_there_is_no_licence_by_default(missing: str, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_the_code_of_the_card_runs_with_and_without_dpap(tmp_path: Path) -> None:
-    (tmp_path / "mine.py").write_text(
+def test_the_code_of_the_card_runs_with_and_without_dpap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine_of_the_hub.py").write_text(
         "from torch import nn\n\n\ndef made(width):\n"
         "    return nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 2))\n"
     )
     model, x = network(3), torch.rand(5, 4)
-    folder = export_hub(model, tmp_path / "hub", build="mine:made", arguments={"width": 9}, **LICENCE)
+    folder = export_hub(
+        model, tmp_path / "hub", build="mine_of_the_hub:made", arguments={"width": 9}, **LICENCE
+    )
     without, with_dpap = re.findall(r"(?ms)^```python\n(.*?)^```$", (folder / "README.md").read_text())
     assert "dpap" not in without and "dpap.load" in with_dpap
     torch.save(x, folder / "x.pt")
-    ending = "\nimport torch\ntorch.save(model(torch.load('x.pt')).detach(), sys.argv[1])"
-    for name, code in (
-        ("without", f"import sys\nsys.modules['dpap'] = None\nsys.path[:0] = ['.', '..']\n{without}{ending}"),
-        ("with", f"import sys\nsys.path.insert(0, '..')\n{with_dpap}{ending}"),
-    ):
-        subprocess.run([sys.executable, "-c", code, name], check=True, cwd=folder)
-        assert torch.equal(torch.load(folder / name), model(x))
+    alone = f"import sys\nsys.modules['dpap'] = None\nsys.path[:0] = ['.', '..']\n{without}"
+    ending = "\nimport torch\ntorch.save(model(torch.load('x.pt')).detach(), 'y.pt')"
+    subprocess.run([sys.executable, "-c", alone + ending], check=True, cwd=folder)
+    assert torch.equal(torch.load(folder / "y.pt"), model(x))
+    names: dict = {}
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(tmp_path)
+    exec(with_dpap, names)
+    assert torch.equal(names["model"](x), model(x))
 
 
 def test_spiking_networks_are_written_for_dpap_and_the_card_says_so(tmp_path: Path) -> None:

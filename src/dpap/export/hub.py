@@ -60,10 +60,10 @@ def export_hub(
         OSError: where it cannot be written.
 
     Example:
+        >>> import dpap
         >>> from torch import nn
-        >>> from dpap.export import export_hub
         >>> small = nn.Sequential(nn.Linear(8, 3), nn.ReLU(), nn.Linear(3, 2))
-        >>> folder = export_hub(small, "tiny", name="Tiny", licence="mit", licence_text="MIT License ...")
+        >>> folder = dpap.export_hub(small, "tiny", name="Tiny", licence="mit", licence_text="MIT License ...")
         >>> sorted(file.name for file in folder.iterdir())
         ['LICENSE', 'README.md', 'model.safetensors', 'model_builder.py', 'model_widths.json']
     """
