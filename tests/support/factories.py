@@ -62,12 +62,11 @@ class Heard(nn.Module):
         super().__init__()
         self.before = nn.Linear(9, 11)
         self.lstm = nn.LSTM(11, 12, bidirectional=True, proj_size=5, batch_first=True)
-        self.gru = nn.GRU(10, 7, batch_first=True)
-        self.head = nn.Linear(7, 3)
+        self.head = nn.Linear(10, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         sequence, _ = self.lstm(torch.relu(self.before(x)).unsqueeze(1).expand(-1, 4, -1))
-        logits: Tensor = self.head(self.gru(sequence)[0][:, -1])
+        logits: Tensor = self.head(sequence[:, -1])
         return logits
 
 

@@ -86,7 +86,8 @@ def shrink(model: nn.Module, layers: dict[str, Any]) -> None:
             if getattr(module, name) != size:
                 setattr(module, name, size)
         for name, (shape, kind) in layer["tensors"].items():
-            tensor, dtype = getattr(module, name, None), getattr(torch, kind)
+            tensor: Any = getattr(module, name, None)
+            dtype = getattr(torch, kind)
             if not _holds(tensor, shape):
                 raise ValueError(
                     f"{path}.{name}: expected at least {shape}, got {tensor}: build another network"

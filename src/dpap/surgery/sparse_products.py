@@ -81,7 +81,7 @@ def sparse_execution(
                 report.dense[name] = why
                 continue
             report.sparse[name] = _dead(module)
-            module.forward = _product(name, module)  # type: ignore[method-assign]
+            module.__dict__["forward"] = _product(name, module)
             changed.append(module)
         yield report
     finally:
