@@ -383,6 +383,18 @@ def test_a_run_is_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
             assert (code, said.err) == (0, "")
             assert "beside PyTorch on" in said.out
             written.append(to)
+    assert main(["export", str(run), "--to", "plain"]) == 2
+    assert "does not run without dpap" in capsys.readouterr().err and not (run / "plain.safetensors").exists()
+    (tmp_path / "own.txt").write_text("Do what you like.")
+    licence = ["--licence", "other", f"--licence-file={tmp_path / 'own.txt'}"]
+    assert main(["export", str(run), "--to", "hub", *licence]) == 0
+    card = (run / "hub" / "README.md").read_text()
+    parameters = json.loads((run / "summary.json").read_text())["after"]["parameters"]
+    assert f"{parameters:,} |" in card and "| accuracy on the test split | - |" in card
+    assert main(["export", str(run), "--to", "hub", *licence]) == 2
+    assert "(--overwrite)" in capsys.readouterr().err
+    assert main(["export", str(run), "--to", "hub", *licence, "--overwrite"]) == 0
+    capsys.readouterr()
     assert (run / "model.nir").exists() is ("nir" in written)
     assert (run / "model.onnx").exists() is (tmp_path / "step.onnx").exists() is ("onnx" in written)
 
@@ -394,6 +406,8 @@ def test_a_run_is_exported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         (["nowhere", "--to=nir", "--step"], "--step is for ONNX"),
         (["nowhere", "--to=onnx", "--sum-pooling"], "are for NIR"),
         (["nowhere", "--to=onnx", "--samples=0"], "at least 1"),
+        (["nowhere", "--to=hub", "--licence=mit"], "names its licence"),
+        (["nowhere", "--to=plain", "--overwrite"], "are for --to hub"),
     ],
 )
 def test_an_export_that_cannot_be(flags: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

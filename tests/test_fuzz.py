@@ -23,6 +23,7 @@ KINDS = (
         "model, spiking",
         "model, plain",
         "model, recurrent",
+        "model, sparse",
     ),
     *("state", "checkpoint", "tables", "run", "recipe"),
 )

@@ -200,6 +200,7 @@ def _networks() -> dict[str, Callable[[], nn.Module]]:
             nn.Linear(16, 5), nn.ReLU(), nn.Linear(5, 3),
         ).eval(),
         "recurrent": lambda: nn.Sequential(nn.Flatten(), nn.LSTM(36, 5, 2, proj_size=3)).eval(),
+        "sparse": lambda: nn.Sequential(nn.Flatten(), nn.Linear(36, 99), nn.ReLU(), nn.Linear(99, 3)).eval(),
     }  # fmt: skip
 
 
@@ -215,9 +216,12 @@ def _stored(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
             nn.Linear(8, 3), nn.ReLU(), nn.Linear(3, 3),
         ),
         "recurrent": lambda: nn.Sequential(nn.Flatten(), nn.LSTM(36, 3, 2, proj_size=2)),
+        "sparse": lambda: nn.Sequential(nn.Flatten(), nn.Linear(36, 90), nn.ReLU(), nn.Linear(90, 3)),
     }[name]()  # fmt: skip
     if name == "spiking":
         silence_timesteps(small.get_submodule("spike1"), torch.rand(3, 2) > 0.3, 0, -3)
+    if name == "sparse":
+        nn.init.sparse_(small.get_submodule("1").weight, 0.9)
     with TemporaryDirectory() as folder:
         path = dpap.save(small, Path(folder) / "small.safetensors")
         with safe_open(path, "pt") as file:
@@ -318,8 +322,9 @@ GOOD = b"unharmed"
 
 def state() -> Kind:
     """A state_dict for `load_state`, made from a file of numbers, for it is no file itself."""
-    stored = {name: _stored(name)[1] for name in _networks()}
-    networks = _networks()
+    # a state holds no bits in the place of a tensor
+    networks = {name: build for name, build in _networks().items() if name != "sparse"}
+    stored = {name: _stored(name)[1] for name in networks}
 
     def forge(random: Random) -> bytes:
         return random.bytes(8)
@@ -515,6 +520,7 @@ KINDS: dict[str, Callable[[], Kind]] = {
     "model, spiking": lambda: model("spiking"),
     "model, plain": lambda: model("plain"),
     "model, recurrent": lambda: model("recurrent"),
+    "model, sparse": lambda: model("sparse"),
     "state": state,
     "checkpoint": checkpoint,
     "run": run,

@@ -7,10 +7,18 @@ from dpap.spelling import suggestion
 
 if TYPE_CHECKING:
     from dpap.anatomy import Wiring, find_wiring, register_layer, register_neuron
-    from dpap.export import ExportError, ExportReport, export_nir, export_onnx
+    from dpap.export import ExportError, ExportReport, export_hub, export_nir, export_onnx
     from dpap.plasticity import Criterion, LayerContext, register_criterion
     from dpap.pruning import Decay, LayerReport, Pruner, PruneReport, PruningConfig
-    from dpap.surgery import CompactionError, CompactReport, load, load_state, save
+    from dpap.surgery import (
+        CompactionError,
+        CompactReport,
+        SparseReport,
+        load,
+        load_state,
+        save,
+        sparse_execution,
+    )
 
 __version__ = "0.1.0"
 
@@ -26,7 +34,9 @@ __all__ = [
     "PruneReport",
     "Pruner",
     "PruningConfig",
+    "SparseReport",
     "Wiring",
+    "export_hub",
     "export_nir",
     "export_onnx",
     "find_wiring",
@@ -36,16 +46,17 @@ __all__ = [
     "register_layer",
     "register_neuron",
     "save",
+    "sparse_execution",
 ]
 
 # torch takes seconds to import: the command's --version, --help and mistakes do without
 _PLACES = {
     "anatomy": "Wiring find_wiring register_layer register_neuron",
-    "export": "ExportError ExportReport export_nir export_onnx",
+    "export": "ExportError ExportReport export_hub export_nir export_onnx",
     "plasticity": "Criterion LayerContext register_criterion",
     "pruning": "Decay LayerReport PruneReport Pruner PruningConfig",
     "spiking": "",
-    "surgery": "CompactReport CompactionError load load_state save",
+    "surgery": "CompactReport CompactionError SparseReport load load_state save sparse_execution",
 }
 _PLACE_OF = {name: part for part, names in _PLACES.items() for name in names.split()}
 

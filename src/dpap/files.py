@@ -2,7 +2,8 @@
 
 import os
 import secrets
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Set
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -44,6 +45,48 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all, UTF-8."""
     write_bytes(path, text.encode())
+
+
+@contextmanager
+def new_folder(path: Path, own: Set[str] = frozenset()) -> Iterator[Path]:
+    """A folder to fill; where the block ends well it takes the place of `path`.
+
+    Args:
+        path: of the folder; what is there stays as it is until the new one is whole.
+        own: names of files that may be there, and are replaced.
+
+    Raises:
+        FileExistsError: where something else is there.
+        OSError: when it cannot be written.
+    """
+    _check_replaceable(path, own)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = (path.with_name(f".{path.name}.{secrets.token_hex(4)}.{end}") for end in ("part", "old"))
+    try:
+        with naming(path, temporary):
+            temporary.mkdir()
+            yield temporary
+            _check_replaceable(path, own)  # what came meanwhile is not ours
+            if path.exists():
+                path.replace(old)
+            temporary.replace(path)
+            _sync_folder(path.parent)
+    finally:
+        if old.exists() and not path.exists():
+            old.replace(path)
+        for each in (temporary, old):
+            shutil.rmtree(each, ignore_errors=True)
+
+
+def _check_replaceable(path: Path, own: Set[str]) -> None:
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise FileExistsError(f"{path} is there and is no folder: choose another name")
+    other = sorted(each.name for each in path.iterdir() if each.name not in own) if path.exists() else []
+    if other:
+        raise FileExistsError(
+            f"{path} holds {', '.join(other[:5])}: choose another folder, or, where all of it is an earlier export, "
+            "overwrite it"
+        )
 
 
 def append_text(path: Path, text: str) -> None:

@@ -47,7 +47,7 @@ _SIZES = frozenset(
 """Attributes that surgery sets; they are not state."""
 
 
-def _sizes_of(module: nn.Module) -> frozenset[str]:
+def sizes_of(module: nn.Module) -> frozenset[str]:
     """Names of a module's attributes that surgery sets."""
     if is_recurrent(module):
         return frozenset(SIZES)
@@ -123,7 +123,7 @@ class _Preserved:
                 del now[name]
         changed = [name for name, value in attributes.items() if now.get(name, _MISSING) is not value]
         if changed:
-            sizes = _sizes_of(owner) if isinstance(owner, nn.Module) else ()
+            sizes = sizes_of(owner) if isinstance(owner, nn.Module) else ()
             for name in changed:
                 if name not in sizes and name != "forward":
                     now[name] = attributes[name]

@@ -40,7 +40,7 @@ COMMANDS = {
         "dpap report runs/mine; dpap report runs/mine runs/other",
     ),
     "export": Command(
-        "RUN --to onnx|nir [--step] [--out FILE] [--samples N] [--data.root FOLDER]",
+        "RUN --to onnx|nir|plain|hub [--step] [--out FILE] [--samples N] [--data.root FOLDER]",
         "Write the network that a run kept for other programs, and compare the file with PyTorch on test samples.",
         "dpap export runs/mine --to onnx",
     ),

@@ -4,10 +4,14 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+from dpap.cli.hub import write_hub_run, write_plain_run
 from dpap.cli.shared import add_imports_flag
 from dpap.experiment.errors import UserError, blame
 from dpap.experiment.kept import read_kept
 from dpap.export import ExportError, export_nir, export_onnx
+
+OUT = {"onnx": "model.onnx", "nir": "model.nir", "plain": "plain.safetensors", "hub": "hub"}
+"""Where each lies in the run folder."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -15,12 +19,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", help="folder of a finished run")
     parser.add_argument(
         "--to",
-        choices=["onnx", "nir"],
+        choices=["onnx", "nir", "plain", "hub"],
         required=True,
-        help="ONNX for any runtime, NIR for neuromorphic chips",
+        help="ONNX for any runtime, NIR for neuromorphic chips, plain for PyTorch without dpap, hub: a folder to push",
     )
     parser.add_argument(
-        "--out", metavar="FILE", help="the file; RUN/model.onnx or RUN/model.nir if not given"
+        "--out",
+        metavar="FILE",
+        help="the file; RUN/model.onnx, RUN/model.nir, RUN/plain.safetensors or the folder RUN/hub if not given",
     )
     parser.add_argument(
         "--step", action="store_true", help="ONNX: one timestep, with the membranes as inputs and outputs"
@@ -33,6 +39,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--sum-pooling", action="store_true", help="NIR: average pooling as a sum, which Norse needs"
     )
+    parser.add_argument("--licence", metavar="NAME", help="hub: of the network, as hubs list it, such as mit")
+    parser.add_argument("--licence-file", metavar="FILE", help="hub: the licence's text")
+    parser.add_argument("--tags", type=list[str], default=[], help="hub: further tags of the card")
+    parser.add_argument("--overwrite", action="store_true", help="hub: replace an earlier export")
     parser.add_argument("--samples", type=int, default=64, help="of the test split, for the comparison")
     parser.add_argument("--data.root", metavar="FOLDER", help="where the data lies now, if it was moved")
     add_imports_flag(parser)
@@ -43,17 +53,27 @@ def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
     folder = Path(given.run)
     if given.samples < 1:
         raise UserError(f"--samples must be at least 1; got {given.samples}")
-    if given.to == "nir" and given.step:
+    if given.to != "onnx" and given.step:
         raise UserError("--step is for ONNX; a NIR file is of one timestep anyhow")
-    if given.to == "onnx" and (given.pool_spikes or given.sum_pooling):
-        raise UserError("--pool-spikes and --sum-pooling are for NIR; ONNX has every pooling")
+    if given.to != "nir" and (given.pool_spikes or given.sum_pooling):
+        raise UserError("--pool-spikes and --sum-pooling are for NIR; the others have every pooling")
+    licensed = (given.licence, given.licence_file)
+    if given.to == "hub" and None in licensed:
+        raise UserError("a hub folder names its licence: give --licence NAME and --licence-file FILE")
+    if given.to != "hub" and (any(licensed) or given.tags or given.overwrite):
+        raise UserError("--licence, --licence-file, --tags and --overwrite are for --to hub")
     kept = read_kept(folder, root=given.data.root, allow_imports=given.allow_imports)
     example = kept.test_samples(given.samples)
-    path = folder / f"model.{given.to}" if given.out is None else Path(given.out)
+    path = folder / OUT[given.to] if given.out is None else Path(given.out)
     with blame("the export"):
         try:
             if given.to == "onnx":
                 print(export_onnx(kept.model, example, path, step=given.step))
+            elif given.to == "plain":
+                print(write_plain_run(kept, example, path))
+            elif given.to == "hub":
+                text = Path(given.licence_file)
+                print(write_hub_run(kept, folder, path, given.licence, text, given.tags, given.overwrite))
             else:
                 pool_spikes, sum_pooling = given.pool_spikes, given.sum_pooling
                 print(export_nir(kept.model, example, path, pool_spikes=pool_spikes, sum_pooling=sum_pooling))

@@ -20,6 +20,8 @@ class AvgPool(nn.AvgPool2d):
     """
 
     kernel_size: int
+    without_dpap = nn.AvgPool2d
+    """What computes the same, but for rounding, where there is no dpap."""
 
     def forward(
         self, input: Float[Tensor, "batch channel height width"]

@@ -5,6 +5,17 @@ from dpap.surgery.equivalence import CompactionError
 from dpap.surgery.fitting import load_state
 from dpap.surgery.masks import Masks
 from dpap.surgery.silence import Silence
+from dpap.surgery.sparse_products import SparseReport, sparse_execution
 from dpap.surgery.storage import load, save
 
-__all__ = ["CompactReport", "CompactionError", "Masks", "Silence", "load", "load_state", "save"]
+__all__ = [
+    "CompactReport",
+    "CompactionError",
+    "Masks",
+    "Silence",
+    "SparseReport",
+    "load",
+    "load_state",
+    "save",
+    "sparse_execution",
+]

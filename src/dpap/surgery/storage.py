@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+from collections.abc import Mapping, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -14,26 +15,44 @@ from dpap.anatomy.hidden_state import preserved_state
 from dpap.files import write_bytes
 from dpap.surgery.fitting import Network, fit, printable, tensors_of, tied_names
 from dpap.surgery.header import check_header, parsed
+from dpap.surgery.plain import check_plain, is_json, write_plain
+from dpap.surgery.sparse import mispacked, pack, unpack
 from dpap.surgery.structure import structure_of
 
-KEY, FORMAT = "dpap", 2
+KEY = "dpap"
+DENSE, SPARSE = 2, 3
+"""Formats: of files that hold each tensor as it is, and of those that hold some by bits and values."""
 
 
-def save(model: nn.Module, path: str | Path) -> Path:
+def save(
+    model: nn.Module,
+    path: str | Path,
+    format: Literal["dpap", "plain"] = "dpap",
+    build: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> Path:
     """Write a network, compact or not, to one file, whole or not at all.
 
-    Hidden state, such as membranes, is left out: the network is stored in its reset state.
+    Hidden state, such as membranes, is left out: the network is stored in its reset state. A weight of which many
+    synapses died is stored as a bit for each entry and the values of those that are not zero, where that is smaller.
 
     Args:
         model: the network; its state_dict is stored, with the settings of its layers.
         path: of the file; ".safetensors" is usual.
+        format: "dpap", or "plain" for those who have no dpap: every tensor as it is, so that the file is a state dict,
+            and beside it NAME_widths.json, layer by layer, and NAME_builder.py, whose `load()` returns the network by
+            torch and safetensors alone. `dpap.load` reads the file too.
+        build: of "plain", "module:callable", what returns the network as it was before, such as
+            "torchvision.models:resnet18"; without it the script's `load` takes that as its argument, or needs none
+            where the network is modules of torch.nn in turn.
+        arguments: by name, that the callable is called with; plain values.
 
     Returns:
         The path.
 
     Raises:
         TypeError: where a module's extra state is more than tensors and plain values.
-        ValueError: where a lazy layer has no shape yet.
+        ValueError: where a lazy layer has no shape yet, or a "plain" network does not run without dpap.
         OSError: where the file cannot be written.
 
     Example:
@@ -45,6 +64,11 @@ def save(model: nn.Module, path: str | Path) -> Path:
         'small.safetensors'
     """
     path = Path(path)
+    if format not in ("dpap", "plain"):
+        raise ValueError(f'format must be "dpap" or "plain"; got {format!r}')
+    if format == "dpap" and (build is not None or arguments):
+        raise ValueError('build and arguments are for format="plain"; dpap.load takes the network itself')
+    files = check_plain(model, path, build, arguments) if format == "plain" else None
     with preserved_state(model):
         own, extra = tensors_of(model)
         tied = tied_names(own)
@@ -56,16 +80,25 @@ def save(model: nn.Module, path: str | Path) -> Path:
     for name, value in list(extra.items()):
         if isinstance(value, Tensor):
             tensors[name] = extra.pop(name).detach().cpu().contiguous().clone()
-        elif not _is_plain(value):
+        elif not is_json(value):
             raise TypeError(
                 f"a file holds tensors and plain values (numbers, text, lists, dictionaries by text); the extra "
                 f"state {name} is another {type(value).__name__}: let get_extra_state return plain values"
             )
-    about = {"format": FORMAT, "layers": structure_of(model), "tied": tied, "extra": extra}
+    shapes: dict[str, list[int]] = {}
+    if files is None:
+        tensors, shapes = pack(tensors, [name for name in own if name not in tied])
+    about = {"format": DENSE, "layers": structure_of(model), "tied": tied, "extra": extra}
+    if shapes:
+        about |= {"format": SPARSE, "sparse": shapes}
     # one key, for safetensors orders several at random, and equal networks must give equal files
     metadata = {KEY: json.dumps(about | {"sha256": _fingerprint(about, tensors)})}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, as_safetensors(tensors, metadata=metadata))
+    content = as_safetensors(tensors, metadata=metadata)
+    if files is not None:
+        with preserved_state(model):
+            write_plain(files, model, about, content, build, arguments)
+    write_bytes(path, content)
     return path
 
 
@@ -97,15 +130,12 @@ def load(path: str | Path, model: Network) -> Network:
     """
     path = Path(path)
     about, stored = _read(path)
-    fit(model, stored, about, str(path), "file")
+    with preserved_state(model):
+        own, _ = tensors_of(model)
+    tensors = unpack(stored, about.get("sparse", {}), own)
+    tensors |= {name: tensors[first] for name, first in about["tied"].items()}
+    fit(model, tensors, about, str(path), "file")
     return model
-
-
-def _is_plain(value: Any) -> bool:
-    try:
-        return bool(json.loads(json.dumps(value)) == value)
-    except (TypeError, ValueError):
-        return False
 
 
 def _fingerprint(about: dict[str, Any], tensors: dict[str, Tensor]) -> str:
@@ -118,7 +148,7 @@ def _fingerprint(about: dict[str, Any], tensors: dict[str, Tensor]) -> str:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The description of a network in a file, and its tensors by each of their names."""
+    """The description of a network in a file, and the tensors that the file holds, each once."""
     if not path.is_file():
         raise FileNotFoundError(f"expected a file that dpap.save wrote; there is none at {path}")
     try:
@@ -133,24 +163,25 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             f"{path} is damaged or no safetensors file ({printable(str(error))}); save the network again"
         ) from error
     found = about.get("format") if isinstance(about, dict) else None
-    if found != FORMAT:
+    if found not in (DENSE, SPARSE):
         raise ValueError(
-            f"{path} was not written by this dpap.save: expected format {FORMAT} in its metadata, got "
+            f"{path} was not written by this dpap.save: expected format {DENSE} or {SPARSE} in its metadata, got "
             f"{printable(str(found))}; read it with the version that wrote it, or save the network again"
         )
     if not fits:
         raise ValueError(
             f"{path} was changed after it was saved: its checksum does not fit; save the network again"
         )
-    problem = _misshapen(about, tensors)
+    problem = mispacked(tensors, about.get("sparse", {}))
+    problem = problem or _misshapen(about, tensors.keys() | about.get("sparse", {}).keys())
     if problem is not None:
         raise ValueError(
             f"{path} holds no description of a network: {printable(problem)}; save the network again"
         )
-    return about, tensors | {name: tensors[first] for name, first in about["tied"].items()}
+    return about, tensors
 
 
-def _misshapen(about: dict[str, Any], tensors: dict[str, Tensor]) -> str | None:
+def _misshapen(about: dict[str, Any], tensors: Set[str]) -> str | None:
     """What in a description is not as `save` writes it."""
     for part in ("layers", "tied", "extra"):
         if not isinstance(about.get(part), dict):

@@ -105,22 +105,23 @@ def _layer(module: nn.Module) -> dict[str, Any]:
     kind = layer_kind(module)
     sizes = (*_SIZES, *SIZES) if kind is None else (*_SIZES, *kind.unit_counts, *kind.feature_counts)
     for name in getattr(module, "__constants__", ()):
-        value = _single(getattr(module, name, None))
-        if name not in (*sizes, *_OF_TRAINING, "groups") and _is_plain(value):
+        value = single(getattr(module, name, None))
+        if name not in (*sizes, *_OF_TRAINING, "groups") and is_plain(value):
             layer["settings"][name] = value
     if kind is not None:
         layer["size"] = [*size_of(module), groups_of(module)]
     return layer
 
 
-def _single(value: Any) -> Any:
+def single(value: Any) -> Any:
     """One value where all along the axes are equal, as constructors take them; lists, as files hold them."""
     if not isinstance(value, tuple | list):
         return value
     return value[0] if value and all(part == value[0] for part in value) else list(value)
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
+    """Whether a value is one that JSON has, or a list of such."""
     return isinstance(value, _PLAIN) or (
         isinstance(value, list) and all(isinstance(part, _PLAIN) or part is None for part in value)
     )
