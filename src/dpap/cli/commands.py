@@ -38,6 +38,11 @@ COMMANDS = {
         "Write figures and an HTML page from what a run, or a comparison, recorded.",
         "dpap report runs/mine",
     ),
+    "evaluate": Command(
+        "RUN [--data.FIELD VALUE ...] [--batches LIST] [--rounds N] [--runtimes LIST] [--json FILE]",
+        "Score the network that a run kept, and time it beside the dense one, in PyTorch, in onnxruntime, in 8 bits.",
+        "dpap evaluate runs/mine --data.root ~/data --json mine.json",
+    ),
     "export": Command(
         "RUN --to onnx|nir [--step] [--out FILE] [--samples N] [--data.root FOLDER]",
         "Write the network that a run kept for other programs, and compare the file with PyTorch on test samples.",

@@ -61,4 +61,5 @@ CIFAR10 = Source(
     augmentation=Augmentation(pad=4, flip=True),
     reader=read_cifar10,
     statistics=((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    class_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
 )

@@ -112,4 +112,16 @@ FASHION_MNIST = Source(
     augmentation=Augmentation(pad=2, flip=True),
     reader=read_mnist_like,
     statistics=((0.2860,), (0.3530,)),
+    class_names=(
+        "T-shirt/top",
+        "trouser",
+        "pullover",
+        "dress",
+        "coat",
+        "sandal",
+        "shirt",
+        "sneaker",
+        "bag",
+        "ankle boot",
+    ),
 )

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dpap.metrics.alternating import synchronise
 from dpap.metrics.layers import evaluating
 
 
@@ -74,4 +75,4 @@ def latency(model: nn.Module, *example: Any, repeats: int = 20, warm_up: int = 3
 
 def _synchronise(devices: set[torch.device]) -> None:
     for device in devices:
-        torch.cuda.synchronize(device)
+        synchronise(device)
