@@ -48,6 +48,11 @@ COMMANDS = {
         "Write the network that a run kept for other programs, and compare the file with PyTorch on test samples.",
         "dpap export runs/mine --to onnx",
     ),
+    "predict": Command(
+        "RUN FILE ... [--resize] [--batch N] [--json FILE] [--csv FILE]",
+        "Name the class of files, or of all files in folders, by the network that a run kept.",
+        "dpap predict runs/mine photos/ digit.png --csv classes.csv",
+    ),
     "inspect": Command(
         "[--config FILE] [--FIELD VALUE ...]",
         "Show the wiring and the cost of a network without training it.",

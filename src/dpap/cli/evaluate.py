@@ -72,6 +72,6 @@ def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
     )
     print(evaluation_text(record))
     if given.json is not None:
-        content = json.dumps({**record, "command": command}, indent=2, allow_nan=False, ensure_ascii=False)
+        content = json.dumps({**record, "command": command}, indent=2, allow_nan=False)
         write_text(Path(given.json), content + "\n")
         print(f"\nall numbers: {given.json}")
