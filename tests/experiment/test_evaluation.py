@@ -219,7 +219,7 @@ def test_data_of_another_kind_is_refused(
 
 def test_fewer_classes_are_noted(alone: Path, own: Path) -> None:
     changes = {"name": "own_data:make", "arguments": {"classes": 4}}
-    record = evaluate_run(alone, changes, ALONE)
+    record = evaluate_run(alone, changes, ALONE, allow_imports=True)
     assert "own_data:make has 4 of the network's 10 classes" in record["notes"]
     assert "note: own_data:make has 4 of" in evaluation_text(record)
     assert score_of(record)["accuracy_by_class"][4:] == [None] * 6
@@ -235,6 +235,10 @@ def test_code_that_a_run_folder_names_is_imported_only_where_allowed(
     assert main(["evaluate", str(alone), *QUICK]) == 2
     assert "--allow-imports" in capsys.readouterr().err
     assert main(["evaluate", str(alone), *QUICK, "--data.name=digits"]) == 0
+    other = own.with_name("other.yaml")
+    other.write_text("name: own_data:make\n")
+    assert main(["evaluate", str(alone), *QUICK, f"--data={other}"]) == 2
+    assert "--allow-imports" in capsys.readouterr().err
     assert not own.exists()
     for flags in (["--allow-imports"], ["--data.name", "own_data:make"]):
         assert main(["evaluate", str(alone), *QUICK, *flags]) == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from dpap.cli.shared import add_imports_flag
+from dpap.cli.shared import add_imports_flag, may_import
 from dpap.data import DataConfig
 from dpap.experiment.candidates import RUNTIMES
 from dpap.experiment.errors import UserError
@@ -17,6 +17,7 @@ from dpap.files import write_text
 
 OF_TRAINING = {"batch_size", "augment"}
 """Fields of data that no test sample depends on."""
+FIELDS = {each.name for each in fields(DataConfig)} - OF_TRAINING
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -27,8 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_class_arguments(DataConfig, "data", skip=OF_TRAINING)
     # only what is given replaces what the run has
-    names = {each.name for each in fields(DataConfig)} - OF_TRAINING
-    parser.set_defaults({f"data.{name}": SUPPRESS for name in names})
+    parser.set_defaults({f"data.{name}": SUPPRESS for name in FIELDS})
     parser.add_argument(
         "--batches",
         type=list[int],
@@ -63,11 +63,12 @@ def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
     unknown = set(given.runtimes) - set(RUNTIMES)
     if unknown or not given.runtimes:
         raise UserError(f"--runtimes are of {', '.join(RUNTIMES)}; got {given.runtimes}")
+    changes = {name: given.data[name] for name in FIELDS if "data" in given and name in given.data}
     record = evaluate_run(
         Path(given.run),
-        given.data.as_dict() if "data" in given else {},
+        changes,
         Measurements(given.batches, given.rounds, given.threads, given.runtimes, given.calibration),
-        allow_imports=given.allow_imports,
+        allow_imports=may_import(changes.get("name", ""), given, command),
         device=given.device,
     )
     print(evaluation_text(record))

@@ -47,15 +47,14 @@ class Deployed:
 
 
 def read_config(
-    folder: RunFolder, changes: Mapping[str, Any], *, allow_imports: bool, named: bool = False
+    folder: RunFolder, changes: Mapping[str, Any], *, allow_imports: bool
 ) -> tuple[ExperimentConfig, ExperimentConfig]:
     """A run's configuration, and the same with other data.
 
     Args:
         folder: of the run.
         changes: fields of its data.
-        allow_imports: import the data set of its own that it may name.
-        named: the user has named the code to import.
+        allow_imports: import the data set of its own that the result may name.
 
     Raises:
         UserError: as `load_run_config`, and where the changes do not fit.
@@ -71,7 +70,7 @@ def read_config(
                 kept["normalise"] = False  # its own code does that
             data = replace(DataConfig(), **{**kept, **changes})
     config = replace(stored, data=data)
-    if not (allow_imports or named):
+    if not allow_imports:
         refuse_imports(config, f"configuration {folder.config}")
     return stored, config
 

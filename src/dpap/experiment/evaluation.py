@@ -75,7 +75,7 @@ def evaluate_run(
         path: the run folder, of which the configuration and the model file are read.
         changes: fields of the run's data, for other test samples.
         measured: what is measured.
-        allow_imports: import the data set of its own that the run may name.
+        allow_imports: import the data set of its own that the run, or `changes`, may name.
         device: where PyTorch runs; None is where the run did, or what there is. onnxruntime runs on the processor.
 
     Returns:
@@ -85,7 +85,7 @@ def evaluate_run(
         UserError: where there is no finished run, or its files or the data do not fit.
     """
     folder = finished(path)
-    stored, config = read_config(folder, changes, allow_imports=allow_imports, named="name" in changes)
+    stored, config = read_config(folder, changes, allow_imports=allow_imports)
     data, notes = read_data(stored.data, config.data)
     kind = kind_of(stored.data) or SampleKind.of(data)
     threads = measured.threads or config.training.threads
