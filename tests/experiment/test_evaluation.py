@@ -110,12 +110,13 @@ def test_everything_takes_turns_and_is_written_down(
     rows = [(each["batch"], each["network"], each["runtime"]) for each in record["latency"]]
     assert rows == [(batch, *each) for batch in (1, 100) for each in expected]
     for each in record["latency"]:
-        assert each["rounds"] == 2
+        assert (each["rounds"], each["speed_up_over"]) == (2, ["dense", "PyTorch"])
         assert each["samples_per_second"] * each["milliseconds"] == pytest.approx(1e3 * each["batch"])
     compact = [each for each in expected if each[0].startswith("compact")]
     assert [(each["network"], each["runtime"]) for each in record["scores"]] == compact
     assert record["command"].startswith("dpap evaluate ")
     assert record["machine"]["threads"] == 1
+    assert bool(record["machine"]["onnxruntime"]) is (find_spec("onnxruntime") is not None)
     tables = [line for line in said.splitlines() if "|" in line]
     assert max(map(len, tables)) <= 80
     assert "untrained" in said
@@ -282,6 +283,13 @@ def test_a_folder_without_a_whole_run(alone: Path, capsys: pytest.CaptureFixture
     model.unlink()
     assert main(["evaluate", str(alone)]) == 2
     assert "is not finished" in capsys.readouterr().err
+
+
+def test_a_damaged_summary_is_a_note(alone: Path) -> None:
+    (alone / "summary.json").write_text("{")
+    record = evaluate_run(alone, {}, ALONE)
+    assert record["recorded_accuracy"] is None
+    assert any("summary.json: expected JSON" in note for note in record["notes"])
 
 
 def test_scores_of_nothing_and_of_labels_outside() -> None:

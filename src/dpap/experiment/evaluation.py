@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,7 @@ def evaluate_run(
         # without the deterministic algorithms, which also fill memory that need not be
         with with_threads(threads):
             latency = _latency(usable, data, measured, run.device)
+    recorded = _recorded(run, notes) if same_test_samples(stored.data, config.data) else None
     spiking = config.network.spiking
     return {
         "run": str(path),
@@ -118,9 +120,9 @@ def evaluate_run(
         "data": data.name,
         "class_names": [kind.name_of(number) for number in range(kind.classes)],
         "notes": [*data.notes, *notes],
-        "machine": machine,
+        "machine": {**machine, **{name: _version(name) for name in ("dpap", "onnxruntime")}},
         "parameters": parameters(run.model),
-        "recorded_accuracy": _recorded(run) if same_test_samples(stored.data, config.data) else None,
+        "recorded_accuracy": recorded,
         "scores": scores,
         "latency": latency,
         "left_out": {each.what: each.why for each in found if isinstance(each, LeftOut)},
@@ -153,11 +155,22 @@ def _scores(run: Deployed, candidate: Candidate, data: DataBundle) -> Record:
     }
 
 
-def _recorded(run: Deployed) -> float | None:
-    """The accuracy that the run came to; None where its summary was taken away."""
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _recorded(run: Deployed, notes: list[str]) -> float | None:
+    """The accuracy that the run came to; None where its summary was taken away or, as `notes` then say, is damaged."""
     if not run.folder.summary.is_file():
         return None
-    accuracy = read_json(run.folder.summary).get("final_test_accuracy")
+    try:
+        accuracy = read_json(run.folder.summary).get("final_test_accuracy")
+    except UserError as error:
+        notes.append(str(error))
+        return None
     return accuracy if isinstance(accuracy, float) else None
 
 
@@ -182,6 +195,7 @@ def _latency(
                 "samples_per_second": batch / row["milliseconds"] * 1e3,
                 "speed_up": row["ratio"],
                 "speed_up_quartiles": [row["low"], row["high"]],
+                "speed_up_over": [usable[0].network, usable[0].runtime],
                 "rounds": row["n"],
             }
             for each, row in compared(seconds, usable[0]).items()
