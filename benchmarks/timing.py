@@ -5,10 +5,8 @@ import ctypes
 import gc
 import importlib.metadata
 import json
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,9 @@ from torch import Tensor, nn
 
 from dpap.experiment.machine import describe_machine, keep_freed_memory
 from dpap.experiment.tables import text_table
-
-Seconds = dict[str, list[float]]
+from dpap.metrics.alternating import alternate as alternate
+from dpap.metrics.alternating import compared as compared
+from dpap.metrics.alternating import synchronise
 
 
 def training_step(
@@ -57,51 +56,6 @@ def mover(tensor: Tensor) -> Callable[[], None]:
         target.zero_()  # 4 bytes out
 
     return move
-
-
-def alternate(candidates: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> Seconds:
-    """Seconds of each candidate in each round; every round runs all of them, beginning with another one.
-
-    Two rounds that are not measured come first. Other load on the machine then slows all alike, so the ratio within
-    a round is more reliable than the seconds.
-    """
-    names = list(candidates)
-    seconds: Seconds = {name: [] for name in names}
-    for number in range(-2, rounds):
-        first = number % len(names)
-        for name in names[first:] + names[:first]:
-            synchronise(device)
-            start = time.perf_counter()
-            candidates[name]()
-            synchronise(device)
-            if number >= 0:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def compared(seconds: Seconds, baseline: str) -> dict[str, dict[str, float]]:
-    """Median milliseconds, and how often each runs in the time of one run of the baseline.
-
-    The ratio is the median of the ratios within a round; `low` and `high` are their quartiles.
-    """
-    summary = {}
-    for name, times in seconds.items():
-        ratios = [base / own for base, own in zip(seconds[baseline], times, strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        summary[name] = {
-            "milliseconds": 1e3 * statistics.median(times),
-            "ratio": middle,
-            "low": low,
-            "high": high,
-            "n": len(times),
-        }
-    return summary
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait for the device."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def peak_bytes(build: Callable[[], Callable[[], object]], device: torch.device, steps: int = 4) -> int:

@@ -26,6 +26,7 @@ KINDS = (
         "model, sparse",
     ),
     *("state", "checkpoint", "tables", "run", "recipe"),
+    *("pictures", "pictures, resized", "arrays"),
 )
 
 
@@ -33,7 +34,7 @@ KINDS = (
 def fuzz(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(FOLDER)
     yield importlib.import_module("fuzz")
-    for name in ("fuzz", "fuzz_kinds", "fuzz_mutations"):
+    for name in ("fuzz", "fuzz_kinds", "fuzz_mutations", "fuzz_single"):
         sys.modules.pop(name, None)
 
 

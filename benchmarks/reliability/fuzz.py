@@ -23,9 +23,12 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+import fuzz_kinds
+import fuzz_single
 import numpy as np
-from fuzz_kinds import KINDS, Kind
+from fuzz_kinds import Kind
 
+KINDS = fuzz_kinds.KINDS | fuzz_single.KINDS
 HANG = 5.0
 """Seconds."""
 DEADLY = 60

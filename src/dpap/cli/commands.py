@@ -39,10 +39,20 @@ COMMANDS = {
         "Write figures and an HTML page from what a run, or a comparison, recorded; of several runs, side by side.",
         "dpap report runs/mine; dpap report runs/mine runs/other",
     ),
+    "evaluate": Command(
+        "RUN [--data.FIELD VALUE ...] [--batches LIST] [--rounds N] [--runtimes LIST] [--json FILE]",
+        "Score the network that a run kept, and time it beside the dense one, in PyTorch, in onnxruntime, in 8 bits.",
+        "dpap evaluate runs/mine --data.root ~/data --json mine.json",
+    ),
     "export": Command(
         "RUN --to onnx|nir|plain|hub [--step] [--out FILE] [--samples N] [--data.root FOLDER]",
         "Write the network that a run kept for other programs, and compare the file with PyTorch on test samples.",
         "dpap export runs/mine --to onnx",
+    ),
+    "predict": Command(
+        "RUN FILE ... [--resize] [--batch N] [--json FILE] [--csv FILE]",
+        "Name the class of files, or of all files in folders, by the network that a run kept.",
+        "dpap predict runs/mine photos/ digit.png --csv classes.csv",
     ),
     "inspect": Command(
         "[--config FILE | --recipe NAME] [--FIELD VALUE ...]",

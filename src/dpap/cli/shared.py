@@ -42,8 +42,13 @@ def check_imports(config: ExperimentConfig, given: Namespace, command: str) -> N
     Raises:
         UserError: when the configuration names other code.
     """
+    if not may_import(config.data.name, given, command):
+        refuse_imports(config, "the configuration")
+
+
+def may_import(name: str, given: Namespace, command: str) -> bool:
+    """Whether a data set's code may be imported: the command line allows all, or has its name."""
     words = shlex.split(command)
     typed = [word.partition("=")[2] for word in words if word.startswith("--data.name=")]
     typed += [after for word, after in itertools.pairwise(words) if word == "--data.name"]
-    if not (given.allow_imports or config.data.name in typed):
-        refuse_imports(config, "the configuration")
+    return given.allow_imports or name in typed

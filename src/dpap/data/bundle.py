@@ -9,7 +9,7 @@ from dpap.data.config import DataConfig
 from dpap.data.partition import fold, share
 from dpap.data.registry import DATASETS
 from dpap.data.split import Split
-from dpap.data.user import count_classes, read_user
+from dpap.data.user import count_classes, names_of, read_user
 from dpap.spelling import suggestion
 
 
@@ -25,6 +25,7 @@ class DataBundle:
         events: whether x has time first: [T, B, C, H, W].
         timesteps: T of events, None for images.
         notes: how the data differs from the whole published set.
+        class_names: of the classes in their order; none where they are called by their numbers.
     """
 
     name: str
@@ -36,6 +37,7 @@ class DataBundle:
     events: bool
     timesteps: int | None
     notes: tuple[str, ...]
+    class_names: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """A few readable lines: shape, classes, sizes, and the differences from the published set."""
@@ -82,7 +84,7 @@ def load_data(config: DataConfig) -> DataBundle:
     test: Split
     if ":" in config.name:
         own_train, own_test = read_user(config)
-        classes = count_classes(own_train, own_test)
+        classes, names = count_classes(own_train, own_test), names_of(own_train)
         sample = own_train.sample_shape
         if own_test.sample_shape != sample:
             raise ValueError(
@@ -102,7 +104,7 @@ def load_data(config: DataConfig) -> DataBundle:
             raise ValueError(f"normalise is for images; the frames of {config.name} are counts of events")
         read_train, read_test = source.reader(source, config)
         shape = (source.shape[0], read_train.data.shape[-2], read_train.data.shape[-1])
-        classes, events = source.classes, source.events
+        classes, events, names = source.classes, source.events, source.class_names
         timesteps = config.timesteps if events else None
         found = (len(read_train), len(read_test))
         if found != source.published:
@@ -118,7 +120,7 @@ def load_data(config: DataConfig) -> DataBundle:
         )
     train, validation, test, cuts = _cut(train, test, config)
     return DataBundle(
-        config.name, train, validation, test, shape, classes, events, timesteps, (*notes, *cuts)
+        config.name, train, validation, test, shape, classes, events, timesteps, (*notes, *cuts), names
     )
 
 

@@ -73,4 +73,5 @@ CIFAR10 = Source(
             folder="cifar-10-batches-bin",
         ),
     ),
+    class_names=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
 )

@@ -19,7 +19,7 @@ def read_digits(source: Source, config: DataConfig) -> tuple[TensorSplit, Tensor
 
     pixels, labels = load_digits(return_X_y=True)
     images = torch.from_numpy(pixels).to(torch.uint8).reshape(-1, 1, 8, 8)
-    whole = TensorSplit.of(images, torch.from_numpy(labels).long(), source.image_converter(config, full=INK))
+    whole = TensorSplit.of(images, torch.from_numpy(labels).long(), source.image_converter(config))
     test, train = share(whole.labels, TEST_SAMPLES, seed=0)
     return whole.subset(train), whole.subset(test)
 
@@ -36,4 +36,5 @@ DIGITS = Source(
     augmentation=Augmentation(pad=1, flip=False),
     reader=read_digits,
     statistics=((0.3057,), (0.3760,)),
+    full=INK,
 )

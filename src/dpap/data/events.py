@@ -208,12 +208,11 @@ def event_split(
     folder: Path,
     files: Sequence[Path],
     labels: Sequence[int],
-    downsample: int,
     build: Callable[[], Frames],
 ) -> TensorSplit:
     """Samples with these labels that `build` makes of files in the data set's folder, unless they are cached."""
+    downsample = config.downsample or source.downsample
     key = fingerprint(files, folder, timesteps=config.timesteps, downsample=downsample, name=source.name)
-    channels, *sides = source.shape
-    shape = (len(labels), config.timesteps, channels, *(side // downsample for side in sides))
+    shape = (len(labels), config.timesteps, *source.sample_shape(config))
     frames = cached_frames(cache_folder(config.cache), key, shape, build)
     return TensorSplit.of(frames, torch.tensor(labels), source.event_converter(config))

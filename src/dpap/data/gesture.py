@@ -14,7 +14,6 @@ from dpap.data.split import TensorSplit
 from dpap.data.transform import Augmentation
 
 SIDE = 128
-DOWNSAMPLE = 4
 TRIALS = 256
 """So many trials a recording may have; the published ones have a dozen."""
 LATEST = 1 << 48
@@ -83,10 +82,39 @@ def cut_trials(path: Path, trials: list[Trial], source: Source, timesteps: int, 
     yield from frames
 
 
+def labels_of(path: Path) -> Path:
+    """The file that says when each gesture of a recording begins and ends."""
+    return path.with_name(f"{path.stem}_labels.csv")
+
+
+def binned_trials(source: Source, config: DataConfig, path: Path) -> Frames:
+    """The samples of a file: its trials where its labels lie beside it, else the whole of it as one.
+
+    Raises:
+        FileNotFoundError, ValueError: a file is missing, damaged, or has no event.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; {source.advice}")
+    labelled = labels_of(path)
+    trials = read_trials(labelled, source) if labelled.is_file() else [_whole(path, source)]
+    yield from cut_trials(path, trials, source, config.timesteps, config.downsample or source.downsample)
+
+
+def _whole(path: Path, source: Source) -> Trial:
+    """A recording from its first to its last event, both included; of no known class."""
+    spans = [(int(each.time.min()), int(each.time.max())) for each in read_aedat(path) if len(each)]
+    if not spans:
+        raise ValueError(f"{path} must hold at least one event; got none; {source.advice}")
+    begin, end = min(first for first, _ in spans), max(last for _, last in spans) + 1
+    if not 0 <= begin < end <= LATEST:
+        raise ValueError(f"{path} must have times from 0 to {LATEST} microseconds; got {begin} to {end - 1}")
+    return Trial(0, begin, end)
+
+
 def _read_part(source: Source, config: DataConfig, folder: Path, part: str) -> TensorSplit:
     listed = source.read_text(folder / part).split()
     recordings = [folder / line for line in listed]
-    label_files = [path.with_name(f"{path.stem}_labels.csv") for path in recordings]
+    label_files = [labels_of(path) for path in recordings]
     for path in recordings:
         if not path.is_file():
             raise FileNotFoundError(f"{path}, listed in {part}, is missing; {source.advice}")
@@ -94,13 +122,13 @@ def _read_part(source: Source, config: DataConfig, folder: Path, part: str) -> T
     labels = [trial.label for group in trials for trial in group]
     if not labels:
         raise ValueError(f"{folder / part} must list recordings with trials; got none; {source.advice}")
-    downsample = config.downsample or DOWNSAMPLE
+    downsample = config.downsample or source.downsample
 
     def build() -> Frames:
         for path, group in zip(recordings, trials, strict=True):
             yield from cut_trials(path, group, source, config.timesteps, downsample)
 
-    return event_split(source, config, folder, [*recordings, *label_files], labels, downsample, build)
+    return event_split(source, config, folder, [*recordings, *label_files], labels, build)
 
 
 def read_gesture(source: Source, config: DataConfig) -> tuple[TensorSplit, TensorSplit]:
@@ -122,4 +150,19 @@ DVS_GESTURE = Source(
     events=True,
     augmentation=Augmentation(pad=2, flip=False),  # mirroring would turn a left hand into a right one
     reader=read_gesture,
+    downsample=4,
+    class_names=(
+        "hand clapping",
+        "right hand wave",
+        "left hand wave",
+        "right arm clockwise",
+        "right arm counter-clockwise",
+        "left arm clockwise",
+        "left arm counter-clockwise",
+        "arm roll",
+        "air drums",
+        "air guitar",
+        "other gestures",
+    ),
+    recordings={".aedat": binned_trials},
 )

@@ -140,4 +140,16 @@ FASHION_MNIST = Source(
             "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion",
         ),
     ),
+    class_names=(
+        "T-shirt/top",
+        "trouser",
+        "pullover",
+        "dress",
+        "coat",
+        "sandal",
+        "shirt",
+        "sneaker",
+        "bag",
+        "ankle boot",
+    ),
 )

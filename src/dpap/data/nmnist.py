@@ -44,6 +44,13 @@ def read_recording(path: Path, source: Source) -> Events:
     return events
 
 
+def binned_recording(source: Source, config: DataConfig, path: Path) -> Frames:
+    """The one sample of a file, binned over the time from the first to the last event, both included."""
+    events = read_recording(path, source)
+    begin, end = int(events.time.min()), int(events.time.max()) + 1
+    yield bin_events(events, config.timesteps, SIDE, SIDE, begin, end, config.downsample or source.downsample)
+
+
 def _recordings(folder: Path, source: Source) -> tuple[list[Path], list[int]]:
     """Files and their classes, by class and then name."""
     files, labels = [], []
@@ -64,19 +71,16 @@ def _read_part(source: Source, config: DataConfig, folder: Path, part: str) -> T
     if not (folder / part).is_dir():
         raise FileNotFoundError(f"{folder / part} is missing; {source.advice}")
     files, labels = _recordings(folder / part, source)
-    downsample = config.downsample or 1
 
     def build() -> Frames:
         for path in files:
-            events = read_recording(path, source)
-            begin, end = int(events.time.min()), int(events.time.max()) + 1
-            yield bin_events(events, config.timesteps, SIDE, SIDE, begin, end, downsample)
+            yield from binned_recording(source, config, path)
 
-    return event_split(source, config, folder, files, labels, downsample, build)
+    return event_split(source, config, folder, files, labels, build)
 
 
 def read_nmnist(source: Source, config: DataConfig) -> tuple[TensorSplit, TensorSplit]:
-    """Recordings binned over the time from the first to the last event, both included."""
+    """Recordings from ROOT/NMNIST, ROOT/N-MNIST or ROOT."""
     folder = source.find(config, ["NMNIST", "N-MNIST", "."], "Train")
     return _read_part(source, config, folder, "Train"), _read_part(source, config, folder, "Test")
 
@@ -108,4 +112,5 @@ NMNIST = Source(
             folder="NMNIST/Test",
         ),
     ),
+    recordings={".bin": binned_recording},
 )

@@ -3,11 +3,13 @@
 import gzip
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BufferedIOBase
 from pathlib import Path
+
+import numpy as np
 
 from dpap.data.config import DataConfig
 from dpap.data.download import Remote
@@ -46,6 +48,10 @@ class Source:
         reader: reads training and test samples.
         statistics: mean and deviation of each channel over the published training set, values in [0, 1].
         files: those that `dpap data NAME --download` puts below the root; none where they cannot be had by themselves.
+        full: the byte of an image that means 1.
+        downsample: factor by which the sensor's sides shrink where a configuration names none.
+        class_names: of the classes in their order; none where they are called by their numbers.
+        recordings: of events: the samples, uint8 [T, 2, H, W], in one file, by the ending of its name.
     """
 
     name: str
@@ -60,6 +66,12 @@ class Source:
     reader: Callable[["Source", DataConfig], tuple[TensorSplit, TensorSplit]]
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     files: tuple[Remote, ...] = ()
+    full: int = 255
+    downsample: int = 1
+    class_names: tuple[str, ...] = ()
+    recordings: Mapping[str, Callable[["Source", DataConfig, Path], Iterator[np.ndarray]]] = field(
+        default_factory=dict
+    )
 
     @property
     def advice(self) -> str:
@@ -69,10 +81,16 @@ class Source:
             f"{self.name} is expected as {self.layout}, and can be downloaded from {self.homepage}{command}"
         )
 
-    def image_converter(self, config: DataConfig, full: int = 255) -> ImageConverter:
-        """The conversion of images that a configuration asks for; `full` is the byte that means 1."""
+    def sample_shape(self, config: DataConfig) -> tuple[int, int, int]:
+        """(C, H, W) of a sample under a configuration."""
+        channels, height, width = self.shape
+        factor = (config.downsample or self.downsample) if self.events else 1
+        return channels, height // factor, width // factor
+
+    def image_converter(self, config: DataConfig) -> ImageConverter:
+        """The conversion of images that a configuration asks for."""
         return ImageConverter(
-            full=full,
+            full=self.full,
             augmentation=self.augmentation if config.augment else None,
             statistics=self.statistics if config.normalise else None,
         )

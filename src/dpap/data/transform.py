@@ -49,7 +49,12 @@ class ImageConverter:
         """Convert a batch; it is augmented only where a generator is given."""
         if self.augmentation is not None and generator is not None:
             batch = self.augmentation(batch, generator)
-        values = batch.float().div_(self.full)
+        return self.normalise_(batch.float().div_(self.full))
+
+    def normalise_(
+        self, values: Float32[Tensor, "batch channel height width"]
+    ) -> Float32[Tensor, "batch channel height width"]:
+        """Subtract the mean and divide by the deviation of each channel where given, in place."""
         if self.statistics is not None:
             mean, deviation = (
                 torch.tensor(part).to(values.device)[:, None, None] for part in self.statistics

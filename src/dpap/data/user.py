@@ -236,3 +236,9 @@ def count_classes(train: UserSplit, test: UserSplit) -> int:
     if labels.min() < 0:
         raise ValueError(f"class numbers count from 0; got {int(labels.min())}")
     return int(labels.max()) + 1
+
+
+def names_of(train: UserSplit) -> tuple[str, ...]:
+    """The attribute `classes` of the training set, where it holds words."""
+    names = getattr(train.samples.dataset, "classes", None)
+    return () if names is None or not all(isinstance(name, str) for name in names) else tuple(names)

@@ -1,4 +1,4 @@
-"""The network that a finished run kept, with the data that it was trained on."""
+"""The network that a finished run kept, from its configuration and its model file alone, or with its data."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dpap.data import DataBundle, load_data
 from dpap.experiment.config import ExperimentConfig, load_run_config
 from dpap.experiment.errors import UserError, blame
-from dpap.experiment.learner import build_model
+from dpap.experiment.learner import SampleSizes, build_model
 from dpap.experiment.run_folder import RunFolder
 from dpap.surgery import load
 
@@ -45,17 +45,38 @@ def read_kept(path: Path, *, root: str | None = None, allow_imports: bool = Fals
     Raises:
         UserError: where there is no finished run, its data is not found, or its files do not fit.
     """
-    folder = RunFolder(path)
-    if not folder.holds_a_run():
-        raise UserError(f"{path} holds no run, for it has no {folder.config.name}")
-    if not folder.model.is_file():
-        raise UserError(f"the run in {path} is not finished: go on with it, dpap train --resume {path}")
+    folder = finished(path)
     config = load_run_config(folder.config, allow_imports=allow_imports)
     if root is not None:
         config = replace(config, data=replace(config.data, root=root))
     with blame("the data"):
         data = load_data(config.data)
-    model = build_model(config, data, torch.device("cpu"))
+    return Kept(config, kept_network(folder, config, data, torch.device("cpu")), data)
+
+
+def finished(path: Path) -> RunFolder:
+    """The folder of a run that has a model file.
+
+    Raises:
+        UserError: where there is none.
+    """
+    folder = RunFolder(path)
+    if not folder.holds_a_run():
+        raise UserError(f"{path} holds no run, for it has no {folder.config.name}")
+    if not folder.model.is_file():
+        raise UserError(f"the run in {path} is not finished: go on with it, dpap train --resume {path}")
+    return folder
+
+
+def kept_network(
+    folder: RunFolder, config: ExperimentConfig, samples: SampleSizes, device: torch.device
+) -> nn.Module:
+    """The network in a run's model file, in evaluation mode.
+
+    Raises:
+        UserError: where the file is damaged or of another network.
+    """
+    model = build_model(config, samples, device)
     with blame("the network"):
         load(folder.model, model)
-    return Kept(config, model.eval(), data)
+    return model.eval()

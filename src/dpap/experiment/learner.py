@@ -24,6 +24,18 @@ from dpap.surgery import CompactReport
 EXAMPLES = 16  # samples on which the wiring is found and every removal is checked
 
 
+class SampleSizes(Protocol):
+    """What a network is built for: `DataBundle`, or what is known without reading it."""
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of a sample, at one time where there are events."""
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+
+
 @runtime_checkable
 class PrunerLike(Protocol):
     """What an experiment needs of a pruner: `dpap.Pruner`, or a baseline."""
@@ -144,7 +156,7 @@ def _build_pruner(
     return Pruner(model, example, optimizer, replace(config.pruning, seed=config.seed))
 
 
-def build_model(config: ExperimentConfig, data: DataBundle, device: torch.device) -> nn.Module:
+def build_model(config: ExperimentConfig, data: SampleSizes, device: torch.device) -> nn.Module:
     """The network alone, dense and untrained."""
     torch.manual_seed(config.seed)
     with blame("the network"):

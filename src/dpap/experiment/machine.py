@@ -87,14 +87,24 @@ def repeatable(threads: int | None) -> Iterator[None]:
     """Deterministic algorithms, so many threads, and afterwards everything as it was."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     deterministic = torch.are_deterministic_algorithms_enabled()
-    benchmark, threads_before = torch.backends.cudnn.benchmark, torch.get_num_threads()
+    benchmark = torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
+    try:
+        with with_threads(threads):
+            yield
+    finally:
+        torch.use_deterministic_algorithms(deterministic)
+        torch.backends.cudnn.benchmark = benchmark
+
+
+@contextmanager
+def with_threads(threads: int | None) -> Iterator[None]:
+    """So many threads, if any number is given, and afterwards as many as before."""
+    before = torch.get_num_threads()
     if threads is not None:
         torch.set_num_threads(threads)
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(deterministic)
-        torch.backends.cudnn.benchmark = benchmark
-        torch.set_num_threads(threads_before)
+        torch.set_num_threads(before)

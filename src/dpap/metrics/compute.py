@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dpap.metrics.alternating import synchronise
 from dpap.metrics.layers import evaluating
 
 
@@ -99,4 +100,4 @@ def latencies(
 
 def _synchronise(devices: set[torch.device]) -> None:
     for device in devices:
-        torch.cuda.synchronize(device)
+        synchronise(device)

@@ -191,8 +191,12 @@ def _listed(problems: list[str]) -> str:
 
 def printable(text: str) -> str:
     """Text on one line of at most `LINE` characters, of which those that no terminal shows are spelled out."""
-    short = text if len(text) <= LINE else f"{text[:LINE]}..."
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in short)
+    return escaped(text if len(text) <= LINE else f"{text[:LINE]}...")
+
+
+def escaped(text: str) -> str:
+    """Text on one line, of which characters that no terminal shows are spelled out."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _misfits(name: str, stored: Tensor, own: Tensor, place: str) -> list[str]:
