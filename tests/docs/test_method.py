@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
 ROWS = re.findall(r"(?m)^\| \((\d+)\) \| (.*) \|$", PAGE)
 """Equation, and the cell of its functions."""
-NUMBER = re.compile(r"\((\d{1,2})\)")
+NUMBER = re.compile(r"(?<!\w)\((\d{1,2})\)")
 
 
 def functions() -> dict[str, FunctionType]:
