@@ -17,5 +17,5 @@ def as_mathml(text: str) -> str:
 
 def _one(found: re.Match[str]) -> str:
     if found["block"] is None:
-        return convert(found["inline"])
+        return f"<span>{convert(found['inline'])}</span>"  # else it begins a block where it begins a line
     return f'<div class="equation">{convert(found["block"].strip(), display="block")}</div>'

@@ -48,5 +48,5 @@ def test_places_and_names_exist() -> None:
     sources = ROOT / "src" / "dpap"
     for path in re.findall(r"`(\w+/[\w/]+\.py)`", PAGE):
         assert (sources / path).is_file(), path
-    for name, path in re.findall(r"`(\w+)` (?:in|of) `([\w/]+\.py)`", PAGE):
+    for name, path in re.findall(r"`(\w+)`(?:\]\(\S+\))? (?:in|of) `([\w/]+\.py)`", PAGE):
         assert re.search(rf"^(?:def|class) {name}\b", (sources / path).read_text(), re.MULTILINE), (name, path)
