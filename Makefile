@@ -5,7 +5,7 @@ frameworks := .venv/frameworks
 site := .venv/site
 bin := .venv/bin
 
-.PHONY: demo test lint format docs bench clean
+.PHONY: demo test lint format docs notebooks bench clean
 
 demo: $(ready)
 	$(bin)/dpap demo
@@ -26,6 +26,10 @@ format: $(ready)
 docs: $(ready) $(site)
 	NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --strict --quiet
 	@echo "build/site/index.html"
+
+# what the notebooks of docs/ print and draw, written into them anew
+notebooks: $(ready)
+	$(bin)/python docs/site/run_notebooks.py
 
 bench: $(ready) $(frameworks)
 	$(bin)/python benchmarks/neurons.py

@@ -15,7 +15,8 @@ OUTSIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "examples/README.md", "benchmarks/
 """Pages of the repository outside docs/ that the site has too, besides the README."""
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
 _CODE = re.compile(r"(?ms)^([ ]*)(`{3,})[^\n]*\n.*?^\1\2[ ]*$|`[^`\n]+`")
-_COMMENT = re.compile(r"(?ms)^<!-- .*?-->\n?")
+_COMMENT = re.compile(r"(?ms)^(`{3,})[^\n]*\n.*?^\1[ ]*$|^<!-- .*?-->\n?")
+"""A comment, or a block of code, which may hold what looks like one."""
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".cff": "yaml", ".toml": "toml", ".jsonl": "json", ".csv": "text"}
 
 
@@ -30,7 +31,7 @@ def outside_code(text: str, change: Callable[[str], str]) -> str:
 
 def without_comments(text: str) -> str:
     """The text without its comments: what tests run before a block, and the names of tables."""
-    return outside_code(_COMMENT.sub("", text), lambda prose: prose) if "<!--" in text else text
+    return _COMMENT.sub(lambda found: found[0] if found[1] else "", text)
 
 
 def links(text: str) -> set[str]:

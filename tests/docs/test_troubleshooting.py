@@ -23,12 +23,13 @@ def source_messages() -> set[str]:
     """All texts of the source but docstrings; what is filled in is `...`."""
     found: set[str] = set()
     for path in (ROOT / "src").rglob("*.py"):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        alone = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-        for node in ast.walk(tree):
-            if id(node) in alone:
+        docstrings: set[int] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):  # parents come before children
+            if isinstance(node, ast.Expr):
+                docstrings.add(id(node.value))
+            elif id(node) in docstrings:
                 continue
-            if isinstance(node, ast.JoinedStr):
+            elif isinstance(node, ast.JoinedStr):
                 found.add("".join(str(each.value) if isinstance(each, ast.Constant) else "..." for each in node.values))
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.add(node.value)
