@@ -26,7 +26,7 @@ BOXES = (
     Box(274, 62, "2 Observation", ("contributions to the loss,", "w dL/dw, from the gradients;", "or activity, by the paper's rule")),
     Box(528, 62, "3 Importance", ("of units, synapses, timesteps;", "for what a death saves,", "ranked over the network")),
     Box(528, 246, "4 Survival", ("twice the importance", "less a decay value, shifted", "so that as much dies as is due")),
-    Box(274, 246, "5 Death", ("below zero: weights, bias, norm", "and moments are zero after", "every step. Dead stays dead"), WARM),
+    Box(274, 246, "5 Death", ("what falls below zero: its", "weights and moments are zero", "after every step, for good"), WARM),
     Box(20, 246, "6 Removal", ("compact(): checked in double", "precision, or put back;", "tensors shrink in place"), WARM),
 )  # fmt: skip
 ARROWS = (
@@ -38,8 +38,8 @@ ARROWS = (
     ((126, 246), (126, 166)),
 )
 LABELS = (
-    (640, 200, "start", "ten times an epoch,"),
-    (640, 217, "start", "once by the paper's rule"),
+    (640, 200, "start", "ten times"),
+    (640, 217, "start", "an epoch"),
     (132, 200, "start", "the next steps are"),
     (132, 217, "start", "smaller and faster"),
 )
