@@ -1,6 +1,6 @@
 """Draws docs/pictures/how_it_works.svg: one epoch of a network that is pruned while it learns.
 
-    python docs/pictures/how_it_works.py
+python docs/pictures/how_it_works.py
 """
 
 from pathlib import Path
@@ -23,12 +23,39 @@ class Box(NamedTuple):
 SIZE = (212, 104)
 BOXES = (
     Box(20, 62, "1 Training", ("your own loop, unchanged:", "forward, backward,", "optimizer step")),
-    Box(274, 62, "2 Observation", ("contributions to the loss,", "w dL/dw, from the gradients;", "or activity, by the paper's rule")),
-    Box(528, 62, "3 Importance", ("of units, synapses, timesteps;", "for what a death saves,", "ranked over the network")),
-    Box(528, 246, "4 Survival", ("twice the importance", "less a decay value, shifted", "so that as much dies as is due")),
-    Box(274, 246, "5 Death", ("what falls below zero: its", "weights and moments are zero", "after every step, for good"), WARM),
-    Box(20, 246, "6 Removal", ("compact(): checked in double", "precision, or put back;", "tensors shrink in place"), WARM),
-)  # fmt: skip
+    Box(
+        274,
+        62,
+        "2 Observation",
+        ("contributions to the loss,", "w dL/dw, from the gradients;", "or activity, by the paper's rule"),
+    ),
+    Box(
+        528,
+        62,
+        "3 Importance",
+        ("of units, synapses, timesteps;", "for what a death saves,", "ranked over the network"),
+    ),
+    Box(
+        528,
+        246,
+        "4 Survival",
+        ("twice the importance", "less a decay value, shifted", "so that as much dies as is due"),
+    ),
+    Box(
+        274,
+        246,
+        "5 Death",
+        ("what falls below zero: its", "weights and moments are zero", "after every step, for good"),
+        WARM,
+    ),
+    Box(
+        20,
+        246,
+        "6 Removal",
+        ("compact(): checked in double", "precision, or put back;", "tensors shrink in place"),
+        WARM,
+    ),
+)
 ARROWS = (
     ((232, 114), (274, 114)),
     ((486, 114), (528, 114)),
@@ -55,9 +82,14 @@ def picture() -> str:
         f'<path d="M0 0 L8 4 L0 8 z" fill="{INK}"/></marker></defs>',
         f'<rect width="{WIDTH}" height="{HEIGHT}" rx="10" fill="white"/>',
         _text(20, 36, "While it learns", 20, weight="bold"),
-        _text(20, 384, "Units die whole in every layer, single synapses in fully connected ones, neuron-timesteps in", 14),
+        _text(
+            20,
+            384,
+            "Units die whole in every layer, single synapses in fully connected ones, neuron-timesteps in",
+            14,
+        ),
         _text(20, 404, "spiking neurons. What is left is an ordinary, smaller PyTorch network.", 14),
-    ]  # fmt: skip
+    ]
     for box in BOXES:
         parts.append(
             f'<rect x="{box.x}" y="{box.y}" width="{SIZE[0]}" height="{SIZE[1]}" rx="8" fill="{PALE}" '

@@ -47,7 +47,9 @@ def named(path: str) -> Any:
 
 def evidence(lines: str) -> dict[str, str]:
     """What the comment says about the evidence of fields: one a line."""
-    return {name.strip(): where.strip() for name, where in (line.split(":", 1) for line in lines.splitlines())}
+    return {
+        name.strip(): where.strip() for name, where in (line.split(":", 1) for line in lines.splitlines())
+    }
 
 
 def with_fields(text: str) -> str:

@@ -6,7 +6,7 @@ from equations import as_mathml
 from fields import with_fields
 from mkdocs.structure.files import File, Files
 from notebooks import as_page
-from repository import OUTSIDE, ROOT, links, for_site, place, shown, target, without_comments
+from repository import OUTSIDE, ROOT, for_site, links, place, shown, target, without_comments
 
 _origins: dict[str, str] = {}
 """The path in the repository of each page of the site that does not lie at the same place below docs/."""

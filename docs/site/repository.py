@@ -11,13 +11,26 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 ROOT = Path(__file__).resolve().parents[2]
-OUTSIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "examples/README.md", "benchmarks/README.md", "benchmarks/gpu/README.md")
+OUTSIDE = (
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "examples/README.md",
+    "benchmarks/README.md",
+    "benchmarks/gpu/README.md",
+)
 """Pages of the repository outside docs/ that the site has too, besides the README."""
 _LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
 _CODE = re.compile(r"(?ms)^([ ]*)(`{3,})[^\n]*\n.*?^\1\2[ ]*$|`[^`\n]+`")
 _COMMENT = re.compile(r"(?ms)^(`{3,})[^\n]*\n.*?^\1[ ]*$|^<!-- .*?-->\n?")
 """A comment, or a block of code, which may hold what looks like one."""
-LANGUAGES = {".py": "python", ".yaml": "yaml", ".cff": "yaml", ".toml": "toml", ".jsonl": "json", ".csv": "text"}
+LANGUAGES = {
+    ".py": "python",
+    ".yaml": "yaml",
+    ".cff": "yaml",
+    ".toml": "toml",
+    ".jsonl": "json",
+    ".csv": "text",
+}
 
 
 def outside_code(text: str, change: Callable[[str], str]) -> str:

@@ -1,6 +1,6 @@
 """Run the notebooks of the documentation, one after the other, and write what they print and draw into them.
 
-    python docs/site/run_notebooks.py
+python docs/site/run_notebooks.py
 """
 
 import hashlib

@@ -33,7 +33,9 @@ def test_functions_of_a_row_exist_and_name_the_equation() -> None:
         assert names, f"({number}) names no public function: {cell}"
         words = " ".join(inspect.getdoc(known[name]) or "" for name in names)
         modules = " ".join(inspect.getmodule(known[name]).__doc__ or "" for name in names)  # type: ignore[union-attr]
-        spans = [range(int(a), int(b) + 1) for a, b in re.findall(r"\((\d+)\)(?: to |-)\((\d+)\)", words + modules)]
+        spans = [
+            range(int(a), int(b) + 1) for a, b in re.findall(r"\((\d+)\)(?: to |-)\((\d+)\)", words + modules)
+        ]
         cited = {int(each) for each in NUMBER.findall(words + modules)} | {n for span in spans for n in span}
         assert int(number) in cited, f"({number}): {names} do not say that they compute it"
 
@@ -49,4 +51,7 @@ def test_places_and_names_exist() -> None:
     for path in re.findall(r"`(\w+/[\w/]+\.py)`", PAGE):
         assert (sources / path).is_file(), path
     for name, path in re.findall(r"`(\w+)`(?:\]\(\S+\))? (?:in|of) `([\w/]+\.py)`", PAGE):
-        assert re.search(rf"^(?:def|class) {name}\b", (sources / path).read_text(), re.MULTILINE), (name, path)
+        assert re.search(rf"^(?:def|class) {name}\b", (sources / path).read_text(), re.MULTILINE), (
+            name,
+            path,
+        )

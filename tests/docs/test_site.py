@@ -77,7 +77,9 @@ def test_links_lead_to_where_things_stand_on_the_site() -> None:
     assert repository.for_site("README.md", "[a](docs/results/mnist.md) [b](examples/README.md)") == (
         "[a](results/mnist.md) [b](examples/index.md)"
     )
-    assert repository.for_site("examples/README.md", "[a](digits.py)") == "[a](../source/examples/digits.py.md)"
+    assert (
+        repository.for_site("examples/README.md", "[a](digits.py)") == "[a](../source/examples/digits.py.md)"
+    )
 
 
 def test_comments_in_code_stay() -> None:
@@ -106,7 +108,11 @@ def test_every_part_of_a_configuration_has_its_list() -> None:
     listed = set(re.findall(r"<!-- fields: [\w.]*?(\w+)\n", page))
     from dpap.experiment.config import ExperimentConfig
 
-    parts = {type(each.default_factory()).__name__ for each in fields(ExperimentConfig) if callable(each.default_factory)}
+    parts = {
+        type(each.default_factory()).__name__
+        for each in fields(ExperimentConfig)
+        if callable(each.default_factory)
+    }
     assert parts | {"ExperimentConfig", "Decay"} == listed
 
 
@@ -126,9 +132,14 @@ def test_every_page_is_in_the_navigation() -> None:
                 yield from leaves(inner)
 
     navigation = set(leaves(yaml.load((ROOT / "mkdocs.yml").read_text(), Loader)["nav"]))
-    pages = {page.relative_to(DOCS) for pattern in ("*.md", "*/*.md", "*/*.ipynb") for page in DOCS.glob(pattern)}
+    pages = {
+        page.relative_to(DOCS) for pattern in ("*.md", "*/*.md", "*/*.ipynb") for page in DOCS.glob(pattern)
+    }
     here = {page.with_suffix(".md").as_posix() for page in pages}
-    outside = {loaded("site/repository.py").place(page) for page in ("README.md", *loaded("site/repository.py").OUTSIDE)}
+    outside = {
+        loaded("site/repository.py").place(page)
+        for page in ("README.md", *loaded("site/repository.py").OUTSIDE)
+    }
     assert here - navigation == set()
     assert navigation - here - outside == set()
 
@@ -153,5 +164,7 @@ def test_notebooks_run_and_hold_the_outputs_of_their_code() -> None:
     runner = loaded("site/run_notebooks.py")
     assert len(runner.NOTEBOOKS) == 3
     for path, notebook in zip(runner.NOTEBOOKS, runner.run(runner.NOTEBOOKS), strict=True):
-        assert notebook.metadata["dpap"]["code"] == runner.digest(notebook), f"{path.name}: run `make notebooks`"
+        assert notebook.metadata["dpap"]["code"] == runner.digest(notebook), (
+            f"{path.name}: run `make notebooks`"
+        )
         assert any(cell.cell_type == "code" and cell.outputs for cell in notebook.cells)

@@ -30,7 +30,11 @@ def source_messages() -> set[str]:
             elif id(node) in docstrings:
                 continue
             elif isinstance(node, ast.JoinedStr):
-                found.add("".join(str(each.value) if isinstance(each, ast.Constant) else "..." for each in node.values))
+                found.add(
+                    "".join(
+                        str(each.value) if isinstance(each, ast.Constant) else "..." for each in node.values
+                    )
+                )
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found.add(node.value)
     return found
@@ -120,7 +124,9 @@ RAISED: dict[str, Callable[[], object]] = {
     "the target, ..., is out of reach": _out_of_reach,
     "no gradient of the network was observed since the last step": _no_training,
     "no training forward of the network was observed since the last step": _no_forward,
-    "expected a file that dpap.save wrote; there is none at": lambda: dpap.load("absent.safetensors", network()),
+    "expected a file that dpap.save wrote; there is none at": lambda: dpap.load(
+        "absent.safetensors", network()
+    ),
 }
 """What raises or warns, where that takes little."""
 
