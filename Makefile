@@ -2,9 +2,10 @@
 PYTHON ?= python3
 ready := .venv/ready
 frameworks := .venv/frameworks
+site := .venv/site
 bin := .venv/bin
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format docs notebooks bench clean
 
 demo: $(ready)
 	$(bin)/dpap demo
@@ -20,6 +21,15 @@ lint: $(ready)
 format: $(ready)
 	$(bin)/ruff check --fix
 	$(bin)/ruff format
+
+# warnings are errors; the variable silences the theme's own banner about another program
+docs: $(ready) $(site)
+	NO_MKDOCS_2_WARNING=1 $(bin)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
+# what the notebooks of docs/ print and draw, written into them anew
+notebooks: $(ready)
+	$(bin)/python docs/site/run_notebooks.py
 
 bench: $(ready) $(frameworks)
 	$(bin)/python benchmarks/neurons.py
@@ -42,4 +52,8 @@ $(ready): pyproject.toml
 
 $(frameworks): tests/frameworks/requirements.txt | $(ready)
 	@$(bin)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+	@touch $@
+
+$(site): pyproject.toml | $(ready)
+	@$(bin)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@

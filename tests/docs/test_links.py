@@ -22,8 +22,8 @@ def found(*patterns: str) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """Anchors of the headings, as GitHub makes them."""
-    names: set[str] = set()
+    """Anchors of the headings, as GitHub makes them, and of what a page of the reference shows."""
+    names = set(re.findall(r"(?m)^::: (\S+)$", page.read_text()))
     for heading in re.findall(r"(?m)^#+ (.+)$", re.sub(r"(?ms)^```.*?^```$", "", page.read_text())):
         words = re.sub(r"\[([^]]*)\]\([^)]*\)|[`*]", r"\1", heading).strip().lower()
         name = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
