@@ -122,7 +122,14 @@ def test_the_demonstration(
     monkeypatch.setattr(demo, "demo_config", lambda: load_config(tmp_path / "quick.yaml"))
     assert main(["demo", "--out", str(tmp_path / "demo"), "--quiet"]) == 0
     said = capsys.readouterr().out
-    for quantity in ("test accuracy", "parameters stored", "MACs", "energy", "epoch at the end", "model file"):
+    for quantity in (
+        "test accuracy",
+        "parameters stored",
+        "MACs",
+        "energy",
+        "epoch at the end",
+        "model file",
+    ):
         assert quantity in said
     assert Path(said.partition("report: ")[2].strip()).is_file()
 

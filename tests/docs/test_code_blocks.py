@@ -186,4 +186,5 @@ def _parse_script(where: str, words: list[str]) -> None:
     flags = [word for word in words if word.startswith("--")]
     fields = "add_experiment_flags" in known
     for flag in flags:
-        assert f'"{flag}"' in known or (fields and (flag in ("--config", "--recipe") or "." in flag)), f"{where}: {flag}"
+        field = flag in ("--config", "--recipe") or "." in flag
+        assert f'"{flag}"' in known or (fields and field), f"{where}: {flag}"
