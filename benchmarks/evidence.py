@@ -66,9 +66,9 @@ class Row:
 VGG16 = "CIFAR-10 (a fifth), VGG16 of a quarter's width"
 VGG16_RECIPES = ("cifar10_vgg16_float32", "cifar10_vgg16")
 SUMMARY = (
-    Row("MNIST, 2Conv2FC", ("mnist_ann",), 0.9),
+    Row("MNIST, 2Conv2FC", ("mnist_ann", "mnist_ann_float32"), 0.9),
     Row("MNIST, 2Conv2FC", ("mnist_ann", "mnist_ann_float32"), 0.98),
-    Row("MNIST, spiking 2Conv2FC", ("mnist_snn_98",), 0.98),
+    Row("MNIST, spiking 2Conv2FC", ("mnist_snn_98", "mnist_snn"), 0.98),
     Row("Fashion-MNIST (a third), 2Conv2FC", ("fashion_ann",), 0.9),
     Row("Fashion-MNIST (a third), spiking 2Conv2FC", ("fashion_snn",), 0.9),
     Row("N-MNIST (1,100 recordings), spiking 2Conv2FC", ("nmnist_rates", "nmnist"), 0.98),
