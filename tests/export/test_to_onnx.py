@@ -204,6 +204,15 @@ def test_what_cannot_be_recorded_is_named(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_what_fixes_the_number_of_samples_is_named(tmp_path: Path) -> None:
+    class Counts(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.reshape(len(x), -1)
+
+    with pytest.raises(dpap.ExportError, match=r"len\(x\) .* make the number of samples a constant"):
+        dpap.export_onnx(Counts(), torch.rand(4, 3, 2), tmp_path / "no.onnx")
+
+
 def test_a_file_that_computes_something_else_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -198,6 +198,12 @@ class _Recordable(nn.Module):
             reset_module(module)
 
 
+def _advice(error: Exception) -> str:
+    """What to write in the place of what fixes the number of samples."""
+    fixed = "specialized" in str(error) or "violated" in str(error)
+    return "; len(x) and int(...) make the number of samples a constant, x.shape[0] does not" if fixed else ""
+
+
 def _recorded(model: nn.Module, program: _Program) -> Any:
     """The ModelProto, with spikes that are no outputs of the network behind these among its outputs."""
     any_number = torch.export.Dim.DYNAMIC
@@ -213,7 +219,7 @@ def _recorded(model: nn.Module, program: _Program) -> Any:
         except Exception as error:
             raise ExportError(
                 "torch.export cannot record this network's forward, for it depends on values, on the number of "
-                f"samples or on what torch does not follow: {_first_line(error)}"
+                f"samples or on what torch does not follow: {_first_line(error)}{_advice(error)}"
             ) from error
         within = [name for name in program.spikes if name not in program.outputs]
         try:
