@@ -39,7 +39,7 @@ def test_large_tensors_take_no_new_pages_once_warm() -> None:
         "import resource, torch\n"
         "from dpap.experiment.machine import keep_freed_memory\n"
         "assert keep_freed_memory()\n"
-        "for _ in range(3):\n"
+        "for _ in range(10):\n"
         "    torch.ones(20_000_000)\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "torch.ones(20_000_000)\n"
