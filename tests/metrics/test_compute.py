@@ -55,7 +55,9 @@ def test_networks_are_timed_in_turn():
         model.register_forward_hook(lambda module, *_: calls.append((module.out_features, module.training)))
     seconds = latencies(models, torch.rand(1, 2), repeats=2, warm_up=1)
     assert [len(each) for each in seconds] == [2, 2]
-    assert calls == [(2, False), (3, False)] * 3
+    rounds = [calls[at : at + 2] for at in range(0, 6, 2)]
+    assert len(calls) == 6 and all(sorted(each) == [(2, False), (3, False)] for each in rounds)
+    assert rounds[0] != rounds[1] != rounds[2]  # another one begins
     assert all(model.training for model in models)
 
 

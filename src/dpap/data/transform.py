@@ -1,6 +1,7 @@
 """From stored bytes to a batch of floats, without a loop over its samples."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from jaxtyping import Float32, UInt8
@@ -35,6 +36,12 @@ class Augmentation:
         return shifted.reshape(batch.shape)
 
 
+@cache
+def _by_channel(numbers: tuple[float, ...], device: torch.device) -> Tensor:
+    """One number a channel, [C, 1, 1]; put on a device once, not with every batch."""
+    return torch.tensor(numbers, dtype=torch.float32, device=device)[:, None, None]
+
+
 @dataclass(frozen=True)
 class ImageConverter:
     """Bytes to values in [0, 1], then per channel (value - mean) / deviation where given."""
@@ -56,9 +63,7 @@ class ImageConverter:
     ) -> Float32[Tensor, "batch channel height width"]:
         """Subtract the mean and divide by the deviation of each channel where given, in place."""
         if self.statistics is not None:
-            mean, deviation = (
-                torch.tensor(part).to(values.device)[:, None, None] for part in self.statistics
-            )
+            mean, deviation = (_by_channel(part, values.device) for part in self.statistics)
             values.sub_(mean).div_(deviation)
         return values
 

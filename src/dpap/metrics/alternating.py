@@ -12,17 +12,22 @@ Name = TypeVar("Name", bound=Hashable)
 
 
 def alternate(
-    candidates: Mapping[Name, Callable[[], object]], rounds: int, device: torch.device, *, mixed: bool = False
+    candidates: Mapping[Name, Callable[[], object]],
+    rounds: int,
+    device: torch.device,
+    *,
+    warm_up: int = 2,
+    mixed: bool = False,
 ) -> dict[Name, list[float]]:
     """Seconds of each candidate in each round; every round runs all of them, beginning with another one.
 
-    Two rounds that are not measured come first. Other load on the machine then slows all alike, so the ratio within
-    a round is more reliable than the seconds. `mixed`: candidates of several runtimes, each of which slows what comes
-    after it: the order is random, and each runs once unmeasured before it is measured.
+    `warm_up` rounds that are not measured come first. Other load on the machine then slows all alike, so the ratio
+    within a round is more reliable than the seconds. `mixed`: candidates of several runtimes, each of which slows what
+    comes after it: the order is random, and each runs once unmeasured before it is measured.
     """
     names, chance = list(candidates), random.Random(0)
     seconds: dict[Name, list[float]] = {name: [] for name in names}
-    for number in range(-2, rounds):
+    for number in range(-warm_up, rounds):
         first = number % len(names)
         order = chance.sample(names, len(names)) if mixed else names[first:] + names[:first]
         for name in order:

@@ -2,16 +2,16 @@
 
 import math
 import statistics
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from dpap.metrics.alternating import synchronise
+from dpap.metrics.alternating import alternate
 from dpap.metrics.layers import evaluating
 
 
@@ -83,21 +83,10 @@ def latencies(
     """
     if repeats < 1 or warm_up < 0:
         raise ValueError(f"repeats must be at least 1 and warm_up at least 0; got {repeats} and {warm_up}")
-    devices = {parameter.device for model in models for parameter in model.parameters() if parameter.is_cuda}
-    seconds: list[list[float]] = [[] for _ in models]
+    on_gpu = (parameter.device for model in models for parameter in model.parameters() if parameter.is_cuda)
     with ExitStack() as stack:
         for model in models:
             stack.enter_context(evaluating(model))
-        for _ in range(warm_up + repeats):
-            for model, own in zip(models, seconds, strict=True):
-                _synchronise(devices)
-                start = time.perf_counter()
-                model(*example)
-                _synchronise(devices)
-                own.append(time.perf_counter() - start)
-    return [own[warm_up:] for own in seconds]
-
-
-def _synchronise(devices: set[torch.device]) -> None:
-    for device in devices:
-        synchronise(device)
+        calls = {number: partial(model, *example) for number, model in enumerate(models)}
+        seconds = alternate(calls, repeats, next(on_gpu, torch.device("cpu")), warm_up=warm_up)
+    return list(seconds.values())

@@ -22,6 +22,7 @@ from dpap.report.style import (
     MUTED,
     SERIES,
     VERMILION,
+    Label,
     end_labels,
     epoch_axis,
     few_ticks,
@@ -32,7 +33,6 @@ from dpap.report.style import (
     styled,
 )
 
-Label = tuple[float, str, str]
 LINES = 5
 """Lines over the epochs; more are not distinct, so of more targets some are left out between first and last."""
 STYLES = list(itertools.product(("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (6, 1, 1, 1))), SERIES))

@@ -19,6 +19,7 @@ from dpap.report.style import (
     PAPER,
     SERIES,
     VERMILION,
+    Label,
     end_labels,
     epoch_axis,
     few_ticks,
@@ -28,7 +29,6 @@ from dpap.report.style import (
     styled,
 )
 
-Label = tuple[float, str, str]
 LINES = 6
 """Layers that are drawn as lines; more are drawn as rows of a map."""
 

@@ -11,6 +11,7 @@ from dpap.report.comparison_figures import MARKERS, SIGNS, STYLES, size_axis
 from dpap.report.figures import line, zoom_in
 from dpap.report.records import Cost, Epoch, Run
 from dpap.report.style import (
+    Label,
     end_labels,
     epoch_axis,
     few_ticks,
@@ -22,7 +23,6 @@ from dpap.report.style import (
 )
 from dpap.report.words import reported_accuracy
 
-Label = tuple[float, str, str]
 Named = tuple[str, Run]
 LONGEST = 22
 """Characters of a name in a figure; of a longer one the end is shown, which tells runs of one folder apart."""

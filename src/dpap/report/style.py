@@ -136,7 +136,11 @@ def percent_axis(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.{decimals}f}%"))
 
 
-def end_labels(axes: Axes, labels: Sequence[tuple[float, str, str]]) -> None:
+Label = tuple[float, str, str]
+"""y, text and colour of what stands at the end of a line."""
+
+
+def end_labels(axes: Axes, labels: Sequence[Label]) -> None:
     """Writes (y, text, colour) at the right edge, moved apart just far enough not to overlap."""
     labels = sorted(labels, key=lambda label: label[0])
     height = figure_of(axes).get_figheight() * axes.get_position().height
