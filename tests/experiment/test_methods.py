@@ -87,8 +87,15 @@ def test_the_papers_rule_replaces_the_rule_of_a_recipe_and_nothing_else(tiny: An
 
 def test_controls_from_scratch_forget_the_structure_of_a_recipe(tiny: Any) -> None:
     recipe = tiny(method="scratch", structure="elsewhere.safetensors")
-    for method in ("dense", "scratch", "scratch_widths"):
+    for method in ("dense", "scratch", "scratch_long", "scratch_widths"):
         assert configured(recipe, method, 0.5).structure is None
+
+
+def test_the_long_control_is_the_same_but_for_its_epochs(tiny: Any) -> None:
+    recipe = tiny(training={"epochs": 5})
+    short, long = (configured(recipe, method, 0.5) for method in ("scratch", "scratch_long"))
+    assert (short.training.epochs, long.training.epochs) == (5, 15)
+    assert replace(long, training=short.training) == short
 
 
 def test_a_target_without_an_end_is_met_at_the_end(tiny: Any) -> None:
