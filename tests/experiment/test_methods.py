@@ -16,7 +16,8 @@ def test_every_method_fits_a_recipe_and_changes_pruning_alone(tiny: Any) -> None
     made = {method: configured(recipe, method, 0.7) for method in METHODS}
     for method, config in made.items():
         assert (config.data, config.network) == (recipe.data, recipe.network)
-        assert (config.training, config.seed) == (recipe.training, recipe.seed)
+        epochs = METHODS[method].times * recipe.training.epochs
+        assert (config.training, config.seed) == (replace(recipe.training, epochs=epochs), recipe.seed)
         assert config.prune == (method != "dense")
         if config.prune:
             assert (config.pruning.target, config.pruning.end_epoch) == (0.7, 7)
