@@ -292,14 +292,20 @@ class Wiring:
             units: weight layer -> indices of its units that remain, where not all do.
             features: key of a reader -> indices of its features that remain, where not all do.
         """
-        total = 0
+        return sum(self.layer_macs(units, features).values())
+
+    def layer_macs(
+        self, units: dict[str, Tensor] | None = None, features: dict[str | Site, Tensor] | None = None
+    ) -> dict[str, int]:
+        """The same of each weight layer."""
+        found = {}
         for name, layer in self.layers.items():
             outgoing, incoming = (units or {}).get(name), (features or {}).get(name)
-            total += layer.positions * layer.weights_between(
+            found[name] = layer.positions * layer.weights_between(
                 layer.units if outgoing is None else len(outgoing),
                 layer.features if incoming is None else len(incoming),
             )
-        return total
+        return found
 
     def keep(self, units: dict[str, Tensor], features: dict[str | Site, Tensor]) -> None:
         """Renumber units and features after a removal.

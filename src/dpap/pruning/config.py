@@ -8,8 +8,11 @@ from dpap.plasticity import CRITERIA
 from dpap.pruning.schedule import scheduled_share
 from dpap.spelling import suggestion
 
-TargetOf = Literal["weights", "parameters", "macs", "synaptic_operations", "energy"]
+TargetOf = Literal["weights", "parameters", "macs", "latency", "synaptic_operations", "energy"]
 """What a target is a share of."""
+
+OF_UNITS = ("parameters", "macs", "latency")
+"""What only whole units save."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +59,17 @@ class PruningConfig:
     Attributes:
         target: share that is pruned at `end_epoch`, in [0, 1), of what `target_of` names. None: the paper's
             emergent rule, where epsilon and eta decide how much dies.
-        target_of: "weights": of the prunable weights, those that are dead. "parameters", "macs": of all parameters,
-            or of the multiplications of an inference, what `Pruner.compact()` takes away; only whole units do, so
-            with such a target no single synapse dies. "synaptic_operations", "energy": of the operations that
+        target_of: "weights": of the prunable weights, those that are dead. "parameters", "macs", "latency": of all
+            parameters, of the multiplications of an inference, or of the time that its weight layers take, what
+            `Pruner.compact()` takes away; only whole units do, so with such a target no single synapse dies. The time
+            is measured when the pruner is made, on the example and its device, so two runs differ by what it was. "synaptic_operations", "energy": of the operations that
             activity causes at weights, as it is observed, or of their energy (45 nm), what the dead save.
         end_epoch: epoch (1 = after the first) by which the target is met. Required with a target.
         start_epoch: epochs that only observe before the first death; 1 is ours, the least on which to judge; of few
             or small epochs take more (N-MNIST, 50 batches an epoch: 5 rather than 2 gained 2 points).
-        criterion: what is important. "taylor": what contributes to the loss, by the gradients of training. "bcm"
-            follows the paper's equations; "bcm_strength", ours, weighs them by the magnitude of the weights.
+        criterion: what is important. "taylor_strength": what contributes to the loss, by the gradients of training,
+            shared among the synapses of a unit by their strength; "taylor": of each synapse by itself. "bcm" follows
+            the paper's equations; "bcm_strength", ours, weighs them by the magnitude of the weights.
             "bcm_without_spines", "hebb" and "stdp" replace a part of them, "released" is the authors' code formula for
             formula; "firing_rate", "magnitude", "random" (drawn anew every epoch) and "random_once" are what any of
             them should be better than; others by `dpap.register_criterion`.
@@ -113,7 +118,7 @@ class PruningConfig:
     target_of: TargetOf = "weights"
     end_epoch: int | None = None
     start_epoch: int = 1
-    criterion: str = "taylor"
+    criterion: str = "taylor_strength"
     scope: Literal["layer", "network"] = "network"
     deaths_per_epoch: int = 10
     memory: float = 0.9
@@ -245,7 +250,7 @@ class PruningConfig:
     @property
     def prunes_synapses(self) -> bool:
         """Whether single synapses die: not where the target is a share of what only whole units save."""
-        return self.synapses and (self.target is None or self.target_of not in ("parameters", "macs"))
+        return self.synapses and (self.target is None or self.target_of not in OF_UNITS)
 
     def due(self, progress: float) -> float | None:
         """Share that should be pruned after so many epochs; None without a target."""

@@ -1,7 +1,7 @@
-"""The costs of which a target can be a share: weights, parameters, MACs, synaptic operations, energy.
+"""The costs of which a target can be a share: weights, parameters, MACs, latency, synaptic operations, energy.
 
 The pruned share of each is a function of the masks, and does not fall when more dies (but for grouped convolutions and
-round widths, where what can be removed depends on what else is). Parameters and MACs leave with whole units
+round widths, where what can be removed depends on what else is). Parameters, MACs and latency leave with whole units
 that can be removed; weights, operations and energy are saved by every silent synapse.
 """
 
@@ -19,6 +19,7 @@ from dpap.anatomy.layers import bias_of, matrices_of
 from dpap.anatomy.operations import OperationCounts
 from dpap.anatomy.ownership import tensor_of
 from dpap.pruning.budget import dead_weights
+from dpap.pruning.layer_times import LayerTime
 from dpap.surgery import Masks
 from dpap.surgery.compact import what_remains
 from dpap.surgery.silence import unit_parts
@@ -33,6 +34,9 @@ PICOJOULES_AC = 0.9
 
 OBSERVED = ("synaptic_operations", "energy")
 """Costs that are counted from activity."""
+
+MEASURED = "latency"
+"""The cost that is measured on the machine that prunes."""
 
 
 def adding_is_cheaper(operations: float, additions: float | None) -> bool:
@@ -98,6 +102,8 @@ class CostLedger:
         round_to: what removal rounds widths to.
         weights, parameters, macs, units: of the dense network; weights that can die, and units by layer.
         activity: operations by layer, once activity was observed.
+        times: of each layer, where latency was measured.
+        seconds: that all weight layers of the dense network took, and those of them that its units can save.
     """
 
     model: nn.Module
@@ -108,6 +114,8 @@ class CostLedger:
     macs: int
     units: dict[str, int]
     activity: dict[str, ActivityCounts] = field(default_factory=dict)
+    times: dict[str, LayerTime] = field(default_factory=dict)
+    seconds: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
     def of_dense(cls, model: nn.Module, wiring: Wiring, masks: Masks, round_to: int) -> "CostLedger":
@@ -121,6 +129,15 @@ class CostLedger:
             wiring.macs(),
             {name: layer.units for name, layer in wiring.layers.items()},
         )
+
+    def take_times(self, times: Mapping[str, LayerTime]) -> None:
+        """Count latency by these times, as they were measured in the network as it is."""
+        self.times = dict(times)
+        self.seconds = (sum(one.seconds for one in times.values()), self.shrinking(self.wiring.layer_macs()))
+
+    def shrinking(self, layer_macs: Mapping[str, int]) -> float:
+        """Seconds that so many MACs of each layer take, without what calls take however small they are."""
+        return sum(one.per_mac * layer_macs[name] for name, one in self.times.items())
 
     def share(self, cost: str, masks: Masks) -> float:
         """Pruned share of a cost."""
@@ -153,8 +170,8 @@ class CostLedger:
     def price(self, cost: str, layer: WeightLayer) -> Float64[Tensor, " feature"]:
         """What each feature of a layer costs for every unit that reads it."""
         each = torch.full((layer.features,), float(layer.taps), dtype=torch.float64)
-        if cost == "macs":
-            return each * layer.positions
+        if cost in ("macs", MEASURED):
+            return each * layer.positions * (1.0 if cost == "macs" else self.times[layer.name].per_mac)
         counts = self.activity.get(layer.name)
         if cost in OBSERVED:
             if counts is None:
@@ -168,13 +185,18 @@ class CostLedger:
             if name in kept.features:
                 activity.keep(kept.features[name])
 
-    def dense(self) -> dict[str, int]:
+    def dense(self) -> dict[str, Any]:
         """What the dense network had, besides units."""
-        return {"weights": self.weights, "parameters": self.parameters, "macs": self.macs}
+        counts = {"weights": self.weights, "parameters": self.parameters, "macs": self.macs}
+        times = {name: [one.seconds, one.per_mac] for name, one in self.times.items()}
+        return {**counts, "times": times, "seconds": list(self.seconds)}
 
-    def take_dense(self, dense: Mapping[str, int], units: Mapping[str, int]) -> None:
+    def take_dense(self, dense: Mapping[str, Any], units: Mapping[str, int]) -> None:
         """Count shares of another dense network, of which this one is what was left."""
         self.weights, self.parameters, self.macs = (dense[cost] for cost in ("weights", "parameters", "macs"))
+        if dense.get("times"):
+            self.times = {name: LayerTime(*numbers) for name, numbers in dense["times"].items()}
+            self.seconds = tuple(dense["seconds"])
         self.units = dict(units)
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
@@ -217,6 +239,16 @@ def _macs(ledger: CostLedger, masks: Masks) -> float:
     return 1 - ledger.wiring.macs(kept.units, kept.features) / ledger.macs
 
 
+def _latency(ledger: CostLedger, masks: Masks) -> float:
+    """Share of the time of the weight layers of one inference that is saved when the dead are removed, as it was
+    measured before any died.
+    """
+    kept = _remaining(ledger, masks)
+    whole, shrinking = ledger.seconds
+    left = ledger.shrinking(ledger.wiring.layer_macs(kept.units, kept.features))
+    return (shrinking - left) / whole if whole else 0.0
+
+
 def _synaptic_operations(ledger: CostLedger, masks: Masks) -> float:
     """Share of the operations that spikes (or other activity that is not zero) cause at weights.
 
@@ -239,6 +271,7 @@ COSTS: dict[str, Callable[[CostLedger, Masks], float]] = {
     "weights": _weights,
     "parameters": _parameters,
     "macs": _macs,
+    MEASURED: _latency,
     "synaptic_operations": _synaptic_operations,
     "energy": _energy,
 }

@@ -26,8 +26,9 @@ from dpap.pruning.arguments import (
 from dpap.pruning.budget import dead_timesteps
 from dpap.pruning.checks import check_reach, give_up_what_is_not_silent
 from dpap.pruning.config import PruningConfig
-from dpap.pruning.costs import OBSERVED, CostLedger
+from dpap.pruning.costs import MEASURED, OBSERVED, CostLedger
 from dpap.pruning.distributed import DIFFERENT, Ranks, check_networks, check_pruners
+from dpap.pruning.layer_times import layer_times
 from dpap.pruning.observation import Observation
 from dpap.pruning.reports import PruneReport, layer_reports
 from dpap.pruning.resume import Structure, match_timesteps, slice_all, take_sizes
@@ -139,6 +140,9 @@ class Pruner:
         if self._state.observes_activity:
             check_recordable(self.wiring)
         self._ledger = CostLedger.of_dense(self.model, self.wiring, self._state.masks, self.config.round_to)
+        if self.config.target_of == MEASURED and self.config.target is not None:
+            self._ledger.take_times(layer_times(self.model, self.wiring, self._example, self._ranks))
+            renew(wrappers)
         if self.config.target_of not in (*OBSERVED, "weights"):
             self._check_reach()
         self._structure = Structure(self.wiring, self._state.masks)
