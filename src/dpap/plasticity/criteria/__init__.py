@@ -16,7 +16,9 @@ from dpap.plasticity.criteria.registry import CRITERIA, register_criterion
 from dpap.plasticity.criteria.released import Released
 from dpap.plasticity.criteria.stdp import Stdp
 from dpap.plasticity.criteria.taylor import Taylor
+from dpap.plasticity.criteria.taylor_strength import TaylorStrength
 
+register_criterion("taylor_strength", TaylorStrength())
 register_criterion("taylor", Taylor())
 register_criterion("bcm", Bcm())
 register_criterion("bcm_strength", BcmStrength())
