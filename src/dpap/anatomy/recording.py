@@ -79,7 +79,8 @@ def check_recordable(wiring: Wiring) -> None:
     if hidden:
         raise ValueError(
             f"the activity of {', '.join(hidden)} stays inside a recurrent module, where it cannot be recorded; use a "
-            'criterion that needs none ("taylor_strength", "magnitude"), or one module for each layer, without projection'
+            'criterion that needs none ("taylor_strength", "magnitude"), or one module for each layer, without '
+            "projection"
         )
 
 

@@ -62,8 +62,9 @@ class PruningConfig:
         target_of: "weights": of the prunable weights, those that are dead. "parameters", "macs", "latency": of all
             parameters, of the multiplications of an inference, or of the time that its weight layers take, what
             `Pruner.compact()` takes away; only whole units do, so with such a target no single synapse dies. The time
-            is measured when the pruner is made, on the example and its device, so two runs differ by what it was. "synaptic_operations", "energy": of the operations that
-            activity causes at weights, as it is observed, or of their energy (45 nm), what the dead save.
+            is measured when the pruner is made, on the example and its device, so two runs differ by what it was.
+            "synaptic_operations", "energy": of the operations that activity causes at weights, as it is observed, or of
+            their energy (45 nm), what the dead save.
         end_epoch: epoch (1 = after the first) by which the target is met. Required with a target.
         start_epoch: epochs that only observe before the first death; 1 is ours, the least on which to judge; of few
             or small epochs take more (N-MNIST, 50 batches an epoch: 5 rather than 2 gained 2 points).

@@ -11,12 +11,12 @@ LEAST = 1e-30
 
 
 class TaylorStrength(Taylor):
-    """How much a unit and its synapses together contribute is measured (`Taylor`); which of them matter is their strength.
+    """As `Taylor`, but that the synapses of a unit share what they contribute together by their strength.
 
-    Of a synapse C_i w_ij^2 / sum_k w_ik^2, with C_i the summed contributions of all synapses of the unit. The gradient
-    of a single weight is a noisy measure, most of all of the weakly used ones, and a sum of many is not; the square of
-    the weight is what the second-order term of the loss has beside its curvature (Y. LeCun et al., Optimal Brain Damage,
-    NIPS 1989), which is alike within a unit. Evidence: docs/results/constants.md.
+    Importance of a synapse is C_i w_ij^2 / sum_k w_ik^2, with C_i the summed contributions of all synapses of the unit.
+    The gradient of a single weight is a noisy measure, and a sum of many is less so. The square of a weight is what the
+    second-order term of the loss has beside the curvature (Y. LeCun et al., Optimal Brain Damage, NIPS 1989), which is
+    taken as alike within a unit. Evidence: docs/results/constants.md.
     """
 
     def synapse_importance(self, layer: LayerContext) -> Float[Tensor, "unit feature"]:
