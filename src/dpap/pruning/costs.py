@@ -7,7 +7,7 @@ that can be removed; weights, operations and energy are saved by every silent sy
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -185,19 +185,28 @@ class CostLedger:
             if name in kept.features:
                 activity.keep(kept.features[name])
 
-    def dense(self) -> dict[str, Any]:
+    def dense(self) -> dict[str, int]:
         """What the dense network had, besides units."""
-        counts = {"weights": self.weights, "parameters": self.parameters, "macs": self.macs}
-        times = {name: [one.seconds, one.per_mac] for name, one in self.times.items()}
-        return {**counts, "times": times, "seconds": list(self.seconds)}
+        return {"weights": self.weights, "parameters": self.parameters, "macs": self.macs}
 
-    def take_dense(self, dense: Mapping[str, Any], units: Mapping[str, int]) -> None:
+    def take_dense(self, dense: Mapping[str, int], units: Mapping[str, int]) -> None:
         """Count shares of another dense network, of which this one is what was left."""
         self.weights, self.parameters, self.macs = (dense[cost] for cost in ("weights", "parameters", "macs"))
-        if dense.get("times"):
-            self.times = {name: LayerTime(*numbers) for name, numbers in dense["times"].items()}
-            self.seconds = tuple(dense["seconds"])
         self.units = dict(units)
+
+    def measured(self) -> dict[str, Any]:
+        """Times of the dense network, as plain numbers; empty where they were not measured."""
+        if not self.times:
+            return {}
+        whole, shrinking = self.seconds
+        layers = {name: asdict(one) for name, one in self.times.items()}
+        return {"seconds": whole, "shrinking": shrinking, "layers": layers}
+
+    def take_measured(self, state: Mapping[str, Any]) -> None:
+        """Count latency by the times that `measured` gave, of another machine maybe, where there are any."""
+        if state and self.times:
+            self.times = {name: LayerTime(**numbers) for name, numbers in state["layers"].items()}
+            self.seconds = (state["seconds"], state["shrinking"])
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """Copies of the operations, as plain tensors and numbers."""

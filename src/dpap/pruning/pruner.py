@@ -324,6 +324,7 @@ class Pruner:
             "config": self.config.as_dict(),
             **self._structure.state_dict(),
             "dense": self._ledger.dense(),
+            "measured": self._ledger.measured(),
             "steps": self._steps,
             "steps_per_epoch": self._steps_per_epoch,
             "forwards": self._forwards,
@@ -368,6 +369,7 @@ class Pruner:
         self._structure.take(state)
         if "dense" in state:
             self._ledger.take_dense(state["dense"], self._structure.units)
+        self._ledger.take_measured(state.get("measured", {}))
         self.epoch = int(state["epoch"])
         self._steps, self._steps_per_epoch = state.get("steps", 0), state.get("steps_per_epoch", 0)
         self._forwards, self._refused = state.get("forwards", 0), state.get("refused", False)
