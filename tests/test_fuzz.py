@@ -34,7 +34,7 @@ KINDS = (
 def fuzz(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(FOLDER)
     yield importlib.import_module("fuzz")
-    for name in ("fuzz", "fuzz_kinds", "fuzz_mutations", "fuzz_single"):
+    for name in ("fuzz", "fuzz_kinds", "fuzz_mutations", "fuzz_runs", "fuzz_single"):
         sys.modules.pop(name, None)
 
 

@@ -24,11 +24,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fuzz_kinds
+import fuzz_runs
 import fuzz_single
+import fuzz_states
 import numpy as np
 from fuzz_kinds import Kind
 
-KINDS = fuzz_kinds.KINDS | fuzz_single.KINDS
+KINDS = fuzz_kinds.KINDS | fuzz_runs.KINDS | fuzz_single.KINDS | fuzz_states.KINDS
 HANG = 5.0
 """Seconds."""
 DEADLY = 60

@@ -11,7 +11,8 @@ import hashlib
 import os
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -112,6 +113,23 @@ def read_last(folder: RunFolder, message: Callable[[str], None]) -> dict[str, An
     if damaged:
         raise UserError(f"{'; '.join(damaged)}; no checkpoint is left: start the run again with --overwrite")
     return None
+
+
+@contextmanager
+def belonging(path: Path) -> Iterator[None]:
+    """Turns errors within the block into UserErrors: what a whole checkpoint at `path` holds does not fit its run.
+
+    It raises almost anything there, for it may hold anything.
+    """
+    try:
+        yield
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{path} is not the checkpoint of this run ({type(error).__name__}: {error}): put back the one that the "
+            "run wrote, or start the run again with --overwrite"
+        ) from error
 
 
 def copy_checkpoint(source: Path, target: Path) -> None:

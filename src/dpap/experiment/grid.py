@@ -95,12 +95,15 @@ def plan(rows: Sequence[Row], folder: Path) -> list[Planned]:
     for row in rows:
         if not row.seeds:
             raise UserError(f"{row.recipe}: compare needs at least one seed; got none")
-        check_methods(row.methods)
+        try:
+            check_methods(row.methods)
+        except UserError as error:
+            raise UserError(f"{row.recipe}: {error}") from error
         made: list[tuple[str, ExperimentConfig]] = [(DENSE, configured(row.config, DENSE, None))]
         targets: Sequence[float | None] = row.targets or [None]
         for target, method in itertools.product(targets, row.methods):
             if method != DENSE:
-                with blame("targets"):
+                with blame(f"{row.recipe}: targets"):
                     made.append((method, configured(row.config, method, target)))
         for seed, (method, config) in itertools.product(row.seeds, made):
             planned = _planned(row, method, config, seed, folder / row.folder)
