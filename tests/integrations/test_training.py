@@ -117,9 +117,10 @@ def test_wrapped_optimizers_and_processes() -> None:
     network, other = nn.Linear(2, 1), nn.Linear(2, 1)
     optimizer, foreign = (torch.optim.SGD(each.parameters(), 0.1) for each in (network, other))
     assert of_network(network, [Wrapper(Wrapper(optimizer)), foreign]) == [optimizer]
-    check_processes(1, dpap.PruningConfig(compact="auto"))
-    with pytest.raises(ValueError, match=r"4 processes.*manual"):
-        check_processes(4, dpap.PruningConfig(compact="auto"))
+    check_processes(1, network, dpap.PruningConfig(compact="auto"))
+    check_processes(4, network, dpap.PruningConfig(compact="manual"))
+    with pytest.raises(ValueError, match=r"4 processes.*no DistributedDataParallel holds it.*manual"):
+        check_processes(4, network, dpap.PruningConfig(compact="auto"))
 
 
 class Pairs(torch.utils.data.Dataset[Any]):

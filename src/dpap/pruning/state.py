@@ -293,6 +293,8 @@ class PruningState:
         check_form(state, {part: own[part] for part in ("survival", "masks")}, "it")
         for part in ("observed", "anything_observed"):
             check_form(state.get(part, own[part]), own[part], part)
+        counts = dict.fromkeys(self.masks.units, 0)
+        check_form(state.get("alive_before", counts), counts, "alive_before")
         self.floors = {name: self.config.floor(dense_units[name]) for name in self.masks.units}
         self.observed = self.statistics.keys() & state.get("observed", ())
         self.anything_observed = state.get("anything_observed", False)

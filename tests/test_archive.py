@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dpap.experiment.archive import check_parts
+from dpap.archive import check_parts
 from dpap.experiment.checkpoint import read_checkpoint
 from dpap.experiment.errors import UserError
 
