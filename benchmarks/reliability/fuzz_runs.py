@@ -20,10 +20,14 @@ from fuzz_mutations import Random, changed, damaged, other_tensor, places_of
 from torch import Tensor, nn
 from trials import small_run
 
+from dpap.data.kind import kind_of
 from dpap.experiment.checkpoint import read_checkpoint, write_checkpoint
 from dpap.experiment.config import ExperimentConfig, load_config
+from dpap.experiment.deployed import deploy, read_config
 from dpap.experiment.errors import UserError
 from dpap.experiment.grid import plan, read_grid
+from dpap.experiment.kept import finished
+from dpap.experiment.learner import build_model
 from dpap.experiment.progress import Quiet
 from dpap.experiment.results import EPOCHS, RESULTS, EpochResult, Result, as_csv, read_csv
 from dpap.experiment.run_folder import RunFolder
@@ -31,6 +35,7 @@ from dpap.experiment.sealed import line_of
 from dpap.experiment.train import resume, train
 from dpap.models import NetworkConfig
 from dpap.report.records import read_run
+from dpap.surgery import save
 
 
 def checkpoint() -> Kind:
@@ -299,6 +304,25 @@ def resumed() -> Kind:
     )
 
 
+def deployed() -> Kind:
+    """A finished run, of which the network is built and loaded, as `dpap predict` and `dpap evaluate` do."""
+    with TemporaryDirectory() as place:
+        files = RunFolder(Path(place))
+        config = replace(small_run(files.path), network=NetworkConfig("4FC-10FC", "relu"))
+        kind = kind_of(config.data)
+        assert kind is not None, "the data set is built in"
+        save(build_model(config, kind, torch.device("cpu")), files.model)
+        good = {"config.yaml": config.as_yaml().encode(), files.model.name: files.model.read_bytes()}
+
+    def read(folder: Path) -> object:
+        run = finished(folder)
+        config, _ = read_config(run, {}, allow_imports=False)
+        found = kind_of(config.data)
+        return None if found is None else deploy(run, config, found)
+
+    return Kind(good, read, (UserError,))
+
+
 def other_state(state: dict[str, Any], random: Random) -> dict[str, Any]:
     """Tensors and values of which a few are others."""
     places = [place for place in places_of(state) if isinstance(place[0][place[1]], Tensor)]
@@ -320,4 +344,5 @@ KINDS: dict[str, Callable[[], Kind]] = {
     "recipe": recipe,
     "grid": grid,
     "run, to go on": resumed,
+    "run, deployed": deployed,
 }

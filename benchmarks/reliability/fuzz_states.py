@@ -1,11 +1,9 @@
 """States of pruners, and networks beside a script that needs no dpap."""
 
-import importlib.util
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ from fuzz_kinds import GOOD, Kind
 from fuzz_mutations import Random
 from fuzz_runs import other_state
 from torch import Tensor, nn
+from trials import script_of
 
 import dpap
 
@@ -74,14 +73,6 @@ def pruner_state() -> Kind:
     )
 
 
-def _builder(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def plain() -> Kind:
     """Weights and widths beside the script that reads them."""
     torch.manual_seed(0)
@@ -98,7 +89,7 @@ def plain() -> Kind:
         if not path.exists():
             path.write_bytes(script)
         with torch.no_grad():
-            found: Tensor = _builder(path).load()(EXAMPLE)
+            found: Tensor = script_of(path).load()(EXAMPLE)
         if not torch.equal(found, right):
             raise AssertionError("another network than was written")
         return found
