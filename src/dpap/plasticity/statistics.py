@@ -133,12 +133,12 @@ class Statistics:
             )
         for name, value in state.items():
             current = getattr(self, name)
-            if not isinstance(value, Tensor if isinstance(current, Tensor) else int):
+            if isinstance(value, Tensor) != isinstance(current, Tensor) or not isinstance(value, Tensor | int):
                 raise ValueError(
                     f"'{name}' of a layer's statistics must be of type {type(current).__name__}; got "
                     f"{value!r:.60}: load it as it was saved"
                 )
-            if not isinstance(current, Tensor):
+            if not isinstance(value, Tensor):
                 continue
             # Batch slots differ in number, and appear with the first batch.
             matches = value.shape[-1:] == current.shape[-1:] and value.dim() == current.dim()
