@@ -80,7 +80,7 @@ class Fields:
         return kind(**given, **{name: READERS[of](self, name) for name, of in types.items()})
 
 
-_types_of = cache(get_type_hints)
+_types_of: Callable[[type[Any]], dict[str, Any]] = cache(get_type_hints)
 READERS: dict[Any, Callable[[Fields, str], Any]] = {
     int: Fields.need,
     int | None: Fields.whole,
