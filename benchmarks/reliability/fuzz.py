@@ -32,9 +32,9 @@ from fuzz_kinds import Kind
 
 KINDS = fuzz_kinds.KINDS | fuzz_runs.KINDS | fuzz_single.KINDS | fuzz_states.KINDS
 HANG = 5.0
-"""Seconds."""
+"""Seconds of processor time."""
 DEADLY = 60
-"""Seconds after which a process is ended."""
+"""Seconds after which a process is ended, whatever it waits for."""
 TIMES, ALWAYS = 10, 1 << 24
 SHOWN = 5
 
@@ -56,7 +56,7 @@ def outcome(kind: Kind, folder: Path, number: int, seed: int) -> tuple[str, str]
     """What comes of one input, and what to show of it."""
     name = kind.spoil(folder, np.random.default_rng([seed, number]))
     size = sum((folder / each).stat().st_size for each in kind.files)
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         with bounded(size), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -74,7 +74,7 @@ def outcome(kind: Kind, folder: Path, number: int, seed: int) -> tuple[str, str]
             came = "refused" if any(each in str(error) for each in named) else "unnamed"
     finally:
         kind.mend(folder, name)
-    if time.perf_counter() - started > HANG:
+    if time.process_time() - started > HANG:
         came = "hangs"
     return came, shown
 

@@ -133,7 +133,9 @@ class Statistics:
             )
         for name, value in state.items():
             current = getattr(self, name)
-            if isinstance(value, Tensor) != isinstance(current, Tensor) or not isinstance(value, Tensor | int):
+            if isinstance(value, Tensor) != isinstance(current, Tensor) or not isinstance(
+                value, Tensor | int
+            ):
                 raise ValueError(
                     f"'{name}' of a layer's statistics must be of type {type(current).__name__}; got "
                     f"{value!r:.60}: load it as it was saved"

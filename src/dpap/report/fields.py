@@ -1,7 +1,6 @@
 """The fields of JSON objects by the type that each must have."""
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
 from dpap.experiment.errors import UserError
@@ -76,11 +75,10 @@ class Fields:
 
     def fill(self, kind: type[Kind], /, **given: Any) -> Kind:
         """A dataclass: what is not `given` is read by the type that its field has."""
-        types = {name: of for name, of in _types_of(kind).items() if name not in given}
+        types = {name: of for name, of in get_type_hints(kind).items() if name not in given}
         return kind(**given, **{name: READERS[of](self, name) for name, of in types.items()})
 
 
-_types_of: Callable[[type[Any]], dict[str, Any]] = cache(get_type_hints)
 READERS: dict[Any, Callable[[Fields, str], Any]] = {
     int: Fields.need,
     int | None: Fields.whole,
