@@ -18,6 +18,7 @@ from dpap.archive import DamagedArchive, read_archive, write_archive
 from dpap.experiment.errors import UserError
 from dpap.experiment.run_folder import RunFolder
 from dpap.files import replacing
+from dpap.pruning.distributed import RanksError
 
 FORMAT = 2
 READ = (1, 2)
@@ -104,7 +105,7 @@ def belonging(path: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (UserError, OSError):
+    except (UserError, OSError, RanksError):
         raise
     except Exception as error:
         raise UserError(
