@@ -8,6 +8,7 @@ import dpap
 SOURCE = Path(dpap.__file__).parent
 FLOORS = (
     {"files", "spelling"},
+    {"archive"},
     {"spiking", "plasticity"},
     {"anatomy"},
     {"surgery"},

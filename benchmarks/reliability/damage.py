@@ -28,7 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from trials import EPOCHS, HERE, Heard, Trials, difference, machine, small_run
+from torch import nn
+from trials import EPOCHS, HERE, Heard, Trials, difference, machine, script_of, small_run
 
 import dpap
 from dpap.experiment.checkpoint import read_checkpoint, read_last
@@ -39,7 +40,7 @@ from dpap.experiment.grid import Row, plan
 from dpap.experiment.mending import check_configuration, mend_lines, what_is_damaged
 from dpap.experiment.results import read_results
 from dpap.experiment.run_folder import RunFolder
-from dpap.experiment.sealed import read_json
+from dpap.experiment.sealed import read_json, write_json
 from dpap.experiment.train import resume, train
 from dpap.models import build_network
 from dpap.report.records import read_run
@@ -139,12 +140,56 @@ def loaded(folder: Path, said: Said) -> Any:
         raise UserError(str(error)) from error
 
 
+def loaded_as(dense: Callable[[], nn.Module], path: str) -> Callable[[Path, Said], Any]:
+    """The network in another model file."""
+
+    def read(folder: Path, said: Said) -> Any:
+        try:
+            return plain(dpap.load(folder / path, dense()).state_dict())
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+    return read
+
+
+def by_script(folder: Path, said: Said) -> Any:
+    """The network that the script of a hub's folder builds, without dpap, and what it computes."""
+    try:
+        model = script_of(folder / "hub" / "model_builder.py").load()
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    with torch.no_grad():
+        return plain({"of ones": model(torch.ones(1, 8)), **model.state_dict()})
+
+
 def tables(folder: Path, said: Said) -> Any:
     """The tables of a comparison."""
     return read_results(folder / "all")
 
 
+def sparse() -> nn.Module:
+    """A layer of which most weights are zero."""
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 64)
+    nn.init.sparse_(layer.weight, 0.95)
+    return layer
+
+
+def layers() -> nn.Module:
+    """Layers in turn, of which one has a setting that no weight shows."""
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(8, 6), nn.LeakyReLU(0.3), nn.Linear(6, 3))
+
+
 DPAP = "all/dpap-0.5-seed0"
+SPIKES = {
+    "label": 1,
+    "timesteps": 3,
+    "total_layers": 1,
+    "layers": [
+        {"name": "spike1", "units": 1, "neurons": 1, "spikes": 2, "rows": [{"unit": 0, "spikes": "1-1"}]}
+    ],
+}
 KINDS = {
     "checkpoint.pt": Kind(("run/checkpoint.pt",), newest, "run"),
     "checkpoint.pt and the one before": Kind(
@@ -163,6 +208,13 @@ KINDS = {
     "summary.json": Kind((f"{DPAP}/summary.json",), summed_up, DPAP),
     "twin": Kind((f"{DPAP}/twin",), reported),
     "model.safetensors": Kind((f"{DPAP}/model.safetensors",), loaded),
+    "model.safetensors, sparse": Kind(("sparse.safetensors",), loaded_as(sparse, "sparse.safetensors")),
+    "hub folder, model.safetensors": Kind(
+        ("hub/model.safetensors",), loaded_as(layers, "hub/model.safetensors")
+    ),
+    "hub folder, model.safetensors, by its script": Kind(("hub/model.safetensors",), by_script),
+    "hub folder, model_widths.json, by its script": Kind(("hub/model_widths.json",), by_script),
+    "spikes.json": Kind((f"{DPAP}/spikes.json",), reported, DPAP),
     "results.csv": Kind(("all/results.csv",), tables),
     "epochs.csv": Kind(("all/epochs.csv",), tables),
     "results.sha256": Kind(("all/results.sha256",), tables),
@@ -249,6 +301,9 @@ def make_files(folder: Path) -> None:
     compare(
         plan([Row("small", small_run(folder / "all"), ["dpap"], [0.5], [0])], folder / "all"), folder / "all"
     )
+    write_json(RunFolder(folder / DPAP).spikes, SPIKES)
+    dpap.save(sparse(), folder / "sparse.safetensors")
+    dpap.export_hub(layers(), folder / "hub", name="small", licence="mit", licence_text="MIT")
     shutil.copyfile(OLD, folder / "old.pt")
 
 

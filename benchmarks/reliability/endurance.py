@@ -26,6 +26,8 @@ import dpap
 from dpap.models import NetworkConfig, build_network
 from support.hooks import hooks as hooks_in
 
+FEWEST = 8
+"""Lines of results, of which quarters are compared."""
 NETWORK = NetworkConfig(layers="8C3-BN-AvgPool2-16FC-10FC", neuron="lif", timesteps=2)
 
 
@@ -80,7 +82,7 @@ def main(words: list[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, default=60.0, help="how long")
-    parser.add_argument("--every", type=int, default=20, help="rounds between two lines of results")
+    parser.add_argument("--every", type=int, default=4, help="rounds between two lines of results")
     parser.add_argument(
         "--tolerance", type=float, default=0.02, help="growth of memory that is taken as none"
     )
@@ -113,8 +115,13 @@ def main(words: list[str] | None = None) -> int:
 
 def judge(lines: list[dict[str, Any]], tolerance: float) -> bool:
     """Print what came of it; whether memory was flat, hooks constant and every loaded network the saved one."""
-    quarter = max(1, len(lines) // 4)
-    parts = [lines[quarter : 2 * quarter] or lines, lines[-quarter:]]
+    if len(lines) < FEWEST:
+        print(
+            f"{len(lines)} lines of results: expected {FEWEST} at least, give more --minutes or fewer rounds --every"
+        )
+        return False
+    quarter = len(lines) // 4
+    parts = [lines[quarter : 2 * quarter], lines[-quarter:]]
     growths = {}
     for what in ("megabytes", "objects"):
         before, after = (statistics.median(line[what] for line in part) for part in parts)

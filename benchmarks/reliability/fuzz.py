@@ -24,15 +24,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import fuzz_kinds
+import fuzz_runs
 import fuzz_single
+import fuzz_states
 import numpy as np
 from fuzz_kinds import Kind
 
-KINDS = fuzz_kinds.KINDS | fuzz_single.KINDS
+KINDS = fuzz_kinds.KINDS | fuzz_runs.KINDS | fuzz_single.KINDS | fuzz_states.KINDS
 HANG = 5.0
-"""Seconds."""
+"""Seconds of processor time."""
 DEADLY = 60
-"""Seconds after which a process is ended."""
+"""Seconds after which a process is ended, whatever it waits for."""
 TIMES, ALWAYS = 10, 1 << 24
 SHOWN = 5
 
@@ -53,8 +55,8 @@ def bounded(files: int) -> Iterator[None]:
 def outcome(kind: Kind, folder: Path, number: int, seed: int) -> tuple[str, str]:
     """What comes of one input, and what to show of it."""
     name = kind.spoil(folder, np.random.default_rng([seed, number]))
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    started = time.perf_counter()
+    size = sum((folder / each).stat().st_size for each in kind.files)
+    started = time.process_time()
     try:
         with bounded(size), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -72,7 +74,7 @@ def outcome(kind: Kind, folder: Path, number: int, seed: int) -> tuple[str, str]
             came = "refused" if any(each in str(error) for each in named) else "unnamed"
     finally:
         kind.mend(folder, name)
-    if time.perf_counter() - started > HANG:
+    if time.process_time() - started > HANG:
         came = "hangs"
     return came, shown
 

@@ -1,13 +1,10 @@
-"""Every kind of file that dpap reads: a good one, ways to damage and to forge it, and how it is read."""
+"""Data and networks: good files of every kind, ways to damage and to forge them, and how they are read."""
 
-import csv
 import gzip
-import hashlib
 import io
 import json
 import shutil
 import struct
-import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,8 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
-from fuzz_mutations import Random, changed, damaged
+from fuzz_mutations import Random, changed, damaged, other_tensor
 from safetensors import safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as as_safetensors
@@ -27,12 +23,7 @@ from torch import Tensor, nn
 import dpap
 from dpap.data import DataConfig, load_data
 from dpap.data.events import cached_frames
-from dpap.experiment.checkpoint import read_checkpoint, write_checkpoint
-from dpap.experiment.config import ExperimentConfig, load_config
-from dpap.experiment.errors import UserError
-from dpap.experiment.results import EPOCHS, RESULTS, EpochResult, Result, as_csv, read_csv
 from dpap.models import NetworkConfig, build_network
-from dpap.report.records import read_run
 from dpap.surgery.storage import _fingerprint
 from dpap.surgery.timesteps import silence_timesteps
 
@@ -71,12 +62,17 @@ class Kind:
             content = self.forged[name](random)
         else:
             content = damaged(self.files[name], random)
-        (folder / name).write_bytes(content)
+        _put(folder / name, content)
         return name
 
     def mend(self, folder: Path, name: str) -> None:
         """Put the good one back."""
-        (folder / name).write_bytes(self.files[name])
+        _put(folder / name, self.files[name])
+
+
+def _put(path: Path, content: bytes) -> None:
+    path.unlink(missing_ok=True)  # some file systems flush a file that is made shorter first: 20 times slower
+    path.write_bytes(content)
 
 
 def _idx(values: np.ndarray) -> bytes:
@@ -241,23 +237,13 @@ def _other_tensors(tensors: dict[str, Tensor], random: Random) -> dict[str, Tens
     tensors = dict(tensors)
     for _ in range(random.integers(1, 3)):
         name = sorted(tensors)[random.integers(len(tensors))]
-        tensor = tensors[name]
         match int(random.integers(0, 8)):
             case 0:
                 del tensors[name]
             case 1:
                 tensors[f"{name}x" if random.random() < 0.5 else "x"] = tensors.pop(name)
-            case 2:
-                kinds = (torch.float64, torch.float16, torch.int64, torch.uint8, torch.bool, torch.bfloat16)
-                tensors[name] = tensor.to(kinds[random.integers(len(kinds))])
-            case 3 | 4 | 5 | 6 if tensor.ndim:
-                shape = list(tensor.shape)
-                shape[random.integers(len(shape))] = int(random.integers(0, 7))
-                tensors[name] = torch.ones(shape, dtype=tensor.dtype)
-            case 7:
-                tensors[name] = tensor[None]
             case _:
-                tensors[name] = tensor * 3
+                tensors[name] = other_tensor(tensors[name], random)
     return tensors or {"x": torch.ones(1)}
 
 
@@ -353,163 +339,6 @@ def state() -> Kind:
     )
 
 
-def checkpoint() -> Kind:
-    """A checkpoint: damaged, or an archive with other parts and right checksums."""
-    network = nn.Linear(3, 2)
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "checkpoint.pt"
-        states = {
-            "epoch": 1,
-            "config": {"a": 1},
-            "model": network.state_dict(),
-            "optimizer": {},
-            "pruner": None,
-        }
-        write_checkpoint(path, states)
-        good = path.read_bytes()
-
-    def forge(random: Random) -> bytes:
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(io.BytesIO(good)) as old, zipfile.ZipFile(buffer, "w") as new:
-            names = old.namelist()
-            spoiled = names[random.integers(len(names))]
-            for each in names:
-                content, method = old.read(each), zipfile.ZIP_STORED
-                if each == spoiled:
-                    content = damaged(content, random) if random.random() < 0.95 else bytes(32 << 20)
-                    method = zipfile.ZIP_DEFLATED if len(content) > 1 << 20 else method
-                new.writestr(each, content, method)
-            new.comment = old.comment and b"dpap sha256 " + hashlib.sha256(b"").hexdigest().encode()
-        content = buffer.getvalue()
-        if b"dpap sha256 " in good[-100:]:
-            content = content[:-64] + hashlib.sha256(content[: -64 - 12]).hexdigest().encode()
-        return content
-
-    return Kind(
-        {"checkpoint.pt": good},
-        lambda folder: read_checkpoint(folder / "checkpoint.pt"),
-        (UserError,),
-        {"checkpoint.pt": forge},
-    )
-
-
-def run() -> Kind:
-    """A run folder, as `dpap report` reads it."""
-    layer = {
-        "name": "fc1",
-        "kind": "fc",
-        "units": 4,
-        "alive": 3,
-        "weights": 12,
-        "weights_alive": 9,
-        "timesteps_alive": 1.0,
-    }
-    epoch = {
-        "epoch": 1, "train_loss": 0.5, "train_accuracy": 0.9, "test_loss": 0.5, "test_accuracy": 0.8, "sparsity": 0.2,
-        "epsilon": {"conv": 1.0}, "seconds": 2.0, "target": 0.5, "target_of": "weights",
-        "compacted": {"parameters_before": 9, "parameters_after": 4}, "layers": [layer],
-    }  # fmt: skip
-    cost = {
-        "parameters": 12,
-        "weights": 12,
-        "macs": 12,
-        "layers": [{"name": "fc1", "units": 4, "features": 3, "weights": 12}],
-    }
-    summary = {
-        "epochs": 2,
-        "final_epoch": 2,
-        "final_test_accuracy": 0.8,
-        "sparsity": 0.2,
-        "before": cost,
-        "after": cost,
-    }
-    values: dict[str, list[Any]] = {
-        "run.json": [{"name": "a", "network": "4FC", "spiking": False, "machine": {"cpu": "x"}, "seed": 1}],
-        "metrics.jsonl": [epoch, {**epoch, "epoch": 2}],
-        "survival.jsonl": [{"epoch": number, "layers": {"fc1": [1.0, None, 0.5, 1.0]}} for number in (1, 2)],
-        "summary.json": [summary],
-    }
-
-    def text(lines: list[Any]) -> bytes:
-        return b"".join(json.dumps(line).encode() + b"\n" for line in lines)
-
-    def forge_of(name: str) -> Forge:
-        def forge(random: Random) -> bytes:
-            if random.random() < 0.05:
-                return (b"[" if random.random() < 0.5 else b'{"a":') * int(random.choice([10, 100_000]))
-            lines = list(values[name])
-            place = int(random.integers(len(lines)))
-            lines[place] = changed(lines[place], random)
-            return text(lines)
-
-        return forge
-
-    files = {name: text(lines) for name, lines in values.items()} | {
-        "config.yaml": b"name: a\n",
-        "twin": b"../a",
-    }
-    return Kind(files, read_run, (UserError, FileNotFoundError), {name: forge_of(name) for name in values})
-
-
-def tables() -> Kind:
-    """The tables of a comparison."""
-
-    def filled(kind: Any) -> Any:
-        return kind(
-            **{
-                name: 1.0 if "float" in str(of) else 1 if of is int or of == int | None else "a"
-                for name, of in kind.__annotations__.items()
-            }
-        )
-
-    files = {
-        RESULTS: as_csv(Result, [filled(Result)] * 2).encode(),
-        EPOCHS: as_csv(EpochResult, [filled(EpochResult)] * 2).encode(),
-    }
-
-    def read(folder: Path) -> object:
-        return read_csv(Result, folder / RESULTS), read_csv(EpochResult, folder / EPOCHS)
-
-    def forge_of(name: str) -> Forge:
-        def forge(random: Random) -> bytes:
-            rows = list(csv.reader(io.StringIO(files[name].decode())))
-            row = changed(rows[1], random)
-            rows[random.integers(len(rows))] = list(map(str, row if isinstance(row, list) else [row]))
-            buffer = io.StringIO()
-            csv.writer(buffer).writerows(rows)
-            return buffer.getvalue().encode(errors="surrogatepass")
-
-        return forge
-
-    return Kind(files, read, (UserError,), {name: forge_of(name) for name in files})
-
-
-_LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
-    f"{chr(98 + number)}: &{chr(98 + number)} [{', '.join([f'*{chr(97 + number)}'] * 9)}]\n"
-    for number in range(9)
-)
-
-
-def recipe() -> Kind:
-    """A recipe."""
-    values = ExperimentConfig().as_dict()
-
-    def forge(random: Random) -> bytes:
-        choice = random.random()
-        if choice < 0.04:
-            return _LAUGHS.encode()
-        if choice < 0.08:
-            return b"data: " + b"{a: " * int(random.choice([5, 5000])) + b"1"
-        if choice < 0.1:
-            return b"data: &x\n  arguments: *x\n"
-        return yaml.safe_dump(changed(values, random), sort_keys=False, allow_unicode=False).encode()
-
-    files = {"recipe.yaml": yaml.safe_dump(values, sort_keys=False).encode()}
-    return Kind(
-        files, lambda folder: load_config(folder / "recipe.yaml"), (UserError,), {"recipe.yaml": forge}
-    )
-
-
 KINDS: dict[str, Callable[[], Kind]] = {
     "IDX": lambda: mnist(packed=False),
     "IDX, gzip": lambda: mnist(packed=True),
@@ -522,8 +351,4 @@ KINDS: dict[str, Callable[[], Kind]] = {
     "model, recurrent": lambda: model("recurrent"),
     "model, sparse": lambda: model("sparse"),
     "state": state,
-    "checkpoint": checkpoint,
-    "run": run,
-    "tables": tables,
-    "recipe": recipe,
 }

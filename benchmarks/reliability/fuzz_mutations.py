@@ -4,6 +4,8 @@ import copy
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 Random = np.random.Generator
 
@@ -79,7 +81,7 @@ def changed(value: Any, random: Random) -> Any:
     """A few nodes of a JSON value replaced, removed or repeated."""
     value = copy.deepcopy(value)
     for _ in range(random.integers(1, 3)):
-        places = [(None, None), *_places(value)]
+        places = [(None, None), *places_of(value)]
         holder, key = places[random.integers(len(places))]
         new = copy.deepcopy(VALUES[random.integers(len(VALUES))])
         if holder is None:
@@ -102,9 +104,26 @@ def changed(value: Any, random: Random) -> Any:
     return value
 
 
-def _places(value: Any) -> list[tuple[Any, Any]]:
+def places_of(value: Any) -> list[tuple[Any, Any]]:
+    """Every node of nested dicts and lists, as what holds it and its key."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     found = []
     for key, each in items:
-        found += [(value, key), *_places(each)]
+        found += [(value, key), *places_of(each)]
     return found
+
+
+def other_tensor(tensor: Tensor, random: Random) -> Tensor:
+    """A tensor of another size, precision, number of axes, or of other values."""
+    match int(random.integers(0, 6)):
+        case 0:
+            kinds = (torch.float64, torch.float16, torch.int64, torch.uint8, torch.bool, torch.bfloat16)
+            return tensor.to(kinds[random.integers(len(kinds))])
+        case 1 | 2 | 3 if tensor.ndim:
+            shape = list(tensor.shape)
+            shape[random.integers(len(shape))] = int(random.integers(0, 7))
+            return torch.ones(shape, dtype=tensor.dtype)
+        case 4:
+            return tensor[None]
+        case _:
+            return tensor * 3

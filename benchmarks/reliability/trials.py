@@ -1,9 +1,11 @@
 """What the programs of this folder share: small runs, whether two of them came to the same, and results one by one."""
 
+import importlib.util
 import json
 import sys
 from collections import Counter
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
@@ -105,6 +107,15 @@ class Trials:
         total = Counter(each["outcome"] for each in self.done)
         rows.append(["all", *(str(total[outcome]) for outcome in outcomes)])
         return text_table([by, *outcomes], rows)
+
+
+def script_of(path: Path) -> ModuleType:
+    """The script beside a network's weights."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def machine() -> str:

@@ -102,11 +102,11 @@ def test_same_runs_are_planned_once_and_different_ones_of_one_name_refused(tiny:
 
 
 def test_mistakes_in_a_plan_are_named(tiny: Any, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="one seed"):
+    with pytest.raises(UserError, match=r"tiny.*one seed"):
         plan([Row("tiny", tiny(), ["dpap"], [], [])], tmp_path)
-    with pytest.raises(UserError, match=r"target.*\[0, 1\)"):
+    with pytest.raises(UserError, match=r"tiny: .*target.*\[0, 1\)"):
         plan([Row("tiny", tiny(), ["dpap"], [1.5], [0])], tmp_path)
-    with pytest.raises(UserError, match="unknown methods dance"):
+    with pytest.raises(UserError, match="tiny: unknown methods dance"):
         plan([Row("tiny", tiny(), ["dance"], [], [0])], tmp_path)
     with pytest.raises(UserError, match=r"tiny.*seed must not be negative"):
         plan([Row("tiny", tiny(), ["dpap"], [], [-1])], tmp_path)

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from dpap.experiment.checkpoint import write_checkpoint
+from dpap.experiment.checkpoint import read_checkpoint, write_checkpoint
 from dpap.experiment.errors import UserError
 from dpap.experiment.mending import check_configuration, lines_of, mend_lines, what_is_damaged
 from dpap.experiment.run_folder import RunFolder
@@ -185,6 +186,75 @@ def test_a_configuration_that_changed_before_the_first_checkpoint_is_found(tiny:
         check_configuration(folder, replace(config, structure="oull"), print)
     write_json(folder.facts, {"name": "of an earlier version"})
     check_configuration(folder, tiny_on(config, epochs=4), print)
+
+
+LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{other}: &{other} [{', '.join([f'*{one}'] * 9)}]\n"
+    for one, other in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [", "expected YAML"),
+        ("\x00", "expected YAML"),
+        ("3", "a configuration holds keys and values; got 3"),
+        ("pruning: 3", "a configuration holds keys and values; got 3"),
+        ("training: {1: 2}", "a configuration holds keys and values"),
+        ("data: {class_path: os.system}", "plain values"),
+        (LAUGHS, "a configuration has at most"),
+    ],
+)
+def test_what_run_json_says_of_the_configuration_may_be_anything(text: str, words: str, tiny: Any) -> None:
+    config = small(tiny)
+    folder = RunFolder(config.folder)
+    folder.make()
+    folder.begin(config.as_yaml(), {"config": text})
+    with pytest.raises(UserError, match=f"the configuration in .*run.json.*{words}"):
+        check_configuration(folder, config, print)
+
+
+def test_a_checkpoint_whose_content_does_not_fit_its_run_is_named(tiny: Any) -> None:
+    config = small(tiny)
+    with pytest.raises(KeyboardInterrupt):
+        train(config, progress=StopAt(epoch=3, batch=1))
+    folder = RunFolder(config.folder)
+    state = read_checkpoint(folder.checkpoint)
+    momenta = next(iter(state["optimizer"]["state"].values()))
+    for part, other, words in (
+        ("config", 3, "configuration holds keys and values"),
+        ("records", "[]", "does not hold the records of its 2 epochs"),
+        ("records", "[3]", "AttributeError"),
+        ("survival", "{", "JSONDecodeError"),
+        ("pruner", [], "ValueError: this is no state of a Pruner"),
+        ("model", {}, "RuntimeError"),
+        ("optimizer", {"state": {}}, "KeyError: 'param_groups'"),
+        (
+            "optimizer",
+            with_state(state, {**momenta, "exp_avg": torch.ones(1, 2)}),
+            "exp_avg of parameter 0 must have",
+        ),
+        ("optimizer", with_state(state, {}), "the optimizer remembers the same of each parameter"),
+        ("optimizer", with_setting(state, eps="x"), "eps of the optimizer is 1e-08; got 'x'"),
+    ):
+        write_checkpoint(folder.checkpoint, {**state, part: other})
+        with pytest.raises(UserError, match=words) as caught:
+            resume(folder.path)
+        assert str(folder.checkpoint) in str(caught.value)
+    write_checkpoint(folder.checkpoint, state)
+    resume(folder.path)
+
+
+def with_state(state: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
+    """A state of an optimizer that remembers something else of its first parameter."""
+    optimizer = state["optimizer"]
+    return {**optimizer, "state": {**optimizer["state"], 0: first}}
+
+
+def with_setting(state: dict[str, Any], **settings: Any) -> dict[str, Any]:
+    optimizer = state["optimizer"]
+    return {**optimizer, "param_groups": [{**group, **settings} for group in optimizer["param_groups"]]}
 
 
 def tiny_on(config: Any, **training: Any) -> Any:

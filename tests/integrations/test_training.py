@@ -1,11 +1,15 @@
 """What the callbacks have in common, without any framework."""
 
 import copy
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 import dpap
 from dpap.integrations._examples import first_samples, inputs_of
@@ -76,6 +80,26 @@ def test_a_network_grows_again_for_a_larger_state_and_computes_what_it_did() -> 
     assert hooks(model) == 0
 
 
+def test_wrappers_follow_a_network_that_grows_again(tmp_path: Path) -> None:
+    store = dist.FileStore(str(tmp_path / "store"), 1)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        (model, optimizer, training), before, _ = smaller()
+        wrapper = DistributedDataParallel(model)
+        check_processes(2, model, replace(CONFIG, compact="auto"))
+        model.load_state_dict(before[0])
+        training.load_state_dict(before[2])
+        wrapper(X).sum().backward()
+        optimizer.step()
+        training.pruner.compact()
+        wrapper(X).sum().backward()
+        assert model[0].out_channels < 12
+        training.gate.detach()
+        training.detach()
+    finally:
+        dist.destroy_process_group()
+
+
 def test_a_state_that_is_refused_leaves_the_optimizer_as_it_was() -> None:
     (_, optimizer, training), before, _ = smaller()
     kept = {name: dict(state) for name, state in optimizer.state.items()}
@@ -117,9 +141,10 @@ def test_wrapped_optimizers_and_processes() -> None:
     network, other = nn.Linear(2, 1), nn.Linear(2, 1)
     optimizer, foreign = (torch.optim.SGD(each.parameters(), 0.1) for each in (network, other))
     assert of_network(network, [Wrapper(Wrapper(optimizer)), foreign]) == [optimizer]
-    check_processes(1, dpap.PruningConfig(compact="auto"))
-    with pytest.raises(ValueError, match=r"4 processes.*manual"):
-        check_processes(4, dpap.PruningConfig(compact="auto"))
+    check_processes(1, network, dpap.PruningConfig(compact="auto"))
+    check_processes(4, network, dpap.PruningConfig(compact="manual"))
+    with pytest.raises(ValueError, match=r"4 processes.*no DistributedDataParallel holds it.*manual"):
+        check_processes(4, network, dpap.PruningConfig(compact="auto"))
 
 
 class Pairs(torch.utils.data.Dataset[Any]):

@@ -14,7 +14,8 @@ pytest.importorskip("accelerate")
 from safetensors.torch import load_file
 from transformers import EarlyStoppingCallback, TrainerCallback, ViTConfig, ViTForImageClassification
 
-from dpap.integrations.transformers import FILE, PrunerCallback
+from dpap.archive import write_archive
+from dpap.integrations.transformers import FILE, PrunerCallback, _read
 from support.hooks import hooks, same
 from support.killed import run_until_killed
 from support.small_digits import digits
@@ -65,6 +66,21 @@ def test_saved_by_steps_at_the_end_of_an_epoch_it_goes_on_to_the_same_bits(
     resumed = trainer(tmp_path / "resumed", PrunerCallback(CONFIG, checkpoint=folder), **options)
     resumed.train(resume_from_checkpoint=str(folder))
     assert same(whole.model, resumed.model)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[:-9], lambda content: b"x" + content, lambda content: b""]
+)
+def test_a_damaged_state_of_the_pruner_is_named(damage: Any, tmp_path: Path) -> None:
+    whole = tmp_path / FILE
+    write_archive(whole, {"log": "a", "pruner": torch.ones(3)})
+    assert _read(whole)["log"] == "a" and _read(tmp_path / "nowhere") is None
+    whole.write_bytes(damage(whole.read_bytes()))
+    with pytest.raises(ValueError, match=f"{FILE} is no readable state of a pruner"):
+        _read(whole)
+    torch.save([1], whole)
+    with pytest.raises(ValueError, match="no state of a pruner that this callback saved"):
+        _read(whole)
 
 
 def test_the_pruner_of_another_run_is_not_taken(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import dpap
 from dpap.plasticity import CRITERIA
 from dpap.pruning.distributed import Ranks, RanksError
 from dpap.pruning.wrappers import check_whole
-from support.ranks import all_cases, batches, network, on_ranks
+from support.ranks import EPOCHS, SCALE, all_cases, batches, network, on_ranks
 
 # ranks wait for each other at every step: where cores are shared by many, that takes far longer than it computes
 pytestmark = pytest.mark.timeout(1200)
@@ -36,6 +36,9 @@ CASES: dict[str, dict[str, Any]] = {
     "bcm, a batch that is not finite": {"broken": 1},
     "taylor, within the step": {"closure": True},
     "taylor, bfloat16": {"precision": torch.bfloat16},
+    "taylor, float16, one rank's gradients overflow": {"precision": torch.float16, "overflow": 1, "copies": True},
+    "taylor, scaled, one rank's gradients overflow": {"overflow": 1, "accumulate": 2, "compact": "auto"},
+    "hebb, scaled, one rank's gradients overflow": {"overflow": 2, "wrapped": False},
 }  # fmt: skip
 NAMED = {name: {"criterion": name.split(",")[0], **how} for name, how in CASES.items()}
 
@@ -82,6 +85,8 @@ def test_two_ranks_prune_what_one_process_of_the_whole_batch_does(case: str, bot
     )
     assert first["left out"] == alone["left out"]
     assert first["samples"] == alone["samples"]
+    skipped = EPOCHS if "overflow" in NAMED[case] else 0
+    assert first["scale"] == second["scale"] == alone["scale"] == (SCALE / 2**skipped if skipped else 1)
     if "precision" in NAMED[case]:
         return  # of half the batch the sums of a gradient are rounded otherwise
     for epoch, (ours, whole) in enumerate(zip(first["masks"], alone["masks"], strict=True)):

@@ -19,6 +19,8 @@ import dpap
 from dpap.spiking import LIF
 
 BATCH, BATCHES, EPOCHS = 8, 4, 2
+SCALE = 2.0**10
+"""At first, of a gradient scaler; it halves where a step is skipped."""
 SMALL = {"target": 0.6, "start_epoch": 0, "end_epoch": EPOCHS, "observe_every": 1, "deaths_per_epoch": 2}
 
 
@@ -158,6 +160,7 @@ def trained(
     wrapped: bool = True,
     inner: bool = False,
     broken: int | None = None,
+    overflow: int | None = None,
     closure: bool = False,
     **config: Any,
 ) -> dict[str, Any]:
@@ -172,6 +175,7 @@ def trained(
         wrapped: by DistributedDataParallel; else gradients are averaged here.
         inner: give Pruner the network inside.
         broken: the batch of which the last sample is not a number.
+        overflow: a gradient scaler is used, and the gradients of the last part of this batch are infinite: of one rank.
         closure: let the optimizer's step compute the gradients.
         config: of the pruner.
     """
@@ -188,6 +192,7 @@ def trained(
         dpap.PruningConfig(**{**SMALL, **config}),
         copies=() if average is None else average,
     )
+    scaler = torch.amp.GradScaler("cpu", SCALE, enabled=overflow is not None)
     history: list[dict[str, Tensor]] = []
     for _ in range(EPOCHS):
         for number, (x, y) in enumerate(batches()):
@@ -206,14 +211,17 @@ def trained(
                     with torch.autocast("cpu", precision or torch.bfloat16, enabled=precision is not None):
                         logits = net(some.chunk(ranks)[rank])
                     loss = nn.functional.cross_entropy(logits.double(), labels.chunk(ranks)[rank])
+                    if number == overflow and rank == ranks - 1:
+                        loss = loss * torch.inf
                     if number != broken:  # a step with such a loss would leave no weight as it was
-                        (loss / accumulate).backward()
+                        scaler.scale(loss / accumulate).backward()
             if ranks > 1 and not wrapped and number != broken:
                 for parameter in model.parameters():
                     dist.all_reduce(parameter.grad)
                     parameter.grad /= ranks
             if number != broken:
-                optimizer.step()
+                scaler.step(optimizer)
+                scaler.update()
             if average is not None:
                 average.update_parameters(model)
         report = pruner.step()
@@ -230,6 +238,7 @@ def trained(
         "average": followed,
         "left out": report.left_out,
         "samples": {name: one.samples for name, one in pruner._state.statistics.items()},
+        "scale": scaler.get_scale(),
     }
 
 

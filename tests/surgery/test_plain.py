@@ -184,6 +184,29 @@ def test_files_of_ours_are_replaced_and_must_be_of_one_saving(tmp_path: Path) ->
         built(path).load()
 
 
+def test_damage_of_any_of_both_files_is_found(tmp_path: Path) -> None:
+    """A setting is in no weight: a negative slope of 0.3 that reads 0.1 computes something else."""
+    model = nn.Sequential(nn.Linear(2, 2), nn.LeakyReLU(0.3))
+    path = dpap.save(model, tmp_path / "small.safetensors", format="plain")
+    widths = tmp_path / "small_widths.json"
+    good, weights = widths.read_bytes(), path.read_bytes()
+    assert built(path).load()[1].negative_slope == 0.3
+    for file, content, words in (
+        (widths, good.replace(b"0.3", b"0.1"), "or were damaged since"),
+        (widths, good[:-9], "small_widths.json was damaged"),
+        (widths, b"\xff" + good, "small_widths.json was damaged"),
+        (widths, b"[]", "or were damaged since"),
+        (path, weights[:-1] + bytes([weights[-1] ^ 1]), "or were damaged since"),
+    ):
+        before = file.read_bytes()
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=words):
+            built(path).load()
+        file.write_bytes(before)
+    widths.write_bytes(good.replace(b"\n", b"\r\n"))  # as git may check it out
+    assert built(path).load()[1].negative_slope == 0.3
+
+
 @pytest.mark.parametrize(
     ("build", "message"),
     [

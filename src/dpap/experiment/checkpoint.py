@@ -3,30 +3,25 @@
 No state of random generators is in it: every epoch is seeded by `epoch_seed`, so it is the same whatever ran before.
 Nor is the learning rate: it is a function of the step (schedule.py).
 
-A checkpoint is a file of `torch.save`, a zip archive, with the SHA-256 of all bytes before it as the archive's comment.
-Format 1, of dpap 0.1.0, had none: the checksums that every archive has of its parts are checked there.
+A checkpoint is an archive (archive.py) with a checksum. Format 1, of dpap 0.1.0, had none.
 """
 
-import hashlib
-import os
 import shutil
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
-import torch
 
-from dpap.experiment.archive import check_parts
+from dpap.archive import DamagedArchive, read_archive, write_archive
 from dpap.experiment.errors import UserError
 from dpap.experiment.run_folder import RunFolder
-from dpap.files import naming, replacing
+from dpap.files import replacing
+from dpap.pruning.distributed import RanksError
 
 FORMAT = 2
 READ = (1, 2)
-MARK = b"dpap sha256 "
-COMMENT = len(MARK) + hashlib.sha256().digest_size * 2
 PARTS = {"epoch", "config", "model", "optimizer", "pruner"}
 
 
@@ -47,12 +42,7 @@ def write_checkpoint(path: Path, state: dict[str, Any], *, previous: Path | None
         state: what `read_checkpoint` returns.
         previous: the checkpoint that was there gets this name.
     """
-    with replacing(path, keep=previous) as file:
-        torch.save({"format": FORMAT, **state}, file)
-        file.seek(-2, os.SEEK_END)
-        file.write(COMMENT.to_bytes(2, "little"))  # an archive ends with the length of its comment
-        checksum = _checksum(file, file.tell())
-        file.write(MARK + checksum)
+    write_archive(path, {"format": FORMAT, **state}, previous=previous)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -63,17 +53,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise UserError(f"no checkpoint {path}: nothing to go on from; start the run again with --overwrite")
-    with naming(path), path.open("rb") as file:
-        sealed = _is_sealed(file, path)
-        file.seek(0)
-        try:
-            check_parts(path)
-            if not sealed and (broken := zipfile.ZipFile(file).testzip()) is not None:
-                raise ValueError(f"the checksum of its part {broken} does not fit")
-            file.seek(0)
-            state = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged file makes these two raise almost anything
-            raise Damaged(f"{path} is not a readable checkpoint: {error}") from error
+    try:
+        state, sealed = read_archive(path)
+    except DamagedArchive as error:
+        raise Damaged(f"{path} is not a readable checkpoint: {error}") from error
     found = state.get("format") if isinstance(state, dict) else type(state).__name__
     if found not in READ:
         raise UserError(f"{path} has checkpoint format {found}; this version of dpap reads 1 and 2")
@@ -114,36 +97,24 @@ def read_last(folder: RunFolder, message: Callable[[str], None]) -> dict[str, An
     return None
 
 
+@contextmanager
+def belonging(path: Path) -> Iterator[None]:
+    """Turns errors within the block into UserErrors: what a whole checkpoint at `path` holds does not fit its run.
+
+    It raises almost anything there, for it may hold anything.
+    """
+    try:
+        yield
+    except (UserError, OSError, RanksError):
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{path} is not the checkpoint of this run ({type(error).__name__}: {error}): put back the one that the "
+            "run wrote, or start the run again with --overwrite"
+        ) from error
+
+
 def copy_checkpoint(source: Path, target: Path) -> None:
     """Copy a checkpoint, whole or not at all."""
     with replacing(target) as file, source.open("rb") as whole:
         shutil.copyfileobj(whole, file)
-
-
-def _is_sealed(file: BinaryIO, path: Path) -> bool:
-    """Whether a file has a checksum.
-
-    Raises:
-        Damaged: when its checksum does not fit.
-    """
-    size = file.seek(0, os.SEEK_END)
-    file.seek(max(0, size - COMMENT))
-    comment = file.read()
-    if not comment.startswith(MARK):
-        return False
-    if _checksum(file, size - COMMENT) != comment[len(MARK) :]:
-        raise Damaged(
-            f"{path} is not a readable checkpoint: it was changed or damaged after it was written, its checksum does "
-            "not fit"
-        )
-    return True
-
-
-def _checksum(file: BinaryIO, size: int) -> bytes:
-    """SHA-256 of the first bytes of a file, in hexadecimal digits; the file is left at their end."""
-    digest = hashlib.sha256()
-    file.seek(0)
-    while size > 0 and (block := file.read(min(size, 1 << 20))):
-        digest.update(block)
-        size -= len(block)
-    return digest.hexdigest().encode()

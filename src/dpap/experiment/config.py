@@ -289,11 +289,22 @@ def read_yaml(path: Path) -> Any:
         UserError: when it cannot be read as one, or has more values than any configuration.
     """
     with blame(f"configuration {path}"):
+        text = path.read_text(encoding="utf-8")
+    return parse_yaml(text, f"configuration {path}")
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The values in YAML; `where` it stood is for messages.
+
+    Raises:
+        UserError: as `read_yaml`.
+    """
+    with blame(where):
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+            values = yaml.safe_load(text)
         except (yaml.YAMLError, RecursionError) as error:
             raise ValueError(f"expected YAML, got {error}") from error
-    _check_size(values, f"configuration {path}")
+    _check_size(values, where)
     return values
 
 
@@ -319,6 +330,24 @@ def load_run_config(path: Path | str, *, allow_imports: bool = False) -> Experim
     if not isinstance(stored, Mapping) or complete(stored) == config.as_dict():
         return config  # the usual case, and far faster than to check every key again
     return overridden(config, complete(stored))
+
+
+def complete_from(stored: Any, where: str) -> dict[str, Any]:
+    """As `complete`, of values from a file; `where` they stood is for messages.
+
+    Raises:
+        UserError: where they are no configuration of a run.
+    """
+    check_plain(stored, where)
+    parts = (
+        [stored, *(stored[key] for key in PARTS if key in stored)]
+        if isinstance(stored, Mapping)
+        else [stored]
+    )
+    for part in parts:
+        if not isinstance(part, Mapping) or not all(isinstance(key, str) for key in part):
+            raise UserError(f"{where}: a configuration holds keys and values; got {part!r:.60}")
+    return complete(stored)
 
 
 def complete(stored: Mapping[str, Any]) -> dict[str, Any]:

@@ -95,17 +95,26 @@ def plan(rows: Sequence[Row], folder: Path) -> list[Planned]:
     for row in rows:
         if not row.seeds:
             raise UserError(f"{row.recipe}: compare needs at least one seed; got none")
-        check_methods(row.methods)
-        made: list[tuple[str, ExperimentConfig]] = [(DENSE, configured(row.config, DENSE, None))]
-        targets: Sequence[float | None] = row.targets or [None]
-        for target, method in itertools.product(targets, row.methods):
-            if method != DENSE:
-                with blame("targets"):
-                    made.append((method, configured(row.config, method, target)))
+        try:
+            made = _configurations(row)
+        except UserError as error:
+            raise UserError(f"{row.recipe}: {error}") from error
         for seed, (method, config) in itertools.product(row.seeds, made):
             planned = _planned(row, method, config, seed, folder / row.folder)
             _check_same(runs.setdefault(planned.config.folder, planned), planned)
     return _sources_first(runs)
+
+
+def _configurations(row: Row) -> list[tuple[str, ExperimentConfig]]:
+    """The methods of a row, each with its configuration: the dense twin, then every target."""
+    check_methods(row.methods)
+    made: list[tuple[str, ExperimentConfig]] = [(DENSE, configured(row.config, DENSE, None))]
+    targets: Sequence[float | None] = row.targets or [None]
+    for target, method in itertools.product(targets, row.methods):
+        if method != DENSE:
+            with blame("targets"):
+                made.append((method, configured(row.config, method, target)))
+    return made
 
 
 def _planned(row: Row, method: str, config: ExperimentConfig, seed: int, place: Path) -> Planned:

@@ -111,6 +111,7 @@ class Learner:
         if self.pruner is not None:
             self.pruner.load_state_dict(state["pruner"])
         self.model.load_state_dict(state["model"])
+        _check_optimizer(self.optimizer, state["optimizer"])
         self.optimizer.load_state_dict(state["optimizer"])
 
 
@@ -182,6 +183,30 @@ def build_optimizer(model: nn.Module, training: TrainingConfig) -> Optimizer:
         return SGD(model.parameters(), lr=rate, momentum=training.momentum, weight_decay=decay)
     kind = Adam if training.optimizer == "adam" else AdamW
     return kind(model.parameters(), lr=rate, weight_decay=decay)
+
+
+def _check_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Check what `load_state_dict` does not, and the next step would not survive.
+
+    Raises:
+        ValueError: where settings differ, or a tensor does not fit its parameter.
+    """
+    groups = optimizer.state_dict()["param_groups"]
+    for own, given in zip(groups, state["param_groups"], strict=True):
+        for key in (own.keys() & given.keys()) - {"lr"}:
+            if own[key] != given[key]:
+                raise ValueError(f"{key} of the optimizer is {own[key]!r}; got {given[key]!r:.60}")
+    parameters = [each for group in optimizer.param_groups for each in group["params"]]
+    names = {frozenset(values) for values in state["state"].values()}
+    if len(names) > 1:
+        raise ValueError(f"the optimizer remembers the same of each parameter; got {names}")
+    for number, values in state["state"].items():
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.ndim and value.shape != parameters[number].shape:
+                raise ValueError(
+                    f"{name} of parameter {number} must have shape {tuple(parameters[number].shape)}; "
+                    f"got {tuple(value.shape)}"
+                )
 
 
 def example_of(data: DataBundle, device: torch.device, samples: int = EXAMPLES) -> Tensor:

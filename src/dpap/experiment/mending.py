@@ -5,9 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from dpap.experiment.config import ExperimentConfig, complete
+from dpap.experiment.config import ExperimentConfig, complete_from, parse_yaml
 from dpap.experiment.errors import UserError
 from dpap.experiment.run_folder import RunFolder
 from dpap.experiment.sealed import (
@@ -57,7 +55,7 @@ def mend_lines(folder: RunFolder, state: dict[str, Any] | None, message: Message
     epoch = 0 if state is None else state["epoch"]
     survival = None
     if state is None or "records" in state:
-        records = [] if state is None else json.loads(state["records"])
+        records = [] if state is None else _records_in(state)
         survival = None if state is None else json.loads(state["survival"])
     else:
         records = _records_until(folder.metrics, epoch)
@@ -70,6 +68,20 @@ def mend_lines(folder: RunFolder, state: dict[str, Any] | None, message: Message
             )
         write_text(folder.metrics, text)
     _mend_survival(folder.survival, epoch, survival, message)
+    return records
+
+
+def _records_in(state: dict[str, Any]) -> list[Record]:
+    """The records in a checkpoint.
+
+    Raises:
+        ValueError: where they are not those of its epochs.
+    """
+    records: list[Record] = json.loads(state["records"])
+    if [record["epoch"] for record in records if record.keys() >= OF_AN_EPOCH] != list(
+        range(1, state["epoch"] + 1)
+    ):
+        raise ValueError(f"it does not hold the records of its {state['epoch']} epochs")
     return records
 
 
@@ -127,7 +139,8 @@ def check_configuration(folder: RunFolder, config: ExperimentConfig, message: Me
     """
     begun = read_json(folder.facts).get("config") if folder.facts.exists() else None
     if isinstance(begun, str):
-        before = complete(yaml.safe_load(begun))
+        where = f"the configuration in {folder.facts}"
+        before = complete_from(parse_yaml(begun, where), where)
         refuse_changes(config, before)
         for key in changed_keys(config, before):
             if key not in ("out", "structure"):

@@ -45,7 +45,8 @@ def check_target(pruning: PruningConfig) -> None:
     if pruning.target_of not in COUNTS:
         raise ValueError(
             f"method scratch builds a network by its {', '.join(COUNTS)}; got pruning.target_of "
-            f"{pruning.target_of!r}, which depends on activity or on the machine: choose one of these, or leave scratch out"
+            f"{pruning.target_of!r}, which depends on activity or on the machine: choose one of these, or leave "
+            "scratch out"
         )
 
 

@@ -16,13 +16,14 @@ import torch
 from dpap.anatomy import find_wiring
 from dpap.data import DataBundle, Split, load_data
 from dpap.experiment.checkpoint import (
+    belonging,
     copy_checkpoint,
     epoch_seed,
     read_checkpoint,
     read_last,
     write_checkpoint,
 )
-from dpap.experiment.config import ExperimentConfig, complete, load_run_config
+from dpap.experiment.config import ExperimentConfig, complete_from, load_run_config
 from dpap.experiment.errors import Diverged, UserError, blame
 from dpap.experiment.finish import finish
 from dpap.experiment.learner import Learner, apply_memory_format, build_learner, example_of
@@ -193,12 +194,16 @@ def _restore(run: _Run) -> list[Record]:
     """Bring the last whole epoch back; returns the records up to it."""
     folder, config = run.folder, run.config
     state = read_last(folder, run.progress.message)
-    if state is not None:
-        refuse_changes(config, complete(state["config"]))
-        run.learner.restore(state)
-    # the first process mends, and the others find it done
-    records = mend_lines(folder, state, run.progress.message)
-    if records and run.writes and not _copy_if_chosen(run, records) and config.protocol != "last":
+    with belonging(folder.checkpoint):
+        if state is not None:
+            refuse_changes(
+                config, complete_from(state["config"], f"the configuration in {folder.checkpoint}")
+            )
+            run.learner.restore(state)
+        # the first process mends, and the others find it done
+        records = mend_lines(folder, state, run.progress.message)
+        chosen = bool(records) and run.writes and _copy_if_chosen(run, records)
+    if records and run.writes and not chosen and config.protocol != "last":
         try:
             read_checkpoint(folder.kept)
         except UserError as error:

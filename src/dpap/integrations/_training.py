@@ -13,6 +13,7 @@ from dpap.integrations._gate import Gate
 from dpap.integrations._sizes import Sizes
 from dpap.pruning import Pruner, PruneReport, PruningConfig
 from dpap.pruning.arguments import as_optimizers
+from dpap.pruning.wrappers import renew, wrappers_of
 from dpap.surgery import CompactionError
 from dpap.surgery.optimizer import check_state
 
@@ -32,16 +33,17 @@ def of_network(network: nn.Module, optimizers: Iterable[Any]) -> list[Optimizer]
     ]
 
 
-def check_processes(processes: int, config: PruningConfig | None) -> None:
-    """Check that a network does not become smaller while several processes train it.
+def check_processes(processes: int, network: nn.Module, config: PruningConfig | None) -> None:
+    """Check that what trains a network in several processes follows it where it becomes smaller meanwhile.
 
     Raises:
-        ValueError: where it does.
+        ValueError: where it does not.
     """
-    if processes > 1 and config is not None and config.compact == "auto":
+    if processes > 1 and config is not None and config.compact == "auto" and not wrappers_of(network):
         raise ValueError(
-            f"{processes} processes train this network, and not every wrapper of a framework follows one that becomes "
-            'smaller meanwhile: give PruningConfig(compact="manual"), and let the dead be removed at the end'
+            f"{processes} processes train this network, and no DistributedDataParallel holds it: what others keep of "
+            "its parameters, as DeepSpeed does, has the sizes that they found and cannot be made anew. Train it with "
+            'DistributedDataParallel, or give PruningConfig(compact="manual"), and let the dead be removed at the end'
         )
 
 
@@ -123,7 +125,7 @@ class PrunedTraining:
         try:
             if rebuild and self._lacks_units_of(state["pruner"]):
                 self.pruner.detach()
-                self._dense.restore(self.network)
+                self._grow()
                 self.pruner = Pruner(self.network, **self._arguments)
             self.pruner.load_state_dict(state["pruner"])
             self._stepped = int(state["stepped"])
@@ -147,7 +149,7 @@ class PrunedTraining:
         weights = gate.held or {name: _copied(value) for name, value in gate.root.state_dict().items()}
         state = state or {**earlier.state_dict(), "stepped": 0}
         earlier.detach()
-        earlier._dense.restore(earlier.network)
+        earlier._grow()
         arguments = dict(earlier._arguments)
         options = {name: arguments.pop(name) for name in list(arguments) if name not in _OWN}
         training = cls(
@@ -197,6 +199,11 @@ class PrunedTraining:
     def detach(self) -> None:
         """Take every hook of the pruner out."""
         self.pruner.detach()
+
+    def _grow(self) -> None:
+        """Give the network its dense sizes again."""
+        self._dense.restore(self.network)
+        renew(wrappers_of(self.network))
 
     def _lacks_units_of(self, state: dict[str, Any]) -> bool:
         """Whether units of a saved state have left the network since."""

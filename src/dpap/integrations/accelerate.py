@@ -39,10 +39,10 @@ def prepare_pruner(
         The pruner; `accelerator.load_state` expects the networks as they are built, dense.
 
     Raises:
-        ValueError: where the network is to become smaller while several processes train it.
+        ValueError: where the network is to become smaller in several processes without DistributedDataParallel.
     """
-    check_processes(accelerator.num_processes, config)
     network = accelerator.unwrap_model(model)
+    check_processes(accelerator.num_processes, network, config)
     training = PrunedTraining(
         network, example_inputs, as_optimizers(optimizer), config, Gate.shut(model), options
     )

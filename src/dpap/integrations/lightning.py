@@ -74,7 +74,6 @@ class PrunerCallback(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Be ready for weights of another size, which Lightning loads before anything else."""
-        check_processes(trainer.world_size, self.config)
         if self._gate is not None:
             self._gate.detach()
         self._gate = Gate(pl_module)
@@ -183,6 +182,7 @@ class PrunerCallback(Callback):
 
     def _begin(self, trainer: Trainer, pl_module: LightningModule, example: Any) -> None:
         network = self._network(pl_module)
+        check_processes(trainer.world_size, network, self.config)
         optimizers = of_network(network, trainer.optimizers)
         gate = self._gate or Gate(pl_module)
         if self._training is None:

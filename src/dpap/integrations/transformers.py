@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from dpap.anatomy.pytrees import Inputs
+from dpap.archive import DamagedArchive, read_archive, write_archive
 from dpap.integrations._examples import LABELS, first_samples, inputs_of
 from dpap.integrations._gate import Gate
 from dpap.integrations._training import PrunedTraining, check_processes, missing, of_network
@@ -78,7 +77,7 @@ class PrunerCallback(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Make the pruner, and let it go on from a checkpoint."""
-        check_processes(args.world_size, self.config)
+        check_processes(args.world_size, model, self.config)
         gate = self._gate
         if gate is None or gate.root is not model:
             gate = Gate(model)
@@ -121,9 +120,7 @@ class PrunerCallback(TrainerCallback):
         if self._training is None or not args.should_save or not folder.is_dir():
             return
         saved = {**self._training.state_dict(), "log": _fingerprint(state)}
-        temporary = folder / f".{FILE}.{os.getpid()}"
-        torch.save(saved, temporary)
-        temporary.replace(folder / FILE)
+        write_archive(folder / FILE, saved)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take the pruner's state of the best checkpoint with its weights, remove the dead if asked to, detach."""
@@ -164,9 +161,23 @@ def _folder(args: Any, state: Any) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
+    """The state of a pruner in a file; None where there is none.
+
+    Raises:
+        ValueError: where it is damaged, or holds something else.
+    """
     if not path.is_file():
         return None
-    saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        saved, _ = read_archive(path)
+    except DamagedArchive as error:
+        raise ValueError(
+            f"{path} is no readable state of a pruner: {error}; resume from an earlier checkpoint"
+        ) from error
+    if not isinstance(saved, dict) or "log" not in saved:
+        raise ValueError(
+            f"{path} is no state of a pruner that this callback saved; resume from an earlier checkpoint"
+        )
     return saved
 
 

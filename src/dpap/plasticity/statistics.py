@@ -126,14 +126,21 @@ class Statistics:
             ValueError: the state is of a layer of another size, or of another kind.
         """
         expected = set(self.state_dict())
-        if set(state) != expected:
+        if not isinstance(state, dict) or set(state) != expected:
             raise ValueError(
-                f"the state of a layer's statistics must hold {sorted(expected)}; got {sorted(state)}: "
+                f"the state of a layer's statistics must hold {sorted(expected)}; got {_shown(state)}: "
                 "load it into a pruner of the configuration that saved it"
             )
         for name, value in state.items():
             current = getattr(self, name)
-            if not isinstance(current, Tensor):
+            if isinstance(value, Tensor) != isinstance(current, Tensor) or not isinstance(
+                value, Tensor | int
+            ):
+                raise ValueError(
+                    f"'{name}' of a layer's statistics must be of type {type(current).__name__}; got "
+                    f"{value!r:.60}: load it as it was saved"
+                )
+            if not isinstance(value, Tensor):
                 continue
             # Batch slots differ in number, and appear with the first batch.
             matches = value.shape[-1:] == current.shape[-1:] and value.dim() == current.dim()
@@ -145,3 +152,7 @@ class Statistics:
         for name, value in state.items():
             current = getattr(self, name)
             setattr(self, name, value.to(current, copy=True) if isinstance(current, Tensor) else int(value))
+
+
+def _shown(state: Any) -> str:
+    return str(list(state)) if isinstance(state, dict) else f"{state!r:.60}"

@@ -4,6 +4,8 @@ import warnings
 from collections.abc import Collection
 from typing import Any
 
+from dpap.pruning.state_form import check_form
+
 
 class BadBatches:
     """What was left out in the present epoch.
@@ -58,7 +60,13 @@ class BadBatches:
         return {"left_out": self.left_out, "first": dict(self._first), "good": sorted(self._good)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Take over what `state_dict` gave.
+
+        Raises:
+            ValueError: where it is something else.
+        """
+        check_form(state, {"left_out": 0, "first": {}, "good": []}, "bad_batches")
+        check_form(state["first"], dict.fromkeys(state["first"], 0), "bad_batches, first")
         self.left_out, self._first = state["left_out"], dict(state["first"])
         self._good = set(state["good"])
 

@@ -7,7 +7,7 @@ that can be removed; weights, operations and energy are saved by every silent sy
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from dpap.anatomy.operations import OperationCounts
 from dpap.anatomy.ownership import tensor_of
 from dpap.pruning.budget import dead_weights
 from dpap.pruning.layer_times import LayerTime
+from dpap.pruning.state_form import check_form, check_operations
 from dpap.surgery import Masks
 from dpap.surgery.compact import what_remains
 from dpap.surgery.silence import unit_parts
@@ -191,6 +192,7 @@ class CostLedger:
 
     def take_dense(self, dense: Mapping[str, int], units: Mapping[str, int]) -> None:
         """Count shares of another dense network, of which this one is what was left."""
+        check_form(dense, self.dense(), "dense")
         self.weights, self.parameters, self.macs = (dense[cost] for cost in ("weights", "parameters", "macs"))
         self.units = dict(units)
 
@@ -205,6 +207,7 @@ class CostLedger:
     def take_measured(self, state: Mapping[str, Any]) -> None:
         """Count latency by the times that `measured` gave, of another machine maybe, where there are any."""
         if state and self.times:
+            check_form(state, self.measured(), "measured")
             self.times = {name: LayerTime(**numbers) for name, numbers in state["layers"].items()}
             self.seconds = (state["seconds"], state["shrinking"])
 
@@ -219,7 +222,13 @@ class CostLedger:
         }
 
     def load_state_dict(self, state: dict[str, dict[str, Any]]) -> None:
-        """Take over what `state_dict` gave, for a network of the same structure."""
+        """Take over what `state_dict` gave, for a network of the same structure.
+
+        Raises:
+            ValueError: where it is of another network.
+        """
+        features = {name: layer.features for name, layer in self.wiring.layers.items()}
+        check_operations(state, features, {each.name for each in fields(ActivityCounts)}, "activity")
         self.activity = {}
         for name, values in state.items():
             tensors = {

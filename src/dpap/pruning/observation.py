@@ -1,6 +1,7 @@
 """What is observed of a training network: activity, contributions to the loss, operations, as far as asked for."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields
 from functools import partial, reduce
 from typing import Any
 
@@ -17,6 +18,7 @@ from dpap.plasticity import Contribution
 from dpap.pruning.config import PruningConfig
 from dpap.pruning.distributed import Ranks
 from dpap.pruning.state import PruningState
+from dpap.pruning.state_form import check_form, check_operations
 
 COUNTED = 2
 """Of so many recorded presentations, one has its operations counted, where the target is a share of them."""
@@ -108,7 +110,15 @@ class Observation:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what `state_dict` gave."""
+        """Take over what `state_dict` gave.
+
+        Raises:
+            ValueError: where it is of another network.
+        """
+        check_form(state, {"presentations": 0, "steps": 0, "samples": 0, "operations": {}}, "observation")
+        features = {name: layer.features for name, layer in self.wiring.layers.items()}
+        names = {each.name for each in fields(OperationCounts)}
+        check_operations(state["operations"], features, names, "observation, operations")
         self._samples = state["samples"]
         if self._recorder is not None:
             self._recorder.presentations = state["presentations"]

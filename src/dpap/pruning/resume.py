@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dpap.anatomy import WeightLayer, Wiring
 from dpap.anatomy.layers import is_depthwise
+from dpap.pruning.state_form import ADVICE, NO_STATE, check_dict, check_form, check_index
 from dpap.pruning.wrappers import renew, wrappers_of
 from dpap.surgery import Masks
 from dpap.surgery.compact import what_remains
@@ -88,6 +89,7 @@ class Structure:
         Raises:
             ValueError: where it cannot.
         """
+        self._check(state)
         stored: dict[str, Tensor] = state["original_index"]
         sizes = {name: len(index) for name, index in self.index.items()}
         if {name: len(index) for name, index in stored.items()} == sizes and (
@@ -143,6 +145,26 @@ class Structure:
             leaving[name] = torch.zeros(layer.units, dtype=torch.bool)
             leaving[name].view(layer.groups, -1)[:, units // layer.groups :] = True
         return what_remains(self._wiring, leaving)
+
+    def _check(self, state: dict[str, Any]) -> None:
+        """Check that a state says which units of a dense network are left.
+
+        Raises:
+            ValueError: where it does not.
+        """
+        index, units = state["original_index"], state["initial_units"]
+        for name, part in (("original_index", index), ("initial_units", units)):
+            check_dict(part, name)
+        if index.keys() != units.keys():
+            raise ValueError(
+                f"{NO_STATE}, for original_index and initial_units are of other layers: {ADVICE}"
+            )
+        for name, numbers in index.items():
+            check_index(numbers, units[name], f"original_index, {name}")
+        if "initial_weights" in state:
+            check_form(
+                state["initial_weights"], dict.fromkeys(state["initial_weights"], 0), "initial_weights"
+            )
 
     def _adopts(self, state: dict[str, Any]) -> bool:
         """Whether the network was compact when its pruner was made, and the state tells what it was before."""

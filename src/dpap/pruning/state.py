@@ -35,6 +35,7 @@ from dpap.pruning.ranking import Parts, importances, over_network, within_layers
 from dpap.pruning.savings import savings, unit_groups
 from dpap.pruning.schedule import scheduled_share
 from dpap.pruning.shared_statistics import SharedStatistics
+from dpap.pruning.state_form import check_dict, check_form
 from dpap.surgery import Masks
 from dpap.surgery.slicing import Kept
 
@@ -279,18 +280,31 @@ class PruningState:
         }
 
     def load_state_dict(self, state: dict[str, Any], dense_units: Mapping[str, int]) -> None:
-        """Take over what `state_dict` gave, for a network of the same structure; `dense_units`: before any left."""
+        """Take over what `state_dict` gave, for a network of the same structure; `dense_units`: before any left.
+
+        Raises:
+            ValueError: where it is of another network.
+        """
+        for part in ("statistics", "survival", "masks"):
+            check_dict(state[part], part)
         for name in [name for name in self.statistics if name not in state["statistics"]]:
             self.give_up(name)
+        own = self.state_dict()
+        check_form(state, {part: own[part] for part in ("survival", "masks")}, "it")
+        for part in ("observed", "anything_observed"):
+            check_form(state.get(part, own[part]), own[part], part)
+        counts = dict.fromkeys(self.masks.units, 0)
+        check_form(state.get("alive_before", counts), counts, "alive_before")
         self.floors = {name: self.config.floor(dense_units[name]) for name in self.masks.units}
-        self.observed = set(state.get("observed", ()))
+        self.observed = self.statistics.keys() & state.get("observed", ())
         self.anything_observed = state.get("anything_observed", False)
         self._groups = None
         if "bad_batches" in state:
             self.bad_batches.load_state_dict(state["bad_batches"])
         for name, statistics in self.statistics.items():
             statistics.load_state_dict(state["statistics"][name])
-            for part, value in state["survival"][name].items():
+            for part, _ in self.survival[name].parts():
+                value = state["survival"][name][part]
                 setattr(self.survival[name], part, value.to(statistics.units.device, copy=True))
         self.shared.divide()
         for kind, alive in self.masks.tensors():

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from dpap.pruning.state_form import check_dict, check_form
+
 VERSION = 2
 """Of the state that `Pruner.state_dict` gives. Version 1, of dpap 0.1.0, had no such number and other names."""
 
@@ -15,6 +17,9 @@ RENAMED = {
 }
 """Names of version 1 -> those of version 2, whose values are the same."""
 
+NUMBERS: dict[str, Any] = {"epoch": 0, "steps": 0, "steps_per_epoch": 0, "forwards": 0, "refused": False}
+"""Values of a state that belong to no layer."""
+
 
 def upgraded(state: dict[str, Any]) -> dict[str, Any]:
     """A state of any known version, in the names of this one.
@@ -22,6 +27,7 @@ def upgraded(state: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: where it is of a later version, or no state of a pruner.
     """
+    check_dict(state, "it")
     version = state.get("version", 1)
     if version == 1:
         state = {"version": VERSION, **{RENAMED.get(name, name): value for name, value in state.items()}}
@@ -35,4 +41,9 @@ def upgraded(state: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"this is no state of a Pruner, for it lacks {', '.join(missing)}: give what Pruner.state_dict() returned"
         )
+    present = {name: value for name, value in NUMBERS.items() if name in state}
+    check_form({name: state[name] for name in present}, present, "it")
+    epsilon = state.get("epsilon", {})
+    check_dict(epsilon, "epsilon")
+    check_form(epsilon, dict.fromkeys(epsilon, 0.0), "epsilon")
     return state

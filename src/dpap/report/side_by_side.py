@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from dpap.experiment import formatting
-from dpap.experiment.config import complete, read_yaml
+from dpap.experiment.config import complete_from, read_yaml
 from dpap.experiment.errors import UserError
 from dpap.experiment.mending import leaves
 from dpap.experiment.results import RESULTS
@@ -134,7 +134,5 @@ def differences(runs: Sequence[Named]) -> list[list[str]]:
 def _settings(run: Run) -> dict[str, Any]:
     path = RunFolder(run.path).config
     stored = read_yaml(path) if path.is_file() else {}
-    if not isinstance(stored, dict):
-        raise UserError(f"{path}: expected fields and their values, got {type(stored).__name__}")
-    values = {key: value for key, value in leaves(complete(stored)).items() if key not in OWN}
+    values = {key: value for key, value in leaves(complete_from(stored, str(path))).items() if key not in OWN}
     return {**values, "machine": words.machine(run) or None}

@@ -21,6 +21,7 @@ from torch import nn
 
 WEIGHTS = "model.safetensors"
 WIDTHS = "model_widths.json"
+CHECKSUM = ""  # of both
 FACTORY = None  # "module:callable", which returns the network as it was before
 ARGUMENTS: dict[str, Any] = {}  # that it is called with
 
@@ -34,11 +35,15 @@ def load(build: Callable[[], nn.Module] | None = None, device: str = "cpu") -> n
         build: returns the network as it was before it was made smaller; by default the factory is called.
         device: where its tensors lie.
     """
-    widths = json.loads((HERE / WIDTHS).read_text(encoding="utf-8"))
-    found = hashlib.sha256((HERE / WEIGHTS).read_bytes()).hexdigest()
-    if found != widths["sha256"]:
+    weights = (HERE / WEIGHTS).read_bytes()
+    try:
+        widths = json.loads((HERE / WIDTHS).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{HERE / WIDTHS} was damaged ({error}): save the network again") from error
+    if checksum(weights, widths) != CHECKSUM:
         raise ValueError(
-            f"{WEIGHTS} and {WIDTHS} in {HERE} were not written together: save the network again"
+            f"{WEIGHTS} and {WIDTHS} in {HERE} were not written together with this file, or were damaged since: save "
+            "the network again"
         )
     model = original(widths) if build is None else build()
     shrink(model, widths["layers"])
@@ -46,6 +51,11 @@ def load(build: Callable[[], nn.Module] | None = None, device: str = "cpu") -> n
     state.update({name: state[first] for name, first in widths["tied"].items()})
     model.load_state_dict({**state, **widths["extra"]}, strict=True)
     return model.to(device).eval()
+
+
+def checksum(weights: bytes, widths: dict[str, Any]) -> str:
+    """SHA-256 of the content of the weights' file and of the values in the JSON file."""
+    return hashlib.sha256(weights + json.dumps(widths, sort_keys=True).encode()).hexdigest()
 
 
 def original(widths: dict[str, Any]) -> nn.Module:

@@ -1,6 +1,5 @@
 """Compact networks for those who have no dpap: a state dict, a JSON of widths, and a script that puts them together."""
 
-import hashlib
 import inspect
 import json
 import re
@@ -106,7 +105,6 @@ def write_plain(
     widths = {
         KEY: FORMAT,
         "weights": files.weights.name,
-        "sha256": hashlib.sha256(weights).hexdigest(),
         "layers": _widths(model, about["layers"]),
         "tied": about["tied"],
         "extra": about["extra"],
@@ -117,6 +115,7 @@ def write_plain(
     for name, value in (
         ("WEIGHTS", files.weights.name),
         ("WIDTHS", files.widths.name),
+        ("CHECKSUM", builder_template.checksum(weights, json.loads(_lines(widths)))),
         ("FACTORY", build),
         ("ARGUMENTS: dict[str, Any]", dict(arguments or {})),
     ):

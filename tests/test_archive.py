@@ -1,4 +1,4 @@
-"""Archives that unpack to more than they are long are not read."""
+"""Archives that were changed, or unpack to more than they are long, are not read."""
 
 import zipfile
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dpap.experiment.archive import check_parts
+from dpap.archive import DamagedArchive, check_parts, read_archive, write_archive
 from dpap.experiment.checkpoint import read_checkpoint
 from dpap.experiment.errors import UserError
 
@@ -14,6 +14,22 @@ from dpap.experiment.errors import UserError
 def test_what_torch_saves_is_read(tmp_path: Path) -> None:
     torch.save({"a": torch.rand(9), "b": [1, "c"]}, tmp_path / "good.pt")
     check_parts(tmp_path / "good.pt")
+
+
+def test_what_is_written_is_read_and_damage_is_found(tmp_path: Path) -> None:
+    path, old = tmp_path / "state.pt", tmp_path / "old.pt"
+    write_archive(path, {"a": torch.arange(9.0)})
+    torch.save({"a": torch.arange(9.0)}, old)
+    for each, sealed in ((path, True), (old, False)):
+        state, has_checksum = read_archive(each)
+        assert torch.equal(state["a"], torch.arange(9.0)) and has_checksum == sealed
+        good = each.read_bytes()
+        place = good.index(torch.arange(9.0).numpy().tobytes())
+        for bad in (good[:place] + b"\xff" + good[place + 1 :], good[:-200], b""):
+            each.write_bytes(bad)
+            with pytest.raises(DamagedArchive):
+                read_archive(each)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["old.pt", "state.pt"]
 
 
 @pytest.mark.parametrize("repeated", [False, True])
