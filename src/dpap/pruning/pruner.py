@@ -433,6 +433,7 @@ class Pruner:
         """Let the network take the sizes of a state that is loaded into it, where it is smaller."""
         match_timesteps(network, state, prefix)
         kept = take_sizes(self._structure, network, state, prefix, self._slice)
+        self._structure.complete(network, state, prefix)
         if not kept.everything:
             self._renumber(kept)
 

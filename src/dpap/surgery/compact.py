@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring
 from dpap.anatomy.dye import Site
-from dpap.anatomy.hidden_state import reset_state
+from dpap.anatomy.hidden_state import reset_state, unsaved_constants
 from dpap.anatomy.joined import components
 from dpap.anatomy.pytrees import Inputs
 from dpap.surgery.compiled import recompile
@@ -179,6 +179,21 @@ def _agreed(
     raise failure
 
 
+def _check_stored(model: nn.Module, wiring: Wiring, kept: Kept) -> None:
+    """Check that what will be cut can be saved and loaded.
+
+    Raises:
+        CompactionError: where neurons keep constants in plain tensors.
+    """
+    for site, neuron in wiring.neurons.items():
+        if site in kept.features and not neuron.incoming:
+            for name in unsaved_constants(model.get_submodule(site.module), neuron.axis, neuron.features):
+                raise CompactionError(
+                    f"{site.module}.{name} has a value for each unit in a plain tensor, which no state_dict holds; let "
+                    f"the constructor use self.register_buffer({name!r}, ...)"
+                )
+
+
 def removed(
     model: nn.Module,
     wiring: Wiring,
@@ -199,6 +214,7 @@ def removed(
     with EquivalenceCheck(model, wiring, example_inputs, double) as check:
         check.leaving = kept.features
         silent = check.reference()
+        _check_stored(model, wiring, kept)
         # what those forwards left behind must not be sliced with the rest
         reset_state(model)
         undo = keep_only(model, wiring, kept, optimizers)
