@@ -218,8 +218,8 @@ def take_sizes(
 
 def _left_out(wiring: Wiring) -> set[str]:
     """Buffers that belong to units, and that a state_dict leaves out until they are cut."""
-    parts = [(name, layer.module, layer.further) for name, layer in wiring.layers.items()]
-    parts += [(name, each.module, each.tensors) for name, each in wiring.attachments.items()]
+    parts = [(name, layer.module, [*layer.further]) for name, layer in wiring.layers.items()]
+    parts += [(name, each.module, [*each.tensors]) for name, each in wiring.attachments.items()]
     found = set()
     for name, module, tensors in parts:
         if not tensors:

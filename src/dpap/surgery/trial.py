@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 from dpap.anatomy import Wiring
+from dpap.anatomy.frozen import frozen
+from dpap.anatomy.hidden_state import accept
 from dpap.anatomy.joined import components, unit_labels
 from dpap.anatomy.layers import bias_of, matrices_of, weight_of
 from dpap.anatomy.prunability import propagate_unremovable
@@ -68,8 +70,10 @@ def try_removal(model: nn.Module, wiring: Wiring, example_inputs: Inputs) -> Non
     """
     _try_silence(model, wiring, example_inputs)
     attempts = iter(range(ATTEMPTS))
-    while not all(_try_deaths(model, wiring, example_inputs, chosen, attempts) for chosen in TRIALS):
-        pass
+    # once for all, for what the network holds takes longer to keep than some networks to run
+    with frozen(model, training_paths=wiring.training_paths):
+        while not all(_try_deaths(model, wiring, example_inputs, chosen, attempts) for chosen in TRIALS):
+            pass
 
 
 def _try_silence(model: nn.Module, wiring: Wiring, example_inputs: Inputs) -> None:
@@ -165,12 +169,15 @@ def _problem(model: nn.Module, wiring: Wiring, kept: Kept, example_inputs: Input
     for double in (False, True) if quick else (True,):
         problem = None
         try:
-            undo, _ = removed(model, wiring, kept, (), example_inputs, double)
+            undo, _ = removed(model, wiring, kept, (), example_inputs, double, within=True)
             undo()
         except NothingFires:
             pass
         except CompactionError as error:
             problem = str(error.__cause__ or error)
+            if error.__cause__ is not None:
+                # what does not run in its own precision does not in another
+                return problem
         if problem is None:
             return None
     return problem
@@ -212,10 +219,12 @@ def _silenced(wiring: Wiring, masks: Masks) -> Iterator[None]:
     try:
         for tensor, mask in dead:
             tensor.data = tensor.data.masked_fill(mask, 0)
+            accept(tensor)
         yield
     finally:
         for (tensor, _), data in zip(reversed(dead), reversed(before), strict=True):
             tensor.data = data
+            accept(tensor)
 
 
 @contextmanager
