@@ -130,7 +130,9 @@ class _Slicer:
             self._change(attachment.name, tensor, along)
         for name in attachment.tensors:
             self._store(module, name)
-        self._set_number(module, ("num_features", "num_parameters", "out_channels"), len(features))
+        self._set_number(module, ("num_features", "num_parameters"), len(features))
+        if not any(True for _ in module.children()):
+            self._set_number(module, ("out_channels",), len(features))
         if units:
             self._set_number(module, ("in_channels", "groups"), len(features) * channels // units)
 

@@ -5,7 +5,7 @@ Then several random sets of them are removed and put back. Where that fails, it 
 together, the k-th of every part that `chunk`, `split` or a view cuts from a layer.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -20,6 +20,7 @@ from dpap.anatomy.joined import components, unit_labels
 from dpap.anatomy.layers import bias_of, matrices_of, weight_of
 from dpap.anatomy.prunability import propagate_unremovable
 from dpap.anatomy.pytrees import Inputs
+from dpap.surgery.around import attach
 from dpap.surgery.claims import not_silent
 from dpap.surgery.compact import removed, what_remains
 from dpap.surgery.culprits import find_culprits, only_silence
@@ -77,16 +78,25 @@ def try_removal(model: nn.Module, wiring: Wiring, example_inputs: Inputs) -> Non
 
 
 def _try_silence(model: nn.Module, wiring: Wiring, example_inputs: Inputs) -> None:
-    """Silence half of the units on trial; layers of which they are not silent are left whole."""
+    """Silence half of the units on trial; layers of which they are not silent are left whole, but for those that are
+    once parameters of a module around them are silenced too.
+    """
     for training in (False, True):
-        while True:
-            masks = _deaths(wiring, wiring.layers, TRIALS[0])
+
+        def problems(chosen: Deaths = TRIALS[0], training: bool = training) -> dict[str, str]:
+            masks = _deaths(wiring, wiring.layers, chosen)
             with _other_values(model, wiring), _silenced(wiring, masks):
-                problems = not_silent(model, wiring, masks, example_inputs, training)
-            problems = {name: what for name, what in problems.items() if wiring.layers[name].can_die}
-            if not problems:
-                break
-            for name, what in problems.items():
+                found = not_silent(model, wiring, masks, example_inputs, training)
+            return {name: what for name, what in found.items() if wiring.layers[name].can_die}
+
+        def anywhere(problems: Callable[[Deaths], dict[str, str]] = problems) -> dict[str, str]:
+            # one set may be its own mirror image
+            return {name: what for chosen in OF_TIES for name, what in problems(chosen).items()}
+
+        while found := problems():
+            if attach(model, wiring, found, anywhere):
+                continue
+            for name, what in found.items():
                 leave_whole(wiring, name, what, training)
             propagate_unremovable(wiring)
 
