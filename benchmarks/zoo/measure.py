@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from halving import depthwise_weights, mask_half, train_norms
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from dpap.anatomy import Wiring, find_wiring
 from dpap.anatomy.hidden_state import reset_state
 from dpap.anatomy.pytrees import Inputs, float_tensors, run
 from dpap.metrics import parameters
+from dpap.metrics.compute import counted
 from dpap.surgery import CompactionError, Masks, Silence
 from dpap.surgery.compact import remove_dead
 from dpap.surgery.trial import try_removal
@@ -174,7 +174,7 @@ def fresh(inputs: Any, strength: float, dtype: torch.dtype | None = None) -> Any
 
 def macs(model: nn.Module, inputs: Inputs) -> int:
     """Products of one forward of the example inputs."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), counted(model) as counter:
         reset_state(model)
         run(model, inputs)
     return counter.get_total_flops() // 2

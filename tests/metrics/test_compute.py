@@ -83,3 +83,19 @@ def test_macs_of_recurrent_layers_whatever_the_kernel(kind, gates, precision):
 def test_macs_of_a_recurrent_kernel_that_takes_its_weights_in_a_list():
     given, weights = torch.Size([7, 4, 6]), [torch.Size(s) for s in ([40, 6], [40, 10], [40], [40])]
     assert _recurrent_flops(given, weights, 4, None, torch.Size([1, 4, 10])) == 2 * 7 * 4 * 40 * 16
+
+
+def test_macs_of_a_network_that_gives_its_parameters_to_modules():
+    class Queries(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.queries = nn.Parameter(torch.rand(2, 4))
+            self.keys = nn.Parameter(torch.rand(4, 4), requires_grad=False)
+            self.layer = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.layer(self.queries) @ x
+
+    network = Queries()
+    assert macs(network, torch.rand(3, 5, requires_grad=True)) == 2 * 4 * 3 + 2 * 3 * 5
+    assert network.queries.requires_grad and not network.keys.requires_grad

@@ -53,8 +53,7 @@ def _unit_tensors(
     axes, candidates = {}, {}
     for name, width in widths.items():
         module = modules[name]
-        state = state_buffers(module)
-        sized = [key for key, each in tensors_of(module).items() if width in each.shape and key not in state]
+        sized = [key for key, each in tensors_of(module).items() if width in each.shape]
         kind = layer_kind(module)
         axis = stained.axis.get(Site(name)) if kind is None else kind.activity_axis
         if sized and axis is not None:
@@ -63,7 +62,9 @@ def _unit_tensors(
 
     def use(name: str, replay: Replay) -> None:
         axis = None if layer_kind(modules[name]) is None else axes[name]
-        found[name] = unit_axes(replay, candidates[name], widths[name], axis)
+        state = state_buffers(modules[name])
+        own = [key for key in candidates[name] if key not in state or replay.keeps(key)]
+        found[name] = unit_axes(replay, own, widths[name], axis)
 
     replayed(model, example_inputs, axes, use, stained.training_paths)
     return found

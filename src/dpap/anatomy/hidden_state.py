@@ -14,6 +14,7 @@ from typing import Any
 from weakref import ProxyTypes
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from dpap.anatomy.frameworks import STATES, qualified_name
@@ -26,6 +27,8 @@ _OF_ANY_MODULE = frozenset(vars(nn.Module()))
 _TENSORS = ("_parameters", "_buffers")
 _TABLES = frozenset(name for name, value in vars(nn.Module()).items() if isinstance(value, dict | set))
 """Attributes of every module that hold its parameters, buffers, children and hooks."""
+_LEFT_OUT = "_non_persistent_buffers_set"
+"""That of them which names the buffers that no state_dict holds."""
 _COPIED = frozenset((list, dict, OrderedDict, defaultdict, Counter, deque, set))
 """Containers of which a network works on copies."""
 _CONTAINERS = (list, dict, deque, set)
@@ -222,6 +225,29 @@ def accept(tensor: Tensor) -> None:
         network.snapshot.take(tensor)
 
 
+def make_persistent(module: nn.Module, name: str) -> Callable[[], None]:
+    """Let the state_dict of a module hold a buffer from now on, also after `preserved_state`.
+
+    Returns:
+        A function that undoes it.
+    """
+
+    def left_out() -> list[set[str]]:
+        preserved = _PRESERVED.get(id(module), ())
+        return [module._non_persistent_buffers_set, *(one.tables[_LEFT_OUT] for one in preserved)]
+
+    if name not in module._buffers or name not in module._non_persistent_buffers_set:
+        return lambda: None
+    for names in left_out():
+        names.discard(name)
+
+    def undo() -> None:
+        for names in left_out():
+            names.add(name)
+
+    return undo
+
+
 def _reachable(model: nn.Module) -> tuple[list[object], list[Any]]:
     """Modules and plain objects that a network holds, registered or not, and generators of random numbers."""
     owners: list[object] = []
@@ -303,6 +329,28 @@ def slice_state(module: nn.Module, axis: int, size: int, index: Tensor) -> Calla
             step()
 
     return undo_all
+
+
+def unsaved_constants(module: nn.Module, axis: int, size: int) -> list[str]:
+    """Plain tensors of a module with a value for each feature that no forward has changed so far.
+
+    No state_dict holds them. Use it within `preserved_state`, after a forward.
+
+    Args:
+        module: neurons or any other module.
+        axis: of its activity that counts features, from the end.
+        size: features that there are.
+    """
+    found = []
+    for preserved in _PRESERVED.get(id(module), ())[:1]:
+        for name, value in preserved.attributes.items():
+            now = vars(module).get(name)
+            if type(value) is not Tensor or not isinstance(now, Tensor) or value.ndim < -axis:
+                continue
+            # what is zero may be a state at rest
+            if value.shape[axis] == size == value.numel() > 1 and torch.equal(value, now) and value.any():
+                found.append(name)
+    return found
 
 
 def state_buffers(module: nn.Module) -> frozenset[str]:

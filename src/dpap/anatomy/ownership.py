@@ -75,6 +75,14 @@ class Replay:
         """How many features its first tensor has."""
         return next(float_tensors((self._args, self._options))).shape[self.axis]
 
+    def keeps(self, name: str) -> bool:
+        """Whether a run leaves a tensor as it was, which state is not."""
+        try:
+            self.outputs()
+        except Exception:
+            return False
+        return torch.equal(self.left[name], self.values[name])
+
     def outputs(
         self,
         scale: float = 1.0,

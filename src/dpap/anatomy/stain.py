@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
+from dpap.anatomy.around import silent_around
 from dpap.anatomy.carried import Carried, change_states, match
 from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT, Feeds, codewords, decode
 from dpap.anatomy.dye import RETURNED, Dyer, Pass, Reach, Site
@@ -166,7 +167,8 @@ def stain(model: nn.Module, example_inputs: Inputs, outputs: Outputs | None = No
                 feeds.setdefault(site, {})[INPUT] = fed
         # a silent unit's state is silent too
         at_rest = change_states(dyer.examples, {state.argument: torch.zeros_like for state in carried})
-        silent = dyer.run(Pass(emit="zeros", detect="activity", stateful="zero"), inputs=at_rest)
+        with silent_around(model, units):
+            silent = dyer.run(Pass(emit="zeros", detect="activity", stateful="zero"), inputs=at_rest)
         within = {site: fed for site, fed in feeds.items() if site.module != RETURNED}
         gates = _gates(dyer, groups, within, axis)
     return Stained(

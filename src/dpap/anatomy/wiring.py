@@ -467,9 +467,7 @@ def receiving(
     for source, unit in feeds.items():
         fed |= unit != NO_UNIT
         if source in alive:
-            known = unit >= 0
-            fed_alive[known] |= alive[source].cpu()[unit[known]]
-            fed_alive |= unit == MIXED
+            fed_alive |= (unit >= 0) & alive[source].cpu()[unit.clamp(min=0)] | (unit == MIXED)
         else:
             fed_alive |= unit != NO_UNIT
     return (fed_alive | ~fed) & ~gated

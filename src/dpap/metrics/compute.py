@@ -2,15 +2,16 @@
 
 import math
 import statistics
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from dpap.anatomy.pytrees import map_tensors
 from dpap.metrics.alternating import alternate
 from dpap.metrics.layers import evaluating
 
@@ -44,9 +45,28 @@ def macs(model: nn.Module, *example: Any) -> int:
         >>> macs(torch.nn.Conv2d(1, 4, 3), torch.rand(1, 1, 8, 8))
         1296
     """
-    with evaluating(model), FlopCounterMode(display=False, custom_mapping=_KERNELS) as counter:
-        model(*example)
+    given = map_tensors(example, Tensor.detach)
+    with evaluating(model), counted(model) as counter:
+        model(*given)
     return counter.get_total_flops() // 2
+
+
+@contextmanager
+def counted(model: nn.Module) -> Iterator[FlopCounterMode]:
+    """Counts flops of a network, two for each MAC; its parameters need no gradients meanwhile.
+
+    torch's counter fails on a module that is given one which does, such as a learnt query, where there are no
+    gradients.
+    """
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in learning:
+            parameter.requires_grad_(False)
+        with FlopCounterMode(display=False, custom_mapping=_KERNELS) as counter:
+            yield counter
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)
 
 
 def latency(model: nn.Module, *example: Any, repeats: int = 20, warm_up: int = 3) -> float:

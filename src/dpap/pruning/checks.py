@@ -5,14 +5,28 @@ import warnings
 from torch import nn
 
 from dpap.anatomy import Wiring
+from dpap.anatomy.operations import check_countable
 from dpap.anatomy.prunability import propagate_unremovable
 from dpap.anatomy.pytrees import Inputs
+from dpap.anatomy.recording import check_recordable
 from dpap.pruning.budget import TOLERANCE
 from dpap.pruning.config import PruningConfig
 from dpap.pruning.costs import CostLedger
 from dpap.pruning.state import PruningState
 from dpap.surgery.claims import not_silent
 from dpap.surgery.trial import leave_whole
+
+
+def check_observable(wiring: Wiring, state: PruningState, counts_operations: bool) -> None:
+    """Check that what the criterion and the target ask for can be observed in a network.
+
+    Raises:
+        ValueError: where it cannot.
+    """
+    if counts_operations:
+        check_countable(wiring)
+    if state.observes_activity:
+        check_recordable(wiring)
 
 
 def check_reach(ledger: CostLedger, state: PruningState, config: PruningConfig) -> None:

@@ -186,30 +186,39 @@ class CostLedger:
             if name in kept.features:
                 activity.keep(kept.features[name])
 
-    def dense(self) -> dict[str, int]:
-        """What the dense network had, besides units."""
+    def dense_state(self) -> dict[str, dict[str, Any]]:
+        """What the dense network had, besides units, and its times where they were measured, as plain numbers."""
+        return {"dense": self._counts(), "measured": self._measured()}
+
+    def take_dense(self, state: Mapping[str, Any], units: Mapping[str, int]) -> None:
+        """Count shares of another dense network, of which this one is what was left; `state` has what `dense_state`
+        gave, of another machine maybe.
+
+        Raises:
+            ValueError: where it has something else.
+        """
+        if "dense" in state:
+            dense = state["dense"]
+            check_form(dense, self._counts(), "dense")
+            self.weights, self.parameters, self.macs = (
+                dense[cost] for cost in ("weights", "parameters", "macs")
+            )
+            self.units = dict(units)
+        if self.times and state.get("measured"):
+            measured = state["measured"]
+            check_form(measured, self._measured(), "measured")
+            self.times = {name: LayerTime(**numbers) for name, numbers in measured["layers"].items()}
+            self.seconds = (measured["seconds"], measured["shrinking"])
+
+    def _counts(self) -> dict[str, int]:
         return {"weights": self.weights, "parameters": self.parameters, "macs": self.macs}
 
-    def take_dense(self, dense: Mapping[str, int], units: Mapping[str, int]) -> None:
-        """Count shares of another dense network, of which this one is what was left."""
-        check_form(dense, self.dense(), "dense")
-        self.weights, self.parameters, self.macs = (dense[cost] for cost in ("weights", "parameters", "macs"))
-        self.units = dict(units)
-
-    def measured(self) -> dict[str, Any]:
-        """Times of the dense network, as plain numbers; empty where they were not measured."""
+    def _measured(self) -> dict[str, Any]:
         if not self.times:
             return {}
         whole, shrinking = self.seconds
         layers = {name: asdict(one) for name, one in self.times.items()}
         return {"seconds": whole, "shrinking": shrinking, "layers": layers}
-
-    def take_measured(self, state: Mapping[str, Any]) -> None:
-        """Count latency by the times that `measured` gave, of another machine maybe, where there are any."""
-        if state and self.times:
-            check_form(state, self.measured(), "measured")
-            self.times = {name: LayerTime(**numbers) for name, numbers in state["layers"].items()}
-            self.seconds = (state["seconds"], state["shrinking"])
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """Copies of the operations, as plain tensors and numbers."""

@@ -10,9 +10,7 @@ from torch import Tensor, nn
 
 from dpap.anatomy import Wiring, find_wiring
 from dpap.anatomy.hooks import Around, Hook
-from dpap.anatomy.operations import check_countable
 from dpap.anatomy.pytrees import Inputs, Outputs, examples_of
-from dpap.anatomy.recording import check_recordable
 from dpap.pruning.arguments import (
     AnyOptimizer,
     as_copies,
@@ -24,7 +22,7 @@ from dpap.pruning.arguments import (
     unwrapped,
 )
 from dpap.pruning.budget import dead_timesteps
-from dpap.pruning.checks import check_reach, give_up_what_is_not_silent
+from dpap.pruning.checks import check_observable, check_reach, give_up_what_is_not_silent
 from dpap.pruning.config import PruningConfig
 from dpap.pruning.costs import MEASURED, OBSERVED, CostLedger
 from dpap.pruning.distributed import DIFFERENT, Ranks, check_networks, check_pruners
@@ -135,12 +133,9 @@ class Pruner:
         self._state = PruningState(self.wiring, self.config, self._ranks)
         if not self._state.masks.units:
             raise ValueError(f"nothing in this network can be pruned:\n{self.wiring}")
-        if self._counts_operations:
-            check_countable(self.wiring)
-        if self._state.observes_activity:
-            check_recordable(self.wiring)
+        check_observable(self.wiring, self._state, self._counts_operations)
         self._ledger = CostLedger.of_dense(self.model, self.wiring, self._state.masks, self.config.round_to)
-        if self.config.target_of == MEASURED and self.config.target is not None:
+        if self.config.target_of == MEASURED:
             self._ledger.take_times(layer_times(self.model, self.wiring, self._example, self._ranks))
             renew(wrappers)
         if self.config.target_of not in (*OBSERVED, "weights"):
@@ -323,8 +318,7 @@ class Pruner:
             "epoch": self.epoch,
             "config": self.config.as_dict(),
             **self._structure.state_dict(),
-            "dense": self._ledger.dense(),
-            "measured": self._ledger.measured(),
+            **self._ledger.dense_state(),
             "steps": self._steps,
             "steps_per_epoch": self._steps_per_epoch,
             "forwards": self._forwards,
@@ -367,9 +361,7 @@ class Pruner:
             self._slice(kept)
             self._renumber(kept)
         self._structure.take(state)
-        if "dense" in state:
-            self._ledger.take_dense(state["dense"], self._structure.units)
-        self._ledger.take_measured(state.get("measured", {}))
+        self._ledger.take_dense(state, self._structure.units)
         self.epoch = int(state["epoch"])
         self._steps, self._steps_per_epoch = state.get("steps", 0), state.get("steps_per_epoch", 0)
         self._forwards, self._refused = state.get("forwards", 0), state.get("refused", False)
@@ -439,6 +431,7 @@ class Pruner:
         """Let the network take the sizes of a state that is loaded into it, where it is smaller."""
         match_timesteps(network, state, prefix)
         kept = take_sizes(self._structure, network, state, prefix, self._slice)
+        self._structure.complete(network, state, prefix)
         if not kept.everything:
             self._renumber(kept)
 

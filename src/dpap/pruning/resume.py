@@ -46,6 +46,7 @@ class Structure:
             (dict(reader.feeds), dict(reader.gates), reader.features) for reader in wiring.readers()
         ]
         self._found_units = dict(self.units)
+        self._left_out = _left_out(wiring)
 
     def of_dense(self, name: str, values: Tensor, alive: Tensor) -> list[float | None]:
         """What each unit of a layer has, in the order of the dense network; None of what is dead or was removed."""
@@ -166,6 +167,21 @@ class Structure:
                 state["initial_weights"], dict.fromkeys(state["initial_weights"], 0), "initial_weights"
             )
 
+    def complete(self, network: nn.Module, state: dict[str, Any], prefix: str) -> None:
+        """Let a state of an earlier version, which lacks buffers that were cut, leave them as they are."""
+        for name, tensor in self._cut(network).items():
+            state.setdefault(prefix + name, tensor)
+
+    def missing(self, stored: Mapping[str, Tensor], network: nn.Module) -> list[str]:
+        """Buffers that were cut and that a state of an earlier version lacks."""
+        return [f"{name}: not in the state" for name in self._cut(network) if name not in stored]
+
+    def _cut(self, network: nn.Module) -> dict[str, Tensor]:
+        """Buffers that only stand in the state_dict since they were cut, under each of their names."""
+        own = network.state_dict(keep_vars=True) if self._left_out else {}
+        cut = {id(own[name]) for name in self._left_out if name in own}
+        return {name: tensor for name, tensor in own.items() if id(tensor) in cut}
+
     def _adopts(self, state: dict[str, Any]) -> bool:
         """Whether the network was compact when its pruner was made, and the state tells what it was before."""
         whole = all(len(index) == self._found_units[name] for name, index in self.index.items())
@@ -211,7 +227,7 @@ def take_sizes(
     kept = structure.smaller(own)
     if not kept.everything:
         undo = slice_to(kept)
-        problems = misfits(network, own)
+        problems = misfits(network, own) + structure.missing(own, network)
         if problems:
             undo()
             raise RuntimeError(
@@ -220,6 +236,19 @@ def take_sizes(
             )
         structure.awaited = True
     return kept
+
+
+def _left_out(wiring: Wiring) -> set[str]:
+    """Buffers that belong to units, and that a state_dict leaves out until they are cut."""
+    parts = [(name, layer.module, [*layer.further]) for name, layer in wiring.layers.items()]
+    parts += [(name, each.module, [*each.tensors]) for name, each in wiring.attachments.items()]
+    found = set()
+    for name, module, tensors in parts:
+        if not tensors:
+            continue
+        stored = module.state_dict(prefix=f"{name}." if name else "")
+        found |= {path for tensor in tensors if (path := f"{name}.{tensor}".lstrip(".")) not in stored}
+    return found
 
 
 def misfits(model: nn.Module, stored: Mapping[str, Tensor]) -> list[str]:

@@ -104,6 +104,7 @@ def shrink(model: nn.Module, layers: dict[str, Any]) -> None:
                 )
             if list(tensor.shape) != shape or tensor.dtype != dtype:
                 tensor.data = torch.empty(shape, dtype=dtype, device=tensor.device)
+            module._non_persistent_buffers_set.discard(name)  # its values are loaded
         if isinstance(module, nn.RNNBase):
             module.flatten_parameters()
 

@@ -17,12 +17,12 @@ from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring
 from dpap.anatomy.dye import Site
-from dpap.anatomy.hidden_state import reset_state
+from dpap.anatomy.hidden_state import reset_state, unsaved_constants
 from dpap.anatomy.joined import components
 from dpap.anatomy.pytrees import Inputs
 from dpap.surgery.compiled import recompile
 from dpap.surgery.culprits import find_culprits, only_silence
-from dpap.surgery.equivalence import CompactionError, EquivalenceCheck, NothingFires, largest_difference
+from dpap.surgery.equivalence import CompactionError, EquivalenceCheck, NothingFires
 from dpap.surgery.masks import Masks, feature_stays
 from dpap.surgery.slicing import Kept, keep_only
 
@@ -179,6 +179,21 @@ def _agreed(
     raise failure
 
 
+def _check_stored(model: nn.Module, wiring: Wiring, kept: Kept) -> None:
+    """Check that what will be cut can be saved and loaded.
+
+    Raises:
+        CompactionError: where neurons keep constants in plain tensors.
+    """
+    for site, neuron in wiring.neurons.items():
+        if site in kept.features and not neuron.incoming:
+            for name in unsaved_constants(model.get_submodule(site.module), neuron.axis, neuron.features):
+                raise CompactionError(
+                    f"{site.module}.{name} has a value for each unit in a plain tensor, which no state_dict holds; let "
+                    f"the constructor use self.register_buffer({name!r}, ...)"
+                )
+
+
 def removed(
     model: nn.Module,
     wiring: Wiring,
@@ -186,8 +201,11 @@ def removed(
     optimizers: Sequence[Optimizer],
     example_inputs: Inputs,
     double: bool = True,
+    within: bool = False,
 ) -> tuple[Callable[[], None], float]:
     """Keep only what is kept, and compare, in double precision or in that of the network.
+
+    `within`: whether that is within `frozen`.
 
     Returns:
         A function that puts everything back, and the largest difference that the removal made to an output.
@@ -196,15 +214,18 @@ def removed(
         CompactionError: where it is too large, or nothing runs; everything is put back then.
     """
     count = sum(wiring.layers[name].units - len(units) for name, units in kept.units.items())
-    with EquivalenceCheck(model, wiring, example_inputs, double) as check:
+    with EquivalenceCheck(model, wiring, example_inputs, double, within) as check:
         check.leaving = kept.features
         silent = check.reference()
-        # what those forwards left behind must not be sliced with the rest
+        _check_stored(model, wiring, kept)
+        drawn = torch.get_rng_state()
+        # what those forwards left behind must not be sliced with the rest; also the random state is reset
         reset_state(model)
+        draws = not torch.equal(drawn, torch.get_rng_state())
         undo = keep_only(model, wiring, kept, optimizers)
         check.follow(kept.features)
         try:
-            difference = largest_difference(silent, check.outputs())
+            difference = check.difference(silent)
         except Exception as error:
             undo()
             raise CompactionError(
@@ -215,10 +236,7 @@ def removed(
         tolerance = check.tolerance
         if not difference <= tolerance:
             undo()
-            check.outputs()
-            drawn = torch.get_rng_state()
-            reset_state(model)  # also the random state, to that at the start of a forward
-            if not torch.equal(drawn, torch.get_rng_state()):
+            if draws:
                 raise CompactionError(
                     "the network draws random numbers in evaluation mode, too, and others where units have left, so a "
                     "removal cannot be checked and nothing was removed"

@@ -20,16 +20,19 @@ def find_culprits(
     def wrong(count: int) -> str | None:
         return problem([name for names in left[:count] for name in names])
 
+    works, step = 0, len(left)
     while left and (why := wrong(len(left))) is not None:
-        works, fails = 0, len(left)
+        before, fails = works, len(left)
         while fails - works > 1:
-            middle = (works + fails) // 2
+            middle = min(works + step, (works + fails) // 2)
             now = wrong(middle)
             if now is None:
-                works = middle
+                works, step = middle, 2 * step
             else:
                 fails, why = middle, now
         found.append((left.pop(fails - 1), why))
+        # what lies before it works; the next one is likely to be about as far from here
+        step = fails - before
     return found
 
 

@@ -4,7 +4,7 @@ Both run in evaluation mode, in double precision, on an input on which neurons f
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -70,13 +70,21 @@ class EquivalenceCheck:
         wiring: its wiring.
         example_inputs: what its forward takes; all of several examples are compared.
         double: whether to compute in double precision, which takes several times as long.
+        within: whether the network is frozen already.
 
     Attributes:
         inputs: what both networks are compared on.
         leaving: key of a reader -> indices of its features that will remain: states of the others are zero.
     """
 
-    def __init__(self, model: nn.Module, wiring: Wiring, example_inputs: Inputs, double: bool = True) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        wiring: Wiring,
+        example_inputs: Inputs,
+        double: bool = True,
+        within: bool = False,
+    ) -> None:
         self.model = model
         self.wiring = wiring
         self.example_inputs = example_inputs
@@ -84,6 +92,9 @@ class EquivalenceCheck:
         self._further: Inputs | None = None
         self.leaving: dict[str | Site, Tensor] = {}
         self.double = double
+        self._frozen: AbstractContextManager[None] = (
+            nullcontext() if within else frozen(model, training_paths=wiring.training_paths)
+        )
 
     @property
     def tolerance(self) -> float:
@@ -93,7 +104,6 @@ class EquivalenceCheck:
         return max((TOLERANCE.get(each.dtype, 1e-5) for each in self.model.parameters()), default=1e-5)
 
     def __enter__(self) -> "EquivalenceCheck":
-        self._frozen = frozen(self.model, training_paths=self.wiring.training_paths)
         self._frozen.__enter__()
         return self
 
@@ -112,14 +122,14 @@ class EquivalenceCheck:
             self.inputs = self._own_states(map_floats(self.example_inputs, partial(torch.mul, scale)))
             with self._firing() as fired:
                 try:
-                    outputs = self.outputs()
+                    outputs = self._run(self.inputs)
                 except RuntimeError:
                     if not self.double or most >= 0:
                         raise
                     # a network with code that fixes its precision cannot be checked in another
                     self.double = False
                     fired.clear()
-                    outputs = self.outputs()
+                    outputs = self._run(self.inputs)
             if len(fired) > most:
                 most, best, found = len(fired), self.inputs, outputs
             if most == len(names):
@@ -144,12 +154,19 @@ class EquivalenceCheck:
         self._further = further
         return found
 
-    def outputs(self) -> list[Tensor]:
-        """All floating-point outputs that keep their width, of several timesteps where each forward is one, and of a
-        further input if the reference has it.
+    def difference(self, before: list[Tensor]) -> float:
+        """Largest difference of the outputs now from those that `reference` gave, relative to the largest of each.
+
+        These are all floating-point outputs that keep their width, of several timesteps where each forward is one;
+        the further input is left out where the example differs.
         """
-        found = self._run(self.inputs)
-        return found if self._further is None else found + self._run(self._further)
+        now = self._run(self.inputs)
+        if self._further is None or len(now) > len(before):
+            return largest_difference(before, now)
+        difference = largest_difference(before[: len(now)], now)
+        if difference <= self.tolerance:
+            difference = max(difference, largest_difference(before[len(now) :], self._run(self._further)))
+        return difference
 
     def _run(self, inputs: Inputs) -> list[Tensor]:
         if not self.double:

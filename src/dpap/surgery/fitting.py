@@ -1,13 +1,13 @@
 """Give a freshly built network the tensors of a smaller one: it shrinks to them, in place."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from dpap.anatomy.hidden_state import preserved_state, reset_state, state_buffers
+from dpap.anatomy.hidden_state import make_persistent, preserved_state, reset_state, state_buffers
 from dpap.anatomy.layers import layer_kind
 from dpap.surgery.coherence import contradictions, groups_left
 from dpap.surgery.pruned import check_unpruned
@@ -49,7 +49,7 @@ def load_state(model: Network, state: Mapping[str, Any]) -> Network:
     """
     stored = {plain_name(name): value for name, value in state.items() if isinstance(value, Tensor)}
     extra = {plain_name(name): value for name, value in state.items() if not isinstance(value, Tensor)}
-    own, _ = tensors_of(model)
+    own, _ = tensors_of(model, stored)
     # a state keeps a shared tensor under each of its names
     tied = {
         name: first
@@ -87,7 +87,7 @@ def fit(
         if name.endswith(f".{BUFFER}") and f"{name.removesuffix(BUFFER)}{AXES}" in stored
     }
     with preserved_state(model):
-        own, extra = tensors_of(model)
+        own, extra = tensors_of(model, stored)
         _check_fit(about, stored, model, own, extra, silenced & modules.keys(), origin, place)
     layers = {
         name: {"size": [0, 0, groups_left(module, tuple(stored[weight].shape))]}
@@ -101,6 +101,9 @@ def fit(
         for name, tensor in own.items()
     }
     _set_extra(modules, extra, {name: about["extra"].get(name, stored.get(name)) for name in extra}, place)
+    for name in _left_out(model).keys() & stored.keys():
+        owner, _, buffer = name.rpartition(".")
+        make_persistent(modules[owner], buffer)
     reset_state(model)
     own, _ = tensors_of(model)
     for name in silenced:
@@ -120,8 +123,14 @@ def _weight_name(path: str, module: nn.Module) -> str | None:
     return None if kind is None else f"{path}.{kind.weight}" if path else kind.weight
 
 
-def tensors_of(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The very tensors of the state_dict, not copies, and what modules add to them."""
+def tensors_of(model: nn.Module, stored: Collection[str] = ()) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The very tensors of the state_dict, not copies, and what modules add to them.
+
+    Args:
+        model: the network.
+        stored: names in a stored state: buffers of the network that are among them count too, though its state_dict
+            leaves them out. A removal that cuts such a buffer lets the state_dict hold it.
+    """
     tensors, extra = {}, {}
     for name, value in model.state_dict(keep_vars=True).items():
         if name.rpartition(".")[2] == EXTRA:
@@ -130,7 +139,18 @@ def tensors_of(model: nn.Module) -> tuple[dict[str, Tensor], dict[str, Any]]:
             raise ValueError(f"{name} has no shape yet: run the network once, on an input, before")
         elif isinstance(value, Tensor):
             tensors[plain_name(name)] = value
-    return tensors, extra
+    left_out = _left_out(model)
+    return tensors | {name: left_out[name] for name in stored if name in left_out}, extra
+
+
+def _left_out(model: nn.Module) -> dict[str, Tensor]:
+    """Buffers that the state_dict leaves out, by name."""
+    return {
+        f"{path}.{name}" if path else name: buffer
+        for path, module in modules_of(model).items()
+        for name, buffer in module._buffers.items()
+        if buffer is not None and name in module._non_persistent_buffers_set
+    }
 
 
 def tied_names(tensors: dict[str, Tensor]) -> dict[str, str]:

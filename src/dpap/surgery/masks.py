@@ -268,5 +268,5 @@ def feature_stays(feeds: Feeds, leaving: dict[str, Bool[Tensor, "_"]]) -> Bool[T
     """Which features remain when units leave: those without a source, and those with a source that stays."""
     if not feeds:
         return None
-    remaining = {name: ~gone for name, gone in leaving.items()}
+    remaining = {name: ~leaving[name] for name in feeds if name in leaving}
     return receiving(feeds, remaining, len(next(iter(feeds.values()))))

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring
 from dpap.anatomy.dye import Site
-from dpap.anatomy.hidden_state import accept, slice_state
+from dpap.anatomy.hidden_state import accept, make_persistent, slice_state
 from dpap.anatomy.layers import bias_of, is_depthwise, matrices_of, owner_of, rows_of, select, size_of
 from dpap.anatomy.ownership import tensor_of
 from dpap.anatomy.recurrent import counts_of, flatten, is_recurrent
@@ -107,6 +107,7 @@ class _Slicer:
             for axis, index in ((belonging.unit, units), (belonging.feature, features)):
                 if axis is not None and index is not None:
                     self._slice_further(layer.name, tensor_of(module, name), axis, index)
+                    self._store(module, name)
 
     def _slice_further(self, name: str, tensor: Tensor, axis: int, index: Tensor) -> None:
         # one tensor may be sliced along two axes in turn
@@ -127,7 +128,11 @@ class _Slicer:
         for tensor, axis in list(unit_parts(attachment)):
             along = partial(_along, axis=axis, size=tensor.shape[axis], index=features)
             self._change(attachment.name, tensor, along)
-        self._set_number(module, ("num_features", "num_parameters", "out_channels"), len(features))
+        for name in attachment.tensors:
+            self._store(module, name)
+        self._set_number(module, ("num_features", "num_parameters"), len(features))
+        if not any(True for _ in module.children()):
+            self._set_number(module, ("out_channels",), len(features))
         if units:
             self._set_number(module, ("in_channels", "groups"), len(features) * channels // units)
 
@@ -150,6 +155,11 @@ class _Slicer:
 
         self.undo.append(put_back)
         _replace(tensor, change(data), None if gradient is None else change(gradient))
+
+    def _store(self, module: nn.Module, name: str) -> None:
+        """Let a state_dict hold a tensor that was cut, for a constructor makes it in its full size only."""
+        owner, _, own = name.rpartition(".")
+        self.undo.append(make_persistent(module.get_submodule(owner), own))
 
     def _set_number(self, module: nn.Module, names: Sequence[str], new: int) -> None:
         for name in names:

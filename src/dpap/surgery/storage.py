@@ -131,7 +131,7 @@ def load(path: str | Path, model: Network) -> Network:
     path = Path(path)
     about, stored = _read(path)
     with preserved_state(model):
-        own, _ = tensors_of(model)
+        own, _ = tensors_of(model, stored.keys() | about.get("sparse", {}).keys())
     tensors = unpack(stored, about.get("sparse", {}), own)
     tensors |= {name: tensors[first] for name, first in about["tied"].items()}
     fit(model, tensors, about, str(path), "file")

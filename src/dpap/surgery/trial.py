@@ -5,7 +5,7 @@ Then several random sets of them are removed and put back. Where that fails, it 
 together, the k-th of every part that `chunk`, `split` or a view cuts from a layer.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -14,10 +14,13 @@ import torch
 from torch import nn
 
 from dpap.anatomy import Wiring
+from dpap.anatomy.frozen import frozen
+from dpap.anatomy.hidden_state import accept
 from dpap.anatomy.joined import components, unit_labels
 from dpap.anatomy.layers import bias_of, matrices_of, weight_of
 from dpap.anatomy.prunability import propagate_unremovable
 from dpap.anatomy.pytrees import Inputs
+from dpap.surgery.around import attach
 from dpap.surgery.claims import not_silent
 from dpap.surgery.compact import removed, what_remains
 from dpap.surgery.culprits import find_culprits, only_silence
@@ -68,21 +71,32 @@ def try_removal(model: nn.Module, wiring: Wiring, example_inputs: Inputs) -> Non
     """
     _try_silence(model, wiring, example_inputs)
     attempts = iter(range(ATTEMPTS))
-    while not all(_try_deaths(model, wiring, example_inputs, chosen, attempts) for chosen in TRIALS):
-        pass
+    # once for all, for what the network holds takes longer to keep than some networks to run
+    with frozen(model, training_paths=wiring.training_paths):
+        while not all(_try_deaths(model, wiring, example_inputs, chosen, attempts) for chosen in TRIALS):
+            pass
 
 
 def _try_silence(model: nn.Module, wiring: Wiring, example_inputs: Inputs) -> None:
-    """Silence half of the units on trial; layers of which they are not silent are left whole."""
+    """Silence half of the units on trial; layers of which they are not silent are left whole, but for those that are
+    once parameters of a module around them are silenced too.
+    """
     for training in (False, True):
-        while True:
-            masks = _deaths(wiring, wiring.layers, TRIALS[0])
+
+        def problems(chosen: Deaths = TRIALS[0], training: bool = training) -> dict[str, str]:
+            masks = _deaths(wiring, wiring.layers, chosen)
             with _other_values(model, wiring), _silenced(wiring, masks):
-                problems = not_silent(model, wiring, masks, example_inputs, training)
-            problems = {name: what for name, what in problems.items() if wiring.layers[name].can_die}
-            if not problems:
-                break
-            for name, what in problems.items():
+                found = not_silent(model, wiring, masks, example_inputs, training)
+            return {name: what for name, what in found.items() if wiring.layers[name].can_die}
+
+        def anywhere(problems: Callable[[Deaths], dict[str, str]] = problems) -> dict[str, str]:
+            # one set may be its own mirror image
+            return {name: what for chosen in OF_TIES for name, what in problems(chosen).items()}
+
+        while found := problems():
+            if attach(model, wiring, found, anywhere):
+                continue
+            for name, what in found.items():
                 leave_whole(wiring, name, what, training)
             propagate_unremovable(wiring)
 
@@ -165,12 +179,15 @@ def _problem(model: nn.Module, wiring: Wiring, kept: Kept, example_inputs: Input
     for double in (False, True) if quick else (True,):
         problem = None
         try:
-            undo, _ = removed(model, wiring, kept, (), example_inputs, double)
+            undo, _ = removed(model, wiring, kept, (), example_inputs, double, within=True)
             undo()
         except NothingFires:
             pass
         except CompactionError as error:
             problem = str(error.__cause__ or error)
+            if error.__cause__ is not None:
+                # what does not run in its own precision does not in another
+                return problem
         if problem is None:
             return None
     return problem
@@ -212,10 +229,12 @@ def _silenced(wiring: Wiring, masks: Masks) -> Iterator[None]:
     try:
         for tensor, mask in dead:
             tensor.data = tensor.data.masked_fill(mask, 0)
+            accept(tensor)
         yield
     finally:
         for (tensor, _), data in zip(reversed(dead), reversed(before), strict=True):
             tensor.data = data
+            accept(tensor)
 
 
 @contextmanager
