@@ -90,6 +90,7 @@ METHODS: dict[str, Method] = {
     "dpap": Method(
         "the recipe as it is: by default contribution to the loss, over the whole network, gradually"
     ),
+    "taylor": _pruning("the recipe with each synapse by its own contribution", criterion="taylor"),
     "even": _pruning("the same with each layer on its own", scope="layer"),
     "global_magnitude": _pruning(
         "the recipe with the magnitude of the weights as importance", criterion="magnitude"
