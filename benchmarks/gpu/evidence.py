@@ -21,7 +21,7 @@ TINY: dict[str, Any] = {
     "data": {"train_limit": 100, "test_limit": 50, "batch_size": 50},
     "network": {"width": 0.05},
     "pruning": {"start_epoch": 0, "end_epoch": 1},
-    "training": {"epochs": 1, "precision": "float32", "threads": 1},
+    "training": {"epochs": 1, "warmup_epochs": 0, "precision": "float32", "threads": 1},
 }
 
 
