@@ -21,7 +21,7 @@ TINY: dict[str, Any] = {
     "data": {"train_limit": 100, "test_limit": 50, "batch_size": 50},
     "network": {"width": 0.05},
     "pruning": {"start_epoch": 0, "end_epoch": 1},
-    "training": {"epochs": 1, "precision": "float32", "threads": 1},
+    "training": {"epochs": 1, "warmup_epochs": 0, "precision": "float32", "threads": 1},
 }
 
 
@@ -93,6 +93,7 @@ def _job(what: str, seconds: float, *given: Any) -> Job:
 
 
 VGG, SIX, TWO = "cifar10_vgg16_full", "cifar10_6conv2fc_full", "mnist_snn_full"
+AUGMENTED = "cifar10_6conv2fc_augmented"
 ALL = ["dpap", "scratch", "magnitude", "paper", "random_once"]
 LATER = ["dpap", "scratch_widths", "global_magnitude", "strength"]
 PAPER, RATES = ["paper", "dpap"], [0.6125, 0.8422]
@@ -115,6 +116,15 @@ JOBS = [
         SIX,
         [*FEW, "paper"],
         [0.508, 0.978],
+        [0],
+    ),
+    _job(
+        "spiking 6Conv2FC, augmented, 33.46 and 90 %, seed 0",
+        900,
+        "cifar10_full",
+        AUGMENTED,
+        FEW,
+        [0.3346, 0.9],
         [0],
     ),
 ]

@@ -179,7 +179,7 @@ def test_wrong_samples_are_named(wrong, kind, message):
         load("listed", wrong=wrong)
 
 
-@pytest.mark.parametrize("option", ["augment", "normalise"])
+@pytest.mark.parametrize("option", ["augment", "randaugment", "erase", "normalise"])
 def test_options_of_built_in_sets_are_refused(option):
     with pytest.raises(ValueError, match=f"{option} is for built-in data sets"):
         load_data(DataConfig(name="own_data:Noisy", **{option: True}))

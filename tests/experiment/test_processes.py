@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -144,3 +146,25 @@ def test_a_comparison_in_two_processes_is_that_of_one_and_names_what_failed(
     for model in (tmp_path / "1").rglob("model.safetensors"):
         ours, theirs = load_file(model), load_file(tmp_path / "2" / model.relative_to(tmp_path / "1"))
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_process_ends_where_the_one_that_started_it_is_killed(tmp_path: Path) -> None:
+    """It would hold the lock of its run, and a GPU, and nothing could go on."""
+    script = tmp_path / "main.py"
+    script.write_text(
+        "import multiprocessing, os, time\n"
+        "from dpap.experiment.jobs import end_with_parent\n"
+        "def work():\n"
+        "    end_with_parent()\n"
+        "    print('works', flush=True)\n"
+        "    time.sleep(300)\n"
+        "if __name__ == '__main__':\n"
+        "    multiprocessing.get_context('spawn').Process(target=work).start()\n"
+    )
+    started = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert started.stdout is not None
+    with started.stdout as output:
+        assert output.readline() == "works\n"
+        started.kill()
+        started.wait()
+        assert output.read() == ""  # ends only when nothing holds the other side of the pipe

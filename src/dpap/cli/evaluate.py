@@ -15,7 +15,7 @@ from dpap.experiment.evaluation import Measurements, evaluate_run
 from dpap.experiment.evaluation_table import evaluation_text
 from dpap.files import write_text
 
-OF_TRAINING = {"batch_size", "augment"}
+OF_TRAINING = {"batch_size", "augment", "randaugment", "erase"}
 """Fields of data that no test sample depends on."""
 FIELDS = {each.name for each in fields(DataConfig)} - OF_TRAINING
 

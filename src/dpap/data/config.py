@@ -21,6 +21,9 @@ class DataConfig:
         batch_size: samples of a training batch.
         test_batch_size: samples of a validation or test batch.
         augment: random shifts (and mirroring where it keeps the class) of the training samples.
+        randaugment: mean magnitude, from 0 (off) to 10, of two random operations on each training image: colours,
+            contrast, rotation and the like (RandAugment). For images of 1 or 3 channels of bytes.
+        erase: probability that a random rectangle of a training image becomes noise (random erasing), in [0, 1].
         normalise: subtract the mean and divide by the deviation of the published training set, per channel.
             For ordinary networks; spiking networks take values in [0, 1] as currents.
         validation: share of the training samples held out, stratified, in [0, 1).
@@ -43,6 +46,8 @@ class DataConfig:
     batch_size: int = 64
     test_batch_size: int = 256
     augment: bool = False
+    randaugment: float = 0.0
+    erase: float = 0.0
     normalise: bool = False
     validation: float = 0.0
     train_limit: int | None = None
@@ -63,6 +68,10 @@ class DataConfig:
                 raise ValueError(f"{name} must be at least 1; got {value}")
         if not 0 <= self.validation < 1:
             raise ValueError(f"validation is a share of the training set, in [0, 1); got {self.validation}")
+        if not 0 <= self.randaugment <= 10:
+            raise ValueError(f"randaugment is a magnitude, in [0, 10]; got {self.randaugment}")
+        if not 0 <= self.erase <= 1:
+            raise ValueError(f"erase is a probability, in [0, 1]; got {self.erase}")
         if self.folds < 0 or self.folds == 1:
             raise ValueError(f"folds must be 0 (the published split) or at least 2; got {self.folds}")
         if not 0 <= self.fold < max(self.folds, 1):

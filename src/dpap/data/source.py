@@ -13,8 +13,9 @@ import numpy as np
 
 from dpap.data.config import DataConfig
 from dpap.data.download import Remote
+from dpap.data.randaugment import RandAugment, RandomErasing
 from dpap.data.split import TensorSplit
-from dpap.data.transform import Augmentation, EventConverter, ImageConverter
+from dpap.data.transform import Augment, Augmentation, EventConverter, ImageConverter, InTurn
 
 UNPACKED = 8
 """So many times its own size a gzip file may hold; the published ones hold up to five times theirs."""
@@ -88,15 +89,36 @@ class Source:
         return channels, height // factor, width // factor
 
     def image_converter(self, config: DataConfig) -> ImageConverter:
-        """The conversion of images that a configuration asks for."""
+        """The conversion of images that a configuration asks for.
+
+        Raises:
+            ValueError: operations on bytes are asked for, and a byte of 255 does not mean 1.
+        """
+        steps: list[Augment] = [self.augmentation] if config.augment else []
+        if config.randaugment or config.erase:
+            if self.full != 255:
+                raise ValueError(
+                    f"randaugment and erase are for images whose brightest byte is 255; that of {self.name} is "
+                    f"{self.full}; set both to 0"
+                )
+            steps += [RandAugment(config.randaugment)] if config.randaugment else []
+            steps += [RandomErasing(config.erase)] if config.erase else []
         return ImageConverter(
             full=self.full,
-            augmentation=self.augmentation if config.augment else None,
+            augmentation=(steps[0] if len(steps) == 1 else InTurn(tuple(steps))) if steps else None,
             statistics=self.statistics if config.normalise else None,
         )
 
     def event_converter(self, config: DataConfig) -> EventConverter:
-        """The conversion of event counts that a configuration asks for."""
+        """The conversion of event counts that a configuration asks for.
+
+        Raises:
+            ValueError: operations on images are asked for.
+        """
+        if config.randaugment or config.erase:
+            raise ValueError(
+                f"randaugment and erase are for images; {self.name} has recordings of events; set both to 0"
+            )
         return EventConverter(
             binary=config.frames == "binary", augmentation=self.augmentation if config.augment else None
         )

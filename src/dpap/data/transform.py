@@ -1,5 +1,6 @@
 """From stored bytes to a batch of floats, without a loop over its samples."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -36,6 +37,24 @@ class Augmentation:
         return shifted.reshape(batch.shape)
 
 
+Augment = Callable[[Tensor, Generator], Tensor]
+"""Another batch of bytes for a batch, by numbers of the generator alone."""
+
+
+@dataclass(frozen=True)
+class InTurn:
+    """One augmentation after the other."""
+
+    steps: tuple[Augment, ...]
+
+    def __call__(
+        self, batch: UInt8[Tensor, "batch *feature"], generator: Generator
+    ) -> UInt8[Tensor, "batch *feature"]:
+        for step in self.steps:
+            batch = step(batch, generator)
+        return batch
+
+
 @cache
 def _by_channel(numbers: tuple[float, ...], device: torch.device) -> Tensor:
     """One number a channel, [C, 1, 1]; put on a device once, not with every batch."""
@@ -47,7 +66,7 @@ class ImageConverter:
     """Bytes to values in [0, 1], then per channel (value - mean) / deviation where given."""
 
     full: int = 255
-    augmentation: Augmentation | None = None
+    augmentation: Augment | None = None
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     def __call__(

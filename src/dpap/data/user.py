@@ -214,7 +214,7 @@ def read_user(config: DataConfig) -> tuple[UserSplit, UserSplit]:
     Raises:
         ValueError, TypeError: see `make_datasets`; or an option is set that only built-in sets have.
     """
-    for option in ("augment", "normalise"):
+    for option in ("augment", "randaugment", "erase", "normalise"):
         if getattr(config, option):
             raise ValueError(
                 f"{option} is for built-in data sets; {config.name!r} does this in its own __getitem__"

@@ -23,7 +23,7 @@ SHARED = ("root", "cache", "workers", "test_batch_size", "timesteps", "frames", 
 """Fields of a run's data that hold for other data too: where it lies, and what a network takes. How the run's own was
 cut does not.
 """
-ELSEWHERE = ("root", "cache", "workers", "test_batch_size", "batch_size", "augment")
+ELSEWHERE = ("root", "cache", "workers", "test_batch_size", "batch_size", "augment", "randaugment", "erase")
 """Fields of data that leave the test samples what they are."""
 
 

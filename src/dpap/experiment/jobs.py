@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -88,6 +89,7 @@ def _processes(
 
 def _work(runs: list[Planned], folder: Path, number: int, jobs: int, quiet: bool, command: str) -> None:
     """What one process does."""
+    end_with_parent()
     if torch.cuda.device_count() > 1:
         visible = os.environ.get(GPUS, ",".join(map(str, range(torch.cuda.device_count())))).split(",")
         os.environ[GPUS] = visible[number % len(visible)]
@@ -97,6 +99,21 @@ def _work(runs: list[Planned], folder: Path, number: int, jobs: int, quiet: bool
         compare(runs, folder, progress=Quiet if quiet else partial(_Named, number + 1), command=command)
     except (UserError, KeyboardInterrupt) as error:
         raise SystemExit(str(error)) from None
+
+
+def end_with_parent() -> None:
+    """End this process at once where the one that started it is gone, even killed: it would hold its run and its GPU.
+
+    What a run has written is whole at any moment, so nothing is tidied up.
+    """
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, name="end with parent", daemon=True).start()
 
 
 class _Named(Lines):

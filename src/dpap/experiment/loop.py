@@ -24,23 +24,26 @@ class Tally:
     """Sums losses and hits over batches."""
 
     def __init__(self) -> None:
-        self.samples, self.hits, self.loss = 0, 0, 0.0
+        self.samples, self.loss = 0, 0.0
+        self.hits: int | Tensor = 0
 
     def add(self, loss: float, logits: Tensor, labels: Tensor) -> None:
         """Count a batch with its mean loss."""
         self.samples += len(labels)
-        self.hits += int((logits.argmax(1) == labels).sum())
+        self.hits = (
+            self.hits + (logits.argmax(1) == labels).sum()
+        )  # stays on the device, which nothing waits for
         self.loss += loss * len(labels)
 
     def add_up(self, ranks: Ranks) -> None:
         """Count what the other processes counted, too."""
-        rows = ranks.gather("add up scores", [self.samples, self.hits, self.loss])
+        rows = ranks.gather("add up scores", [self.samples, int(self.hits), self.loss])
         samples, hits, self.loss = (sum(column) for column in zip(*rows, strict=True))
         self.samples, self.hits = int(samples), int(hits)
 
     def score(self) -> Score:
         """The means over all samples counted."""
-        return Score(self.loss / self.samples, self.hits / self.samples)
+        return Score(self.loss / self.samples, int(self.hits) / self.samples)
 
 
 def train_epoch(
@@ -81,17 +84,22 @@ def train_epoch(
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
             logits = model(x)
         loss = loss_of(logits.float(), labels)
-        value = whole = loss.item()
+        optimizer.zero_grad(set_to_none=True)
         if ranks.many:
+            value = loss.item()
             rows = ranks.gather("train on a batch", [value * len(labels), len(labels)])
             total, samples = (sum(column) for column in zip(*rows, strict=True))
             whole = total / samples
             # the average over processes becomes the mean over samples, where their parts are not equally large
             loss = loss * (len(labels) * ranks.number / samples)
+        else:
+            # read after the backward pass is on its way: reading waits for all that a GPU was given before
+            loss.backward()
+            value = whole = loss.item()
         if not math.isfinite(whole):
             raise Diverged(f"the loss is {whole} in batch {done}, at learning rate {rate:.3g}")
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        if ranks.many:
+            loss.backward()
         if clip is not None:
             nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
