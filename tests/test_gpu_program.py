@@ -49,6 +49,9 @@ def test_what_is_done_is_skipped_and_what_failed_runs_again(program: Any, tmp_pa
     assert "once" in lines(store.path)[1]["error"]
     assert not jobs.work(given, store, jobs.Setting(CPU), time.monotonic() + 60)
     assert ran == ["good", "bad", "last", "bad"]
+    kept = store.path.read_text()
+    store.path.write_text(kept + '{"part": "right", "jo')  # killed while it wrote
+    assert len(store.lines()) == len(kept.splitlines())
     other = results.Results(store.path, "another card")
     assert other.done() == set() and len(store.done()) == 3
     assert {"part", "job", "card", "seconds", "n", "torch", "cuda", "triton", "commit"} <= set(

@@ -25,10 +25,11 @@ class Results:
         self.card = card
 
     def lines(self) -> list[dict[str, Any]]:
-        """All results, of all cards."""
+        """All results, of all cards, but for a line that was cut off where the program was killed."""
         if not self.path.exists():
             return []
-        return [json.loads(line) for line in self.path.read_text().splitlines() if line.strip()]
+        whole, _, _ = self.path.read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines() if line.strip()]
 
     def done(self) -> set[tuple[str, str]]:
         """Part and name of the jobs that this card has finished; those that failed are not among them."""
@@ -49,8 +50,10 @@ class Results:
             **versions(),
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        with self.path.open("a+b") as file:
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+            file.write((json.dumps(line) + "\n").encode())
 
 
 def card_of(device: torch.device) -> str:
