@@ -25,7 +25,7 @@ def test_what_is_written_is_read_and_damage_is_found(tmp_path: Path) -> None:
         assert torch.equal(state["a"], torch.arange(9.0)) and has_checksum == sealed
         good = each.read_bytes()
         place = good.index(torch.arange(9.0).numpy().tobytes())
-        for bad in (good[:place] + b"\xff" + good[place + 1 :], good[:-200], b""):
+        for bad in (good[:place] + b"\xff" + good[place + 1 :], good[:-200], b"", *[good[:-9]] * sealed):
             each.write_bytes(bad)
             with pytest.raises(DamagedArchive):
                 read_archive(each)

@@ -49,12 +49,21 @@ def read_archive(path: Path) -> tuple[Any, bool]:
         file.seek(0)
         try:
             check_parts(path)
-            if not sealed and (broken := zipfile.ZipFile(file).testzip()) is not None:
-                raise ValueError(f"the checksum of its part {broken} does not fit")
+            if not sealed:
+                _check_unsealed(file)
             file.seek(0)
             return torch.load(file, map_location="cpu", weights_only=True), sealed
         except Exception as error:  # a damaged file makes these two raise almost anything
             raise DamagedArchive(str(error)) from error
+
+
+def _check_unsealed(file: BinaryIO) -> None:
+    """Check the checksums of an archive's parts; a comment that is no checksum, or not a whole one, was damaged."""
+    archive = zipfile.ZipFile(file)
+    if archive.comment:
+        raise ValueError("it was changed, for its checksum is damaged")
+    if (broken := archive.testzip()) is not None:
+        raise ValueError(f"the checksum of its part {broken} does not fit")
 
 
 def check_parts(path: Path) -> None:
