@@ -14,7 +14,7 @@ from dpap.anatomy.layers import layer_kind
 
 
 @dataclass(frozen=True)
-class Around:
+class ParametersAround:
     """Such parameters of one module, each with the axis that counts the values; `layer`: that has as many units."""
 
     module: nn.Module
@@ -22,7 +22,7 @@ class Around:
     tensors: dict[str, int]
 
 
-def parameters_around(model: nn.Module, units: Mapping[str, int]) -> dict[str, list[Around]]:
+def parameters_around(model: nn.Module, units: Mapping[str, int]) -> dict[str, list[ParametersAround]]:
     """Path of a module -> its parameters, for each of some weight layers in it of which no nearer module has such.
 
     Args:
@@ -33,7 +33,7 @@ def parameters_around(model: nn.Module, units: Mapping[str, int]) -> dict[str, l
     for _, parameter in model.named_parameters(remove_duplicate=False):
         uses[id(parameter)] = uses.get(id(parameter), 0) + 1
     modules = dict(model.named_modules(remove_duplicate=False))
-    found: dict[str, list[Around]] = {}
+    found: dict[str, list[ParametersAround]] = {}
     for name, count in units.items():
         path = name
         while path:
@@ -47,7 +47,7 @@ def parameters_around(model: nn.Module, units: Mapping[str, int]) -> dict[str, l
                 if parameter.numel() == count > 1 and count in parameter.shape and uses[id(parameter)] == 1
             }
             if tensors:
-                found.setdefault(path, []).append(Around(module, name, tensors))
+                found.setdefault(path, []).append(ParametersAround(module, name, tensors))
                 break
     return found
 
