@@ -99,5 +99,7 @@ def test_an_error_of_the_criterion_names_the_check():
 
 
 def test_a_criterion_that_is_not_registered_is_refused():
-    with pytest.raises(KeyError, match="no criterion 'mine' is registered; there are taylor, bcm"):
+    with pytest.raises(
+        KeyError, match="no criterion 'mine' is registered; there are taylor_strength, taylor, bcm"
+    ):
         check_criterion("mine")

@@ -19,7 +19,8 @@ from support.ranks import EPOCHS, SCALE, all_cases, batches, network, on_ranks
 pytestmark = pytest.mark.timeout(1200)
 
 CASES: dict[str, dict[str, Any]] = {
-    "taylor": {"compact": "auto"},
+    "taylor_strength": {"compact": "auto"},
+    "taylor": {},
     "bcm": {"spiking": True, "timestep_target": 0.3},
     "bcm_strength": {"inner": True},
     "bcm_without_spines": {"scope": "layer"},

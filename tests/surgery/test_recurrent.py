@@ -306,7 +306,7 @@ class Given(nn.Module):
     [
         ("zeros", "prunable", ""),
         ("fixed", "silenced", "a trial removal failed: "),
-        ("learned", "whole", "the state that rnn.l0 is given is not zero, so a silent unit would not be"),
+        ("learned", "silenced", "a trial removal failed: "),  # its values die with the units
         ("cell state", "whole", "the state that rnn.l0 is given is not zero, so a silent unit would not be"),
         ("input", "silenced", "its units are joined with those of the network's input, which stay"),
     ],

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from dpap.anatomy.hidden_state import accept
+from dpap.anatomy.hidden_state import accept, reset_state
 from dpap.anatomy.layers import layer_kind
 
 
@@ -61,6 +61,8 @@ def silent_around(model: nn.Module, units: Mapping[str, int]) -> Iterator[None]:
         for each in one
         for key in each.tensors
     ]
+    # a forward may have written into them, which is not to be kept
+    reset_state(model)
     before = [parameter.data for parameter in every]
     try:
         for parameter in every:

@@ -360,10 +360,14 @@ def complete(stored: Mapping[str, Any]) -> dict[str, Any]:
     """
     pruning = {**BEFORE, **stored.get("pruning", {})}
     whole = {"structure": None, **stored, "pruning": pruning}
-    if "training" in stored:
-        whole["training"] = {"log": None, **stored["training"]}
+    for part, fields in ADDED.items():
+        if part in stored:
+            whole[part] = {**fields, **stored[part]}
     return whole
 
+
+ADDED: dict[str, dict[str, Any]] = {"training": {"log": None}, "data": {"randaugment": 0.0, "erase": 0.0}}
+"""Fields that came later, and what they were before."""
 
 BEFORE = {"scope": "layer", "deaths_per_epoch": 1, "memory": 0.0}
 """Fields of `pruning` that dpap 0.1.0 did not have, and how it pruned."""

@@ -15,7 +15,7 @@ from torch import nn
 
 from dpap.anatomy import Wiring
 from dpap.anatomy.frozen import frozen
-from dpap.anatomy.hidden_state import accept
+from dpap.anatomy.hidden_state import accept, reset_state
 from dpap.anatomy.joined import components, unit_labels
 from dpap.anatomy.layers import bias_of, matrices_of, weight_of
 from dpap.anatomy.prunability import propagate_unremovable
@@ -158,6 +158,7 @@ def _trial(
     masks, kept = _remaining(wiring, names, chosen)
     if kept.everything:
         return None
+    reset_state(model)  # what forwards wrote is not to be kept
     with _silenced(wiring, masks):
         return _problem(model, wiring, kept, example_inputs)
 
