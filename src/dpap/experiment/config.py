@@ -360,9 +360,9 @@ def complete(stored: Mapping[str, Any]) -> dict[str, Any]:
     """
     pruning = {**BEFORE, **stored.get("pruning", {})}
     whole = {"structure": None, **stored, "pruning": pruning}
-    for part, fields in ADDED.items():
+    for part, added in ADDED.items():
         if part in stored:
-            whole[part] = {**fields, **stored[part]}
+            whole[part] = {**added, **stored[part]}
     return whole
 
 
