@@ -72,7 +72,7 @@ def main() -> None:
 
     target = {"target": 0.9, "target_of": "parameters", "end_epoch": given.end_epoch, "deaths_per_epoch": 3}
     row("dense", 1.0, None)
-    aim = row("taylor", 1.0, {"criterion": "taylor", **target})
+    aim = row("taylor_strength", 1.0, {"criterion": "taylor_strength", **target})
     for criterion in ("magnitude", "random_once"):
         row(criterion, 1.0, {"criterion": criterion, **target})
     count = found["parameters"]

@@ -306,14 +306,20 @@ def model(name: str) -> Kind:
 GOOD = b"unharmed"
 
 
+def of_seeds(read: Callable[[Path], object], words: tuple[str, ...]) -> Kind:
+    """What is no file itself: `read` makes it from the bytes of the file `seed`, unharmed of GOOD."""
+
+    def forge(random: Random) -> bytes:
+        return random.bytes(8)
+
+    return Kind({"seed": GOOD}, read, (ValueError,), {"seed": forge}, damageable=False, words=words)
+
+
 def state() -> Kind:
     """A state_dict for `load_state`, made from a file of numbers, for it is no file itself."""
     # a state holds no bits in the place of a tensor
     networks = {name: build for name, build in _networks().items() if name != "sparse"}
     stored = {name: _stored(name)[1] for name in networks}
-
-    def forge(random: Random) -> bytes:
-        return random.bytes(8)
 
     def read(folder: Path) -> object:
         seed = (folder / "seed").read_bytes()
@@ -329,14 +335,7 @@ def state() -> Kind:
         with torch.no_grad():
             return network(IMAGES)
 
-    return Kind(
-        {"seed": GOOD},
-        read,
-        (ValueError,),
-        {"seed": forge},
-        damageable=False,
-        words=("this state", OTHER_TIMESTEPS),
-    )
+    return of_seeds(read, ("this state", OTHER_TIMESTEPS))
 
 
 KINDS: dict[str, Callable[[], Kind]] = {

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from fuzz_kinds import GOOD, Kind
-from fuzz_mutations import Random
+from fuzz_kinds import GOOD, Kind, of_seeds
 from fuzz_runs import other_state
 from torch import Tensor, nn
 from trials import script_of
@@ -60,17 +59,7 @@ def pruner_state() -> Kind:
         with torch.no_grad():
             return model(EXAMPLE)
 
-    def forge(random: Random) -> bytes:
-        return random.bytes(8)
-
-    return Kind(
-        {"seed": GOOD},
-        read,
-        (ValueError,),
-        {"seed": forge},
-        damageable=False,
-        words=("this state", "this is no state", "of a layer's statistics"),
-    )
+    return of_seeds(read, ("this state", "this is no state", "of a layer's statistics"))
 
 
 def plain() -> Kind:

@@ -152,7 +152,9 @@ def test_no_share_falls_when_more_die(network: str) -> None:
     pruner.step()
     ledger, generator = pruner._ledger, torch.Generator().manual_seed(0)
     layers = pruner.wiring.layer_macs().items()
-    ledger.take_times({name: LayerTime(macs / 10 + place, 0.09) for place, (name, macs) in enumerate(layers)})
+    ledger.times = {
+        name: LayerTime(macs / 10 + place, macs, 0.09) for place, (name, macs) in enumerate(layers)
+    }
     for _ in range(2):
         masks, before = pruner._state.masks, dict.fromkeys(COSTS, 0.0)
         for share in (0.05, 0.3, 0.6, 0.9):

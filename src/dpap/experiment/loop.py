@@ -30,9 +30,8 @@ class Tally:
     def add(self, loss: float, logits: Tensor, labels: Tensor) -> None:
         """Count a batch with its mean loss."""
         self.samples += len(labels)
-        self.hits = (
-            self.hits + (logits.argmax(1) == labels).sum()
-        )  # stays on the device, which nothing waits for
+        # stays on the device, so that nothing waits for it
+        self.hits = self.hits + (logits.argmax(1) == labels).sum()
         self.loss += loss * len(labels)
 
     def add_up(self, ranks: Ranks) -> None:

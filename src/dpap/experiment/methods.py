@@ -12,7 +12,9 @@ from dpap.spelling import nearest
 
 DENSE = "dense"
 LONG = 3
-"""A tenth of VGG16 from scratch trained in 20 % of the dense network's time, what was pruned to it in 62 %."""
+"""Times the epochs of a small network that take as long as pruning: on VGG16 at 90 % the one trained in 20 %, the other
+in 62 % of the dense network's time.
+"""
 RECIPES_OWN = {
     "target", "target_of", "end_epoch", "seed", "synapses", "timesteps", "timestep_target", "round_to"
 }  # fmt: skip

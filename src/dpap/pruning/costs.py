@@ -103,8 +103,7 @@ class CostLedger:
         round_to: what removal rounds widths to.
         weights, parameters, macs, units: of the dense network; weights that can die, and units by layer.
         activity: operations by layer, once activity was observed.
-        times: of each layer, where latency was measured.
-        seconds: that all weight layers of the dense network took, and those of them that its units can save.
+        times: of each layer of the dense network, where latency was measured.
     """
 
     model: nn.Module
@@ -116,7 +115,6 @@ class CostLedger:
     units: dict[str, int]
     activity: dict[str, ActivityCounts] = field(default_factory=dict)
     times: dict[str, LayerTime] = field(default_factory=dict)
-    seconds: tuple[float, float] = (0.0, 0.0)
 
     @classmethod
     def of_dense(cls, model: nn.Module, wiring: Wiring, masks: Masks, round_to: int) -> "CostLedger":
@@ -130,15 +128,6 @@ class CostLedger:
             wiring.macs(),
             {name: layer.units for name, layer in wiring.layers.items()},
         )
-
-    def take_times(self, times: Mapping[str, LayerTime]) -> None:
-        """Count latency by these times, as they were measured in the network as it is."""
-        self.times = dict(times)
-        self.seconds = (sum(one.seconds for one in times.values()), self.shrinking(self.wiring.layer_macs()))
-
-    def shrinking(self, layer_macs: Mapping[str, int]) -> float:
-        """Seconds that so many MACs of each layer take, without what calls take however small they are."""
-        return sum(one.per_mac * layer_macs[name] for name, one in self.times.items())
 
     def share(self, cost: str, masks: Masks) -> float:
         """Pruned share of a cost."""
@@ -188,7 +177,7 @@ class CostLedger:
 
     def dense_state(self) -> dict[str, dict[str, Any]]:
         """What the dense network had, besides units, and its times where they were measured, as plain numbers."""
-        return {"dense": self._counts(), "measured": self._measured()}
+        return {"dense": self._counts(), "times": self._times()}
 
     def take_dense(self, state: Mapping[str, Any], units: Mapping[str, int]) -> None:
         """Count shares of another dense network, of which this one is what was left; `state` has what `dense_state`
@@ -204,21 +193,15 @@ class CostLedger:
                 dense[cost] for cost in ("weights", "parameters", "macs")
             )
             self.units = dict(units)
-        if self.times and state.get("measured"):
-            measured = state["measured"]
-            check_form(measured, self._measured(), "measured")
-            self.times = {name: LayerTime(**numbers) for name, numbers in measured["layers"].items()}
-            self.seconds = (measured["seconds"], measured["shrinking"])
+        if self.times and state.get("times"):
+            check_form(state["times"], self._times(), "times")
+            self.times = {name: LayerTime(**state["times"][name]) for name in self.times}
 
     def _counts(self) -> dict[str, int]:
         return {"weights": self.weights, "parameters": self.parameters, "macs": self.macs}
 
-    def _measured(self) -> dict[str, Any]:
-        if not self.times:
-            return {}
-        whole, shrinking = self.seconds
-        layers = {name: asdict(one) for name, one in self.times.items()}
-        return {"seconds": whole, "shrinking": shrinking, "layers": layers}
+    def _times(self) -> dict[str, dict[str, Any]]:
+        return {name: asdict(one) for name, one in self.times.items()}
 
     def state_dict(self) -> dict[str, dict[str, Any]]:
         """Copies of the operations, as plain tensors and numbers."""
@@ -271,9 +254,10 @@ def _latency(ledger: CostLedger, masks: Masks) -> float:
     measured before any died.
     """
     kept = _remaining(ledger, masks)
-    whole, shrinking = ledger.seconds
-    left = ledger.shrinking(ledger.wiring.layer_macs(kept.units, kept.features))
-    return (shrinking - left) / whole if whole else 0.0
+    left = ledger.wiring.layer_macs(kept.units, kept.features)
+    whole = sum(one.seconds for one in ledger.times.values())
+    saved = sum(one.per_mac * (one.macs - left[name]) for name, one in ledger.times.items())
+    return saved / whole if whole else 0.0
 
 
 def _synaptic_operations(ledger: CostLedger, masks: Masks) -> float:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from dpap.anatomy import WeightLayer, Wiring
+from dpap.anatomy import Wiring
 from dpap.anatomy.frozen import frozen
 from dpap.anatomy.hidden_state import reset_state
-from dpap.anatomy.layers import JointView, MatrixView
+from dpap.anatomy.layers import owner_of
 from dpap.anatomy.pytrees import Inputs, run
 from dpap.pruning.distributed import Ranks
 from dpap.surgery import Masks
@@ -29,10 +29,12 @@ class LayerTime:
 
     Attributes:
         seconds: in the dense network.
-        per_mac: seconds that each of its MACs less saves; the rest is what its call takes however small it is.
+        macs: of it there.
+        per_mac: seconds that each of them less saves; the rest is what its call takes however small it is.
     """
 
     seconds: float
+    macs: int
     per_mac: float
 
 
@@ -53,7 +55,7 @@ def layer_times(
     Raises:
         ValueError: no layer is called.
     """
-    owners = {name: _owner(layer) for name, layer in wiring.layers.items()}
+    owners = {name: owner_of(layer.module) for name, layer in wiring.layers.items()}
     whole = _timed(model, owners.values(), example_inputs)
     macs = wiring.layer_macs()
     kept = what_remains(wiring, _few(wiring).removable(wiring))
@@ -73,16 +75,19 @@ def layer_times(
         per_mac = min(per_mac, whole[owner] / max(total, 1))
         for name in names:
             share = macs[name] / total if total else 1 / len(names)
-            times[name] = LayerTime(whole[owner] * share, per_mac)
+            times[name] = LayerTime(whole[owner] * share, macs[name], per_mac)
     if not times:
         raise ValueError(
             "a target of latency needs weight layers that an inference on example_inputs calls, to be timed; this "
             'network calls none: choose target_of="macs"'
         )
-    ordered = {name: times.get(name, LayerTime(0.0, 0.0)) for name in owners}
-    numbers = [number for one in ordered.values() for number in (one.seconds, one.per_mac)]
+    ordered = [times.get(name, LayerTime(0.0, macs[name], 0.0)) for name in owners]
+    numbers = [number for one in ordered for number in (one.seconds, one.per_mac)]
     first, *_ = ranks.gather("share the times of layers", numbers)
-    return {name: LayerTime(*first[2 * place : 2 * place + 2]) for place, name in enumerate(ordered)}
+    return {
+        name: LayerTime(seconds, macs[name], per_mac)
+        for name, seconds, per_mac in zip(owners, first[::2], first[1::2], strict=True)
+    }
 
 
 def _few(wiring: Wiring) -> Masks:
@@ -129,12 +134,6 @@ class _Watch:
     def _after(self, module: nn.Module, *call: Any) -> None:
         self.forwards[-1] += _now(module) - self._begun
         self.called = True
-
-
-def _owner(layer: WeightLayer) -> nn.Module:
-    """The module that is called where a layer runs."""
-    module = layer.module
-    return module.owner if isinstance(module, MatrixView | JointView) else module
 
 
 def _now(module: nn.Module) -> float:

@@ -136,7 +136,7 @@ class Pruner:
         check_observable(self.wiring, self._state, self._counts_operations)
         self._ledger = CostLedger.of_dense(self.model, self.wiring, self._state.masks, self.config.round_to)
         if self.config.target_of == MEASURED:
-            self._ledger.take_times(layer_times(self.model, self.wiring, self._example, self._ranks))
+            self._ledger.times = layer_times(self.model, self.wiring, self._example, self._ranks)
             renew(wrappers)
         if self.config.target_of not in (*OBSERVED, "weights"):
             self._check_reach()

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dpap.pruning.state_form import check_dict, check_form
+from dpap.pruning.state_form import ADVICE, NO_STATE, check_dict, check_form
 
 VERSION = 2
 """Of the state that `Pruner.state_dict` gives. Version 1, of dpap 0.1.0, had no such number and other names."""
@@ -38,9 +38,7 @@ def upgraded(state: dict[str, Any]) -> dict[str, Any]:
         )
     missing = sorted({*RENAMED.values(), "epoch"} - state.keys())
     if missing:
-        raise ValueError(
-            f"this is no state of a Pruner, for it lacks {', '.join(missing)}: give what Pruner.state_dict() returned"
-        )
+        raise ValueError(f"{NO_STATE}, for it lacks {', '.join(missing)}: {ADVICE}")
     present = {name: value for name, value in NUMBERS.items() if name in state}
     check_form({name: state[name] for name in present}, present, "it")
     epsilon = state.get("epsilon", {})

@@ -5,9 +5,10 @@ Then several random sets of them are removed and put back. Where that fails, it 
 together, the k-th of every part that `chunk`, `split` or a view cuts from a layer.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -82,23 +83,26 @@ def _try_silence(model: nn.Module, wiring: Wiring, example_inputs: Inputs) -> No
     once parameters of a module around them are silenced too.
     """
     for training in (False, True):
-
-        def problems(chosen: Deaths = TRIALS[0], training: bool = training) -> dict[str, str]:
-            masks = _deaths(wiring, wiring.layers, chosen)
-            with _other_values(model, wiring), _silenced(wiring, masks):
-                found = not_silent(model, wiring, masks, example_inputs, training)
-            return {name: what for name, what in found.items() if wiring.layers[name].can_die}
-
-        def anywhere(problems: Callable[[Deaths], dict[str, str]] = problems) -> dict[str, str]:
-            # one set may be its own mirror image
-            return {name: what for chosen in OF_TIES for name, what in problems(chosen).items()}
-
-        while found := problems():
-            if attach(model, wiring, found, anywhere):
+        problems = partial(_sending, model, wiring, example_inputs, training)
+        while found := problems(TRIALS[:1]):
+            # several sets, for one may be its own mirror image
+            if attach(model, wiring, found, partial(problems, OF_TIES)):
                 continue
             for name, what in found.items():
                 leave_whole(wiring, name, what, training)
             propagate_unremovable(wiring)
+
+
+def _sending(
+    model: nn.Module, wiring: Wiring, example_inputs: Inputs, training: bool, kinds: Iterable[Deaths]
+) -> dict[str, str]:
+    """Layers of which silenced units are not silent after some of these deaths, and what they still do."""
+    found: dict[str, str] = {}
+    for chosen in kinds:
+        masks = _deaths(wiring, wiring.layers, chosen)
+        with _other_values(model, wiring), _silenced(wiring, masks):
+            found |= not_silent(model, wiring, masks, example_inputs, training)
+    return {name: what for name, what in found.items() if wiring.layers[name].can_die}
 
 
 def leave_whole(wiring: Wiring, name: str, what: str, training: bool = False) -> None:
