@@ -1,7 +1,7 @@
 """Binary codes of units: the passes in which a feature was dyed give the unit that feeds it.
 
-All codewords hold the same number of passes, so the union of two is never a codeword, and a feature that several
-units of a layer reach is recognised as mixed.
+All codewords hold the same number of passes, so the union of several is never a codeword, and a feature that different
+units reach is recognised as mixed.
 """
 
 from itertools import combinations, islice
@@ -36,19 +36,18 @@ def codewords(units: int) -> Bool[Tensor, "unit bit"]:
 
 
 def decode(
-    code: Bool[Tensor, "feature bit"], dyed: Bool[Tensor, " feature"], units: int
+    code: Bool[Tensor, "feature bit"], dyed: Bool[Tensor, " feature"], words: Bool[Tensor, "unit bit"]
 ) -> Int64[Tensor, " feature"]:
     """Unit that feeds each feature.
 
     Args:
         code: which passes dyed each feature.
         dyed: which features the source dyes at all.
-        units: of the source.
+        words: those of its units.
     """
-    words = codewords(units)
     powers = 1 << torch.arange(words.shape[1])
     numbers, order = torch.sort((words * powers).sum(1))
     observed = (code * powers).sum(1)
-    place = torch.searchsorted(numbers, observed).clamp(max=units - 1)
+    place = torch.searchsorted(numbers, observed).clamp(max=len(words) - 1)
     fed = torch.where(numbers[place] == observed, order[place], MIXED)
     return torch.where(dyed, fed, NO_UNIT)

@@ -19,6 +19,7 @@ from dpap.anatomy.frozen import frozen
 from dpap.anatomy.hidden_state import reset_state
 from dpap.anatomy.layers import JointView, MatrixView, is_depthwise, layer_kind, size_of
 from dpap.anatomy.neurons import neuron_kind
+from dpap.anatomy.products import Products
 from dpap.anatomy.profiles import (
     Detect,
     along,
@@ -181,6 +182,7 @@ class Dyer:
         self._outputs: dict[tuple[str, tuple[int, ...]], Form] = {}
         self._returned: dict[Any, Any] = {}
         self._emissions = Emissions()
+        self._products = Products()
         self._now: Pass | None = None
         for name, module in model.named_modules():
             if is_depthwise(module):
@@ -207,7 +209,8 @@ class Dyer:
             **{name: (module, self._channelwise) for name, module in self._depthwise.items()},
             **{name: (module, self._intermediate_layer) for name, module in self._intermediate.items()},
         }
-        with frozen(self.model, training_paths=training_paths):
+        self._products = Products()
+        with frozen(self.model, training_paths=training_paths), self._products:
             try:
                 for name, (module, make) in forwards.items():
                     if "forward" in module.__dict__:
@@ -235,6 +238,7 @@ class Dyer:
     def run(self, now: Pass, inputs: Inputs | None = None) -> Pass:
         """One forward pass of every example, or of other inputs that are like them."""
         self._now = now
+        self._products.begin(keeps=now.emit != "run")
         for number, example in enumerate(self.examples if inputs is None else examples_of(inputs)):
             now.example = number
             now.calls.clear()

@@ -83,6 +83,21 @@ class Known:
         for source in self.units:
             for site in self.reached[source]:
                 self._at.setdefault(site, set()).add(source)
+        # sites along a stream are fed alike, and what explains a pass at one does so at all
+        alike: dict[object, int] = {}
+        self._alike: dict[Site, int] = {}
+        for site, sources in self._at.items():
+            fed = self.feeds.get(site, {})
+            key = (
+                self.axis.get(site),
+                tuple(
+                    (source, fed[source].numpy().tobytes() if source in fed else None)
+                    for source in sorted(sources)
+                ),
+            )
+            self._alike[site] = alike.setdefault(key, len(alike))
+        self._explained: dict[tuple[int, int, int], Tensor] = {}
+        self._perturbed: Units | None = None
 
     def sources_at(self, site: Site) -> frozenset[str]:
         return frozenset(self._at.get(site, ()))
@@ -91,16 +106,25 @@ class Known:
         """What moved along an axis of a site although none of its known units was perturbed, of these `units`, of
         each source at least one.
         """
-        left = moved.clone()
-        if not moved.any():
-            return left
-        for source in units.keys() & self._at.get(site, ()):
-            perturbed = units[source]
+        if not moved.any() or site not in self._at:
+            return moved
+        if self._perturbed is not units:
+            self._perturbed = units
+            self._explained.clear()
+        key = (self._alike[site], axis, len(moved))
+        if key not in self._explained:
+            self._explained[key] = self._explains(site, axis, len(moved), units)
+        return moved & ~self._explained[key]
+
+    def _explains(self, site: Site, axis: int, length: int, units: Units) -> Tensor:
+        """Where at least one known unit was perturbed."""
+        explained = torch.zeros(length, dtype=torch.bool)
+        for source in units.keys() & self._at[site]:
             fed = self.feeds.get(site, {}).get(source)
-            if fed is None or self.axis.get(site) != axis or len(fed) != len(left):
-                return torch.zeros_like(left)
-            left &= ~(perturbed[fed.clamp(min=0)] & (fed >= 0)) & (fed != MIXED)
-        return left
+            if fed is None or self.axis.get(site) != axis or len(fed) != length:
+                return torch.ones_like(explained)
+            explained |= (units[source][fed.clamp(min=0)] & (fed >= 0)) | (fed == MIXED)
+        return explained
 
 
 @dataclass
@@ -240,7 +264,7 @@ class NumericLook:
                 for axis, moved in by_axis.items():
                     nothing = torch.zeros_like(moved)
                     code = [bit.get(site, {}).get(axis, nothing) for bit in bits[: word.shape[1]]]
-                    fed = decode(torch.stack(code, 1), moved, len(word))
+                    fed = decode(torch.stack(code, 1), moved, word)
                     unseen = len(torch.unique(fed[fed >= 0])) < len(word) and not bool((fed == MIXED).any())
                     if unseen:
                         # some units moved nothing: what nothing else feeds may be theirs

@@ -1,14 +1,13 @@
 """Find by staining which unit feeds which feature, whatever lies in between.
 
 As in neuroanatomy: a dye is injected, and where it arrives is recorded. One pass a source finds where its dye arrives
-at all; then sources that never meet are dyed together, unit by unit in a code (`codes`), so that a layer of 512 units
-takes 12 passes. A feature that several layers feed is joined: a residual stream, or any other sum or product. Passes
-with real activity find what a silent source silences although others feed it (a gate), and where silent units would
-still cause activity.
+at all; then all are dyed together, unit by unit in a code (`decoding`), so that layers of up to 512 units take 12
+passes. A feature that several layers feed is joined: a residual stream, or any other sum or product. Passes with real
+activity find what a silent source silences although others feed it (`gates`), and where silent units would still cause
+activity.
 """
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool
@@ -16,15 +15,14 @@ from torch import Tensor, nn
 
 from dpap.anatomy.around import silent_around
 from dpap.anatomy.carried import Carried, change_states, match
-from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT, Feeds, codewords, decode
+from dpap.anatomy.codes import INPUT, NO_UNIT, Feeds
+from dpap.anatomy.decoding import apart, decode_units
 from dpap.anatomy.dye import RETURNED, Dyer, Pass, Reach, Site
-from dpap.anatomy.layers import layer_kind, size_of
+from dpap.anatomy.gates import find_gates
+from dpap.anatomy.layers import size_of
 from dpap.anatomy.perturb import Known, NumericLook
 from dpap.anatomy.pytrees import Inputs, Outputs, float_tensors, map_floats, nan_like
 from dpap.anatomy.unreached import Calls
-
-PROBES = 32
-"""Activities of random sign that must all be zero before a source counts as a gate: wrong once in 2^32."""
 
 
 @dataclass
@@ -72,28 +70,6 @@ class Stained:
     held: dict[str, str]
 
 
-@dataclass
-class _Decoded:
-    """Which units feed which features, along each axis that may count features."""
-
-    along: dict[Site, dict[int, Feeds]] = field(default_factory=dict)
-
-    def add(self, site: Site, axis: int, source: str, fed: Tensor) -> None:
-        self.along.setdefault(site, {}).setdefault(axis, {})[source] = fed
-
-    def distinguished(self, site: Site, axis: int) -> int:
-        """How many units can be distinguished along an axis."""
-        feeds = self.along[site][axis].values()
-        return sum(len(torch.unique(fed[fed >= 0])) for fed in feeds)
-
-    def axis(self, site: Site) -> int | None:
-        """The axis along which the most units can be distinguished."""
-        distinguished = {axis: self.distinguished(site, axis) for axis in self.along[site]}
-        most = max(distinguished.values())
-        best = [axis for axis, number in distinguished.items() if number == most]
-        return best[0] if most and len(best) == 1 else None
-
-
 def stain(model: nn.Module, example_inputs: Inputs, outputs: Outputs | None = None) -> Stained:
     """Stain a network and read off its wiring.
 
@@ -136,18 +112,8 @@ def stain(model: nn.Module, example_inputs: Inputs, outputs: Outputs | None = No
         half = {source: torch.arange(count) % 2 == 0 for source, count in units.items()}
         dyer.run(Pass(dye=half, narrow=True))
         reach, at_output, at_hand, carried = _reach(dyer, units, calls)
-        groups = _groups({source: reach[source] for source in sources})
-        decoded = _Decoded()
-        for group in groups:
-            mixed = _mixed(dyer, {source: units[source] for source in group}, reach)
-            for source in mixed:
-                for site, reached in reach[source].items():
-                    for along, dyed in reached.items() if site.module in dyer.layers else ():
-                        decoded.add(site, along, source, torch.where(dyed, MIXED, NO_UNIT))
-            distinct = {source: units[source] for source in group if source not in mixed}
-            if distinct:
-                _decode(dyer, distinct, reach, decoded)
-        feeds, axis = _feature_axes(dyer, decoded)
+        decoded = decode_units(dyer, units, reach)
+        feeds, axis = decoded.feature_axes(dyer)
         dyer.axes.update({site: (along,) for site, along in axis.items()})
         seen = NumericLook(dyer, Known(units, feeds, axis, reach, at_output)).look()
         for site, by_axis in seen.feeds.items():
@@ -155,7 +121,7 @@ def stain(model: nn.Module, example_inputs: Inputs, outputs: Outputs | None = No
                 for source, fed in fed_by.items():
                     decoded.add(site, along, source, fed)
                     reach[source].setdefault(site, {})[along] = fed != NO_UNIT
-        feeds, axis = _feature_axes(dyer, decoded)
+        feeds, axis = decoded.feature_axes(dyer)
         at_output |= seen.outputs
         # what is returned and not handed back is of any width
         states = {Site(RETURNED, state.returned) for state in carried}
@@ -170,7 +136,7 @@ def stain(model: nn.Module, example_inputs: Inputs, outputs: Outputs | None = No
         with silent_around(model, units):
             silent = dyer.run(Pass(emit="zeros", detect="activity", stateful="zero"), inputs=at_rest)
         within = {site: fed for site, fed in feeds.items() if site.module != RETURNED}
-        gates = _gates(dyer, groups, within, axis)
+        gates = find_gates(dyer, apart({source: reach[source] for source in sources}), within, axis)
     return Stained(
         feeds=feeds,
         gates=gates,
@@ -263,128 +229,3 @@ def _carried(dyer: Dyer, reach: dict[str, dict[Site, Reach]]) -> list[Carried]:
         return {site for sites in sources for site in sites}
 
     return match(list(float_tensors(dyer.examples[0])), returned, reached_from, reached_with)
-
-
-def _meet(one: dict[Site, Reach], other: dict[Site, Reach]) -> bool:
-    """Whether the dyes of two sources may share a feature at some site."""
-    for site in one.keys() & other.keys():
-        first, second = one[site], other[site]
-        if all(bool((first[axis] & second[axis]).any()) for axis in first.keys() & second.keys()):
-            return True
-    return False
-
-
-def _groups(reach: dict[str, dict[Site, Reach]]) -> list[list[str]]:
-    """Sources in groups within which dyes never meet, so that one set of passes serves a whole group."""
-    groups: list[list[str]] = []
-    for source in reach:
-        for group in groups:
-            if not any(_meet(reach[source], reach[other]) for other in group):
-                group.append(source)
-                break
-        else:
-            groups.append([source])
-    return groups
-
-
-def _mixed(dyer: Dyer, units: dict[str, int], reach: dict[str, dict[Site, Reach]]) -> set[str]:
-    """Sources of which a single unit dyes all that the whole source does, at weight layers and neurons: no code can
-    distinguish such units (norms over channels, attention).
-    """
-    first = {source: torch.arange(count) == 0 for source, count in units.items()}
-    found = dyer.run(Pass(dye=first)).found
-    mixed = set()
-    for source, count in units.items():
-        alike = [
-            torch.equal(found.get(site, {}).get(axis, ~dyed), dyed)
-            for site, reached in reach[source].items()
-            if dyer.distinguishes(site)
-            for axis, dyed in reached.items()
-        ]
-        if count > 1 and alike and all(alike):
-            mixed.add(source)
-    return mixed
-
-
-def _decode(
-    dyer: Dyer, units: dict[str, int], reach: dict[str, dict[Site, Reach]], decoded: _Decoded
-) -> None:
-    """Dye the units of a group of sources by their codes; add to `decoded` which unit feeds which feature."""
-    words = {source: codewords(count) for source, count in units.items()}
-    passes = []
-    for bit in range(max(word.shape[1] for word in words.values())):
-        dye = {source: word[:, bit] for source, word in words.items() if bit < word.shape[1]}
-        passes.append(dyer.run(Pass(dye=dye)).found)
-    for source, word in words.items():
-        for site, reached in reach[source].items():
-            for axis, dyed in reached.items():
-                nothing = torch.zeros_like(dyed)
-                bits = [found.get(site, {}).get(axis, nothing) for found in passes[: word.shape[1]]]
-                code = torch.stack(bits, 1)
-                decoded.add(site, axis, source, decode(code, dyed, units[source]))
-
-
-def _feature_axes(dyer: Dyer, decoded: _Decoded) -> tuple[dict[Site, Feeds], dict[Site, int]]:
-    """What feeds the features at each site, and the axis that counts them."""
-    axes = {}
-    for name, module in dyer.layers.items():
-        kind = layer_kind(module)
-        if kind is not None:
-            axes[Site(name)] = kind.activity_axis
-    for site in decoded.along:
-        axis = axes.get(site, decoded.axis(site))
-        if axis is not None:
-            axes[site] = axis
-    return {site: feeds[axes[site]] for site, feeds in decoded.along.items() if site in axes}, axes
-
-
-def _gates(
-    dyer: Dyer, groups: list[list[str]], feeds: dict[Site, Feeds], axis: dict[Site, int]
-) -> dict[Site, dict[str, Tensor]]:
-    """Which joined features fall silent with one of their sources, although others feed them."""
-    joint = {}
-    for site, fed in feeds.items():
-        shared = sum((unit != NO_UNIT).int() for unit in fed.values()) > 1
-        if isinstance(shared, Tensor) and shared.any():
-            joint[site] = shared
-    if not joint:
-        return {}
-    # a gate acts wherever the two meet: all the features that a source shares at a site must fall silent
-    sites = frozenset(joint)
-    fewest = min(math.prod(dyer.shapes[site]) for site in joint)
-    passes = -(-PROBES // max(fewest, 1))
-
-    def active(silent: frozenset[str]) -> dict[Site, Tensor]:
-        found: dict[Site, Tensor] = {}
-        for seed in range(passes):
-            now = Pass(
-                emit="noise", silent=silent, detect="activity", stateful="identity", seed=seed, sites=sites
-            )
-            recorded = dyer.run(now).found
-            for site, shared in joint.items():
-                active = recorded.get(site, {}).get(axis[site], torch.zeros_like(shared))
-                found[site] = found[site] | active if site in found else active
-        return found
-
-    active_with_all = active(frozenset())
-    gates: dict[Site, dict[str, Tensor]] = {}
-    for group in groups:
-        places = {
-            source: {
-                site: shared & (feeds[site][source] >= 0)
-                for site, shared in joint.items()
-                if source in feeds[site]
-            }
-            for source in group
-        }
-        members = frozenset(
-            source for source, where in places.items() if any(at.any() for at in where.values())
-        )
-        if not members:
-            continue
-        left = active(members)
-        for source in members:
-            for site, where in places[source].items():
-                if where.any() and bool(active_with_all[site][where].any()) and not left[site][where].any():
-                    gates.setdefault(site, {})[source] = where
-    return gates
