@@ -46,6 +46,20 @@ class Decoded:
                 axes[site] = axis
         return {site: feeds[axes[site]] for site, feeds in self.along.items() if site in axes}, axes
 
+    def in_order(self, dyer: Dyer, sources: Collection[str]) -> "Decoded":
+        """The same, with sites and sources in the order in which the network runs them."""
+        sites = [site for site in dyer.order if site in self.along]
+        sites += [site for site in self.along if site not in dyer.order]
+        return Decoded(
+            {
+                site: {
+                    axis: {source: feeds[source] for source in sources if source in feeds}
+                    for axis, feeds in self.along[site].items()
+                }
+                for site in sites
+            }
+        )
+
     def _axis(self, site: Site) -> int | None:
         """The axis along which the most units can be distinguished."""
         distinguished = {axis: self._distinguished(site, axis) for axis in self.along[site]}
@@ -79,10 +93,19 @@ def decode_units(dyer: Dyer, units: Mapping[str, int], reach: Reached) -> Decode
                 decoded.add(site, along, source, torch.where(dyed, MIXED, NO_UNIT))
     distinct = {source: count for source, count in units.items() if source not in mixed}
     _decode(dyer, distinct, reach, decoded)
-    entangled = _entangled(dyer, distinct, decoded)
-    for group in apart({source: reach[source] for source in entangled}):
+    # where a source is mixed by itself, a single pass shows it, and no code would show more
+    blurred: dict[str, set[Site]] = {source: set() for source in distinct}
+    for group in apart({source: reach[source] for source in _entangled(dyer, blurred, decoded)}):
+        found = _first_units(dyer, {source: units[source] for source in group})
+        for source in group:
+            blurred[source] = {
+                site
+                for site, reached in reach[source].items()
+                if units[source] > 1 and _covers(found, site, reached)
+            }
+    for group in apart({source: reach[source] for source in _entangled(dyer, blurred, decoded)}):
         _decode(dyer, {source: units[source] for source in group}, reach, decoded)
-    return decoded
+    return decoded.in_order(dyer, units)
 
 
 def apart(reach: Reached) -> list[list[str]]:
@@ -111,19 +134,28 @@ def _mixed(dyer: Dyer, units: Mapping[str, int], reach: Reached) -> list[str]:
     """Sources of which a single unit dyes all that the whole source does, at weight layers and neurons: no code can
     distinguish such units (norms over channels, attention).
     """
-    first = {source: torch.arange(count) == 0 for source, count in units.items()}
-    found = dyer.run(Pass(dye=first)).found
+    found = _first_units(dyer, units)
     mixed = []
     for source, count in units.items():
         alike = [
-            bool((found.get(site, {}).get(axis, ~dyed) >= dyed).all())
+            _covers(found, site, reached)
             for site, reached in reach[source].items()
             if dyer.distinguishes(site)
-            for axis, dyed in reached.items()
         ]
         if count > 1 and alike and all(alike):
             mixed.append(source)
     return mixed
+
+
+def _first_units(dyer: Dyer, units: Mapping[str, int]) -> Mapping[Site, Reach]:
+    """Where the dye of the first units of sources arrives."""
+    return dyer.run(Pass(dye={source: torch.arange(count) == 0 for source, count in units.items()})).found
+
+
+def _covers(found: Mapping[Site, Reach], site: Site, reached: Reach) -> bool:
+    """Whether all was found at a site that a source reaches there."""
+    here = found.get(site, {})
+    return all(axis in here and bool((here[axis] >= dyed).all()) for axis, dyed in reached.items())
 
 
 def _decode(dyer: Dyer, units: Mapping[str, int], reach: Reached, decoded: Decoded) -> None:
@@ -143,15 +175,22 @@ def _decode(dyer: Dyer, units: Mapping[str, int], reach: Reached, decoded: Decod
                 decoded.add(site, axis, source, decode(code, dyed, words[:count]))
 
 
-def _entangled(dyer: Dyer, sources: Collection[str], decoded: Decoded) -> list[str]:
-    """Sources that share a feature with another in which no single unit of theirs could be told."""
+def _entangled(dyer: Dyer, blurred: Mapping[str, Collection[Site]], decoded: Decoded) -> list[str]:
+    """Sources that share a feature with another in which no single unit of theirs could be told.
+
+    Args:
+        dyer: the network.
+        blurred: source -> sites at which it is mixed by itself.
+        decoded: what was told of them.
+    """
     _, axes = decoded.feature_axes(dyer)
     entangled: set[str] = set()
     for site, along in decoded.along.items():
         for feeds in [along[axes[site]]] if site in axes and axes[site] in along else along.values():
-            fed_by = {source: fed for source, fed in feeds.items() if source in sources}
-            if len(fed_by) < 2 or fed_by.keys() <= entangled:
+            fed_by = {source: fed for source, fed in feeds.items() if source in blurred}
+            left = [source for source in fed_by if source not in entangled and site not in blurred[source]]
+            if len(fed_by) < 2 or not left:
                 continue
             shared = sum((fed != NO_UNIT).int() for fed in fed_by.values()) > 1
-            entangled |= {source for source, fed in fed_by.items() if bool((shared & (fed == MIXED)).any())}
-    return [source for source in sources if source in entangled]
+            entangled |= {source for source in left if bool((shared & (fed_by[source] == MIXED)).any())}
+    return [source for source in blurred if source in entangled]

@@ -1,27 +1,49 @@
 """Which layers keep a removal from working, so that all others can lose their units."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from dpap.anatomy import Wiring
 from dpap.anatomy.prunability import propagate_unremovable
 
+SUSPECTS = 2
+"""Sets that are tried alone where a problem showed."""
+
 
 def find_culprits(
-    sets: Sequence[list[str]], problem: Callable[[list[str]], str | None]
+    sets: Sequence[list[str]],
+    problem: Callable[[list[str]], str | None],
+    near: Callable[[], Collection[str]] = tuple,
 ) -> list[tuple[list[str], str]]:
     """Sets of layers without which a removal works, and what each of them made go wrong.
 
     Args:
         sets: of layers, within which what leaves one depends on what leaves another.
         problem: what goes wrong when units leave these layers only, or None.
+        near: layers near which the last problem showed, the likeliest first; their sets are tried first.
     """
     left, found = list(sets), []
 
     def wrong(count: int) -> str | None:
         return problem([name for names in left[:count] for name in names])
 
+    def suspect() -> tuple[list[str], str] | None:
+        place = {name: place for place, name in enumerate(near())}
+        suspects = {
+            min(map(place.__getitem__, place.keys() & names)): names for names in left if place.keys() & names
+        }
+        for _, names in sorted(suspects.items())[:SUSPECTS]:
+            why = problem(names)
+            if why is not None:
+                return names, why
+        return None
+
     works, step = 0, len(left)
     while left and (why := wrong(len(left))) is not None:
+        if (guilty := suspect()) is not None:
+            left.remove(guilty[0])
+            found.append(guilty)
+            works, step = 0, len(left)
+            continue
         before, fails = works, len(left)
         while fails - works > 1:
             middle = min(works + step, (works + fails) // 2)

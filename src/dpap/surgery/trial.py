@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from traceback import walk_tb
 from typing import Literal
 
 import torch
@@ -20,7 +21,7 @@ from dpap.anatomy.hidden_state import accept, reset_state
 from dpap.anatomy.joined import components, unit_labels
 from dpap.anatomy.layers import bias_of, matrices_of, weight_of
 from dpap.anatomy.prunability import propagate_unremovable
-from dpap.anatomy.pytrees import Inputs
+from dpap.anatomy.pytrees import Inputs, run
 from dpap.surgery.around import attach
 from dpap.surgery.claims import not_silent
 from dpap.surgery.compact import removed, what_remains
@@ -28,7 +29,7 @@ from dpap.surgery.culprits import find_culprits, only_silence
 from dpap.surgery.equivalence import CompactionError, NothingFires
 from dpap.surgery.masks import Masks
 from dpap.surgery.silence import dead_tensors, unit_parts
-from dpap.surgery.slicing import Kept
+from dpap.surgery.slicing import Kept, keep_only
 from dpap.surgery.ties import proposals
 
 
@@ -119,12 +120,16 @@ def _try_deaths(
     model: nn.Module, wiring: Wiring, example_inputs: Inputs, chosen: Deaths, attempts: Iterator[int]
 ) -> bool:
     """Try one kind of deaths in all layers; False where something was found that others have to be tried for again."""
+    near: list[str] = []
 
     def problem(names: Sequence[str]) -> str | None:
-        return _trial(model, wiring, names, example_inputs, chosen)
+        found = _trial(model, wiring, names, example_inputs, chosen, expected=bool(near))
+        if found is not None:
+            near[:] = found.near
+        return found.why if found else None
 
     sets = [names for names in components(wiring) if any(wiring.layers[name].removable for name in names)]
-    culprits = find_culprits(sets, problem)
+    culprits = find_culprits(sets, problem, lambda: tuple(near))
     for names, why in culprits:
         if not _tied(model, wiring, example_inputs, names, attempts):
             only_silence(wiring, names, f"a trial removal failed: {why}")
@@ -146,7 +151,8 @@ def _tied(
         together = next((each for each in components(wiring) if names[0] in each), names)
         leaves = any(not _remaining(wiring, together, chosen)[1].everything for chosen in OF_TIES)
         if leaves and all(
-            _trial(model, wiring, together, example_inputs, chosen) is None for chosen in OF_TIES
+            _trial(model, wiring, together, example_inputs, chosen, expected=True) is None
+            for chosen in OF_TIES
         ):
             return True
         wiring.ties = list(ties)
@@ -155,16 +161,63 @@ def _tied(
     return False
 
 
+@dataclass(frozen=True)
+class _Problem:
+    """What went wrong, and near which layers, the likeliest first."""
+
+    why: str
+    near: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, error: BaseException, model: nn.Module, wiring: Wiring) -> "_Problem":
+        """That of a forward that failed: its layer reads what a source has too much or too little of."""
+        names = {module: name for name, module in model.named_modules()}
+        frames = [frame.f_locals.get("self") for frame, _ in walk_tb(error.__traceback__)]
+        inner = [
+            names[each] for each in frames if isinstance(each, nn.Module) and names.get(each) in wiring.layers
+        ]
+        near = [*wiring.layers[inner[-1]].feeds, inner[-1]] if inner else []
+        return cls(f"{error}", tuple(near))
+
+
 def _trial(
-    model: nn.Module, wiring: Wiring, names: Sequence[str], example_inputs: Inputs, chosen: Deaths
-) -> str | None:
-    """What goes wrong when units of some layers are removed, or None; the network is as before afterwards."""
+    model: nn.Module,
+    wiring: Wiring,
+    names: Sequence[str],
+    example_inputs: Inputs,
+    chosen: Deaths,
+    expected: bool = False,
+) -> _Problem | None:
+    """What goes wrong when units of some layers are removed, or None; the network is as before afterwards.
+
+    `expected`: whether a problem is likely, so that first of all it is looked whether the network runs.
+    """
     masks, kept = _remaining(wiring, names, chosen)
     if kept.everything:
         return None
     reset_state(model)  # what forwards wrote is not to be kept
     with _silenced(wiring, masks):
+        if expected and (problem := _does_not_run(model, wiring, kept, example_inputs)) is not None:
+            return problem
         return _problem(model, wiring, kept, example_inputs)
+
+
+def _does_not_run(model: nn.Module, wiring: Wiring, kept: Kept, example_inputs: Inputs) -> _Problem | None:
+    """Why the network does not run with what is kept, or None; everything is put back."""
+    if wiring.states or wiring.stepped:
+        return None  # states follow a removal, which the whole check looks after
+    try:
+        undo = keep_only(model, wiring, kept, ())
+    except CompactionError:
+        return None
+    try:
+        reset_state(model)
+        run(model, example_inputs)
+    except Exception as error:
+        return _Problem.of(error, model, wiring)
+    finally:
+        undo()
+    return None
 
 
 def _remaining(wiring: Wiring, names: Sequence[str], chosen: Deaths) -> tuple[Masks, Kept]:
@@ -177,7 +230,7 @@ def _remaining(wiring: Wiring, names: Sequence[str], chosen: Deaths) -> tuple[Ma
     return masks, what_remains(wiring, leaving)
 
 
-def _problem(model: nn.Module, wiring: Wiring, kept: Kept, example_inputs: Inputs) -> str | None:
+def _problem(model: nn.Module, wiring: Wiring, kept: Kept, example_inputs: Inputs) -> _Problem | None:
     """What goes wrong when only what is kept remains, or None; everything is put back."""
     # single precision is quick and almost always enough; where it is not, double precision decides
     quick = all(parameter.dtype == torch.float32 for parameter in model.parameters())
@@ -189,7 +242,7 @@ def _problem(model: nn.Module, wiring: Wiring, kept: Kept, example_inputs: Input
         except NothingFires:
             pass
         except CompactionError as error:
-            problem = str(error.__cause__ or error)
+            problem = _Problem.of(error.__cause__ or error, model, wiring)
             if error.__cause__ is not None:
                 # what does not run in its own precision does not in another
                 return problem
