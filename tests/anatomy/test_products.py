@@ -20,8 +20,7 @@ def _passes(
             if products is None:
                 made.append(forward(one))
                 continue
-            products.begin(keeps=True)
-            with products:
+            with products.within_pass():
                 made.append(forward(one))
     return made
 
@@ -84,7 +83,7 @@ def test_outputs_are_those_without_it(make: Callable[[], nn.Module]) -> None:
         torch.testing.assert_close(one, other, equal_nan=True)
 
 
-def test_what_was_made_of_the_same_values_is_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_made_of_the_same_values_is_not_made_again() -> None:
     model, made = Projected(), []
 
     class Counting(Products):
@@ -120,3 +119,19 @@ def test_what_is_drawn_is_drawn_anew() -> None:
     for made, expected in zip((one, other), _passes(model, [clean, clean], None), strict=True):
         assert torch.equal(made, expected)
     assert not torch.equal(one, other)
+
+
+def test_it_is_off_after_a_pass_without_any() -> None:
+    clean, seen = torch.randn(2, 5), []
+
+    class Watching(Products):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.append(func)
+            return super().__torch_function__(func, types, args, kwargs)
+
+    products = Watching()
+    _passes(torch.relu, [clean], products)
+    assert seen
+    seen.clear()
+    _passes(torch.relu, [clean], products)
+    assert not seen

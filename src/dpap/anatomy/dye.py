@@ -6,7 +6,7 @@ between, and nothing else makes it.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -210,7 +210,7 @@ class Dyer:
             **{name: (module, self._intermediate_layer) for name, module in self._intermediate.items()},
         }
         self._products = Products()
-        with frozen(self.model, training_paths=training_paths), self._products:
+        with frozen(self.model, training_paths=training_paths):
             try:
                 for name, (module, make) in forwards.items():
                     if "forward" in module.__dict__:
@@ -238,13 +238,13 @@ class Dyer:
     def run(self, now: Pass, inputs: Inputs | None = None) -> Pass:
         """One forward pass of every example, or of other inputs that are like them."""
         self._now = now
-        self._products.begin(keeps=now.emit != "run")
         for number, example in enumerate(self.examples if inputs is None else examples_of(inputs)):
             now.example = number
             now.calls.clear()
             # weight layers do not run, they emit
             reset_state(self.model, weights=now.emit == "run")
-            returned = run(self.model, example)
+            with nullcontext() if now.emit == "run" else self._products.within_pass():
+                returned = run(self.model, example)
             if now.emit != "run":
                 kept = keeping(self.outputs, returned)
                 if now.detect == "values":

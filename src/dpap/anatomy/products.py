@@ -2,7 +2,8 @@
 emit without running, so they would take most of the time of every pass over a transformer.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from inspect import Signature, signature
 from typing import Any
@@ -39,13 +40,6 @@ _KEPT: dict[Callable[..., Any], Signature] = {
     functional.multi_head_attention_forward: signature(functional.multi_head_attention_forward),
 }
 """Function -> its parameters, which those of torch that are not written in Python do not tell."""
-_OF_ALL = frozenset(
-    (
-        *(torch.matmul, torch.bmm, torch.einsum, torch.softmax, functional.softmax),
-        *(Tensor.matmul, Tensor.__matmul__, Tensor.__rmatmul__, Tensor.bmm, Tensor.softmax),
-    )
-)
-"""Functions of which every number that they give depends on some number of each tensor that they take."""
 
 
 @dataclass
@@ -70,16 +64,21 @@ class Products(TorchFunctionMode):
         self._made: dict[tuple[Callable[..., Any], int], _Made] = {}
         self._calls: dict[Callable[..., Any], int] = {}
         self._values = 0
-        self.keeps = False
+        self._idle = False
 
-    def begin(self, *, keeps: bool) -> None:
-        """Begin a pass, whose calls are compared with those of earlier ones one by one.
+    @contextmanager
+    def within_pass(self) -> Iterator[None]:
+        """A pass in which weight layers do not run; its calls are compared with those of earlier ones one by one.
 
-        Args:
-            keeps: whether what is made in it is kept; not where weight layers run too.
+        After a pass without any such product it does nothing, for all other operations would only take longer.
         """
+        if self._idle:
+            yield
+            return
         self._calls.clear()
-        self.keeps = keeps
+        with self:
+            yield
+        self._idle = not self._calls
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: Any = None
@@ -95,13 +94,11 @@ class Products(TorchFunctionMode):
             return _copy(made.output)
         if func is functional.linear:
             output = _product(**given)
-        elif func in _OF_ALL and any(_is_dye(tensor) for tensor in float_tensors(given)):
-            return _dye_like_what_is_made(func, args, options)
-        elif func not in _OF_ALL and _is_nothing_but_dye(given):
+        elif _is_nothing_but_dye(given):
             return nan_like(given["query"]), None
         else:
             output = func(*args, **options)
-        if self.keeps and not any(bool(torch.isnan(tensor).any()) for tensor in float_tensors(output)):
+        if not any(bool(torch.isnan(tensor).any()) for tensor in float_tensors(output)):
             self._keep((func, call), _Made(values, output))
         return output
 
@@ -114,20 +111,15 @@ class Products(TorchFunctionMode):
 
 
 def _given(func: Callable[..., Any], args: Any, options: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Arguments by name or place; None where the function is another one, a tensor is not plain, or something is drawn
-    at random.
-    """
-    if func in _OF_ALL:
-        given = {**{str(place): value for place, value in enumerate(args)}, **options}
-    elif func in _KEPT:
-        try:
-            bound = _KEPT[func].bind(*args, **options)
-        except TypeError:
-            return None
-        bound.apply_defaults()
-        given = bound.arguments
-    else:
+    """Arguments by name; None where the function is another one, a tensor is not plain, or something is drawn."""
+    if func not in _KEPT:
         return None
+    try:
+        bound = _KEPT[func].bind(*args, **options)
+    except TypeError:
+        return None
+    bound.apply_defaults()
+    given = bound.arguments
     drawn = given.get("dropout_p", 0.0) > 0 and given.get("training", True)
     plain = all(type(each) in (Tensor, nn.Parameter) for each in all_tensors(given))
     return given if plain and not drawn else None
@@ -135,23 +127,22 @@ def _given(func: Callable[..., Any], args: Any, options: Mapping[str, Any]) -> d
 
 def _mark(value: Any) -> Any:
     """A value, or of a parameter what tells whether it is the same."""
-    if isinstance(value, list | tuple):
-        return [_mark(each) for each in value]
     if not isinstance(value, nn.Parameter):
         return value
     return "parameter", id(value), value.data_ptr(), value._version
 
 
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, Tensor):
-        if not isinstance(other, Tensor) or one.dtype != other.dtype or one.device != other.device:
-            return False
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_same(value, other[name]) for name, value in one.items())
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return bool(one == other)
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return all(
+        _equal(value, other[name]) if isinstance(value, Tensor) else value == other[name]
+        for name, value in one.items()
+    )
+
+
+def _equal(one: Tensor, other: Any) -> bool:
+    if not isinstance(other, Tensor) or one.dtype != other.dtype or one.device != other.device:
+        return False
+    return torch.equal(one, other)
 
 
 def _copy(value: Any) -> Any:
@@ -167,20 +158,6 @@ def _product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if not bool(dyed.all()):
         output[~dyed] = functional.linear(input[~dyed], weight, bias)
     return output
-
-
-def _is_dye(tensor: Tensor) -> bool:
-    """Whether a tensor holds nothing but dye; most that hold none are told by their first number."""
-    if tensor.numel() == 0 or not bool(torch.isnan(tensor[(0,) * tensor.ndim])):
-        return False
-    return bool(torch.isnan(tensor).all())
-
-
-def _dye_like_what_is_made(func: Callable[..., Any], args: Any, options: Any) -> Tensor:
-    """Dye in the form of what a function gives, which is not computed."""
-    device = next(all_tensors(args)).device
-    form = func(*map_tensors(args, lambda tensor: tensor.to("meta")), **options)
-    return nan_like(torch.empty(form.shape, dtype=form.dtype, device=device))
 
 
 def _is_nothing_but_dye(given: Mapping[str, Any]) -> bool:
