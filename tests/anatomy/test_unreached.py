@@ -303,3 +303,24 @@ def test_training_goes_on_whichever_branch_a_step_takes() -> None:
     pruner.compact()
     assert model.right.in_features == model.left.in_features == model.stem.out_features < 16
     assert model(x).shape == model(-x).shape
+
+
+def _wrapped(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def again(self: nn.Module, x: Tensor, depth: int = 1) -> Tensor:
+        return again(self, x, depth - 1) if depth else function(self, x)
+
+    return again
+
+
+class Recursive(Branches):
+    """Its forward is a function within a decorator that calls itself."""
+
+    forward = _wrapped(Branches.forward)
+
+
+def test_functions_that_call_themselves_are_read_to_their_end() -> None:
+    wiring = find_wiring(Recursive(), (torch.ones(2, 6),))
+    plain = find_wiring(Branches(), (torch.ones(2, 6),))
+    assert {name: layer.reason for name, layer in wiring.layers.items()} == {
+        name: layer.reason for name, layer in plain.layers.items()
+    }

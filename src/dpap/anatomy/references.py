@@ -36,6 +36,7 @@ class References:
         self._names: set[str] = set()
         self._by_class: dict[type, set[str]] = {}
         self._seen: set[types.CodeType] = set()
+        self._within: set[types.FunctionType] = set()
         self._opaque = False
         for module in model.modules():
             self._opaque |= isinstance(module, torch.jit.ScriptModule)
@@ -72,6 +73,9 @@ class References:
         found: set[str] = set()
         for function in _functions(value):
             found |= self._of_code(function.__code__, function.__globals__)
+            if function in self._within:
+                continue  # a function within a function may call itself
+            self._within.add(function)
             for cell in function.__closure__ or ():
                 try:
                     found |= self._of(cell.cell_contents)
