@@ -254,7 +254,7 @@ def summary(results: Sequence[Result], once: Mapping[str, Any], *, spread: bool)
         words = "all tie" if 1 < len(ahead) == measured else ", ".join(ahead)
         words += " (a tie)" if 1 < len(ahead) < measured else ""
         runs_of = [str(len(dense))] if spread else []
-        share = "" if row.target_of == "weights" else f" of {row.target_of}"
+        share = "" if row.target_of == "weights" else f" of {row.target_of.replace('macs', 'MACs')}"
         line = [
             row.title,
             f"{row.target:.0%}{share}",

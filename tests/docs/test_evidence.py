@@ -78,7 +78,7 @@ def test_lines_of_the_summary_appear_with_their_runs(evidence: types.ModuleType)
     results = [*vgg16("dense", 0.65, None), *vgg16("dpap", 0.6, 0.8, target_of="macs")]
     table = evidence.summary(results, ONCE, spread=True)
     assert len(table.splitlines()) == 3
-    line = cells(table, evidence.VGG16, "80% of macs")
+    line = cells(table, evidence.VGG16, "80% of MACs")
     assert (line["n"], line["dpap (default)"], line["ahead"]) == ("3", "60.30 ± 0.10", "")
     assert line["small dense, from scratch"] == "not measured"
 
