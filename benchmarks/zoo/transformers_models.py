@@ -110,4 +110,32 @@ NETWORKS: dict[str, Maker] = {
         make, "MambaForCausalLM", "MambaConfig", IDS, vocab_size=TOKENS, hidden_size=32, num_hidden_layers=2,
         state_size=4, use_cache=False,
     ),
+    "transformers MPNet": partial(make, "MPNetModel", "MPNetConfig", IDS, **BERT),
+    "transformers Longformer": partial(
+        make, "LongformerModel", "LongformerConfig", {"input_ids": partial(tokens, 16)}, **BERT, attention_window=4
+    ),
+    "transformers Falcon": partial(
+        make, "FalconForCausalLM", "FalconConfig", IDS, vocab_size=TOKENS, hidden_size=32, num_hidden_layers=2,
+        num_attention_heads=4, use_cache=False,
+    ),
+    "transformers Phi-3": partial(make, "Phi3ForCausalLM", "Phi3Config", IDS, **LLAMA),
+    "transformers RWKV": partial(
+        make, "RwkvModel", "RwkvConfig", IDS, vocab_size=TOKENS, hidden_size=32, num_hidden_layers=2,
+        attention_hidden_size=32, use_cache=False,
+    ),
+    "transformers Perceiver": partial(
+        make, "PerceiverModel", "PerceiverConfig", {"inputs": lambda: torch.rand(2, 10, 16)}, num_latents=4,
+        d_latents=32, d_model=16, num_blocks=1, num_self_attends_per_block=2, num_self_attention_heads=2,
+        num_cross_attention_heads=1,
+    ),
+    "transformers PatchTST": partial(
+        make, "PatchTSTForPrediction", "PatchTSTConfig", {"past_values": lambda: torch.rand(2, 24, 3)},
+        num_input_channels=3, context_length=24, patch_length=4, patch_stride=4, d_model=16, num_hidden_layers=2,
+        num_attention_heads=2, ffn_dim=32, prediction_length=6,
+    ),
+    "transformers VideoMAE": partial(
+        make, "VideoMAEModel", "VideoMAEConfig", {"pixel_values": lambda: torch.rand(2, 4, 3, 32, 32)}, **VIT,
+        num_frames=4, tubelet_size=2,
+    ),
+    "transformers CLIP": partial(make, "CLIPVisionModel", "CLIPVisionConfig", PIXELS, **VIT),
 }  # fmt: skip
