@@ -42,3 +42,25 @@ def test_what_scales_the_stream_gates_what_reads_it_until_something_is_added(sca
     }
     assert {site: set(found) for site, found in gates.items()} == expected
     assert all(bool(where.all()) for found in gates.values() for where in found.values())
+
+
+class Beside(nn.Module):
+    """Adds to the network's own input, or scales it."""
+
+    def __init__(self, scales: bool) -> None:
+        super().__init__()
+        self.scales, self.block, self.head = scales, nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, given: Tensor) -> Tensor:
+        made = self.block(given)
+        output: Tensor = self.head(given * made if self.scales else given + made)
+        return output
+
+
+@pytest.mark.parametrize("scales", [False, True])
+def test_the_input_of_the_network_is_no_gate(scales: bool) -> None:
+    torch.manual_seed(0)
+    gates = stain(Beside(scales), (torch.rand(2, 4),)).gates
+    assert {site: set(found) for site, found in gates.items()} == (
+        {Site("head"): {"block"}} if scales else {}
+    )

@@ -209,7 +209,6 @@ class Dyer:
             **{name: (module, self._channelwise) for name, module in self._depthwise.items()},
             **{name: (module, self._intermediate_layer) for name, module in self._intermediate.items()},
         }
-        self._products = Products()
         with frozen(self.model, training_paths=training_paths):
             try:
                 for name, (module, make) in forwards.items():

@@ -87,8 +87,11 @@ def find_gates(
     # a gate acts wherever the two meet: all the features that a source shares at a site must fall silent
     with_all = active(())
     left = {
-        source: {site for site, where in places.items() if bool((with_all[site] & where).any())}
-        for source, places in joint.of.items()
+        source: {
+            site for site, where in joint.of.get(source, {}).items() if bool((with_all[site] & where).any())
+        }
+        for group in groups
+        for source in group
     }
 
     def rule_out(silent: Collection[str]) -> None:
@@ -99,15 +102,13 @@ def find_gates(
                 site for site in left[source] if bool((found[site] & joint.of[source][site]).any())
             }
 
-    groups = [[source for source in group if left.get(source)] for group in groups]
-    groups = [group for group in groups if group]
-    words = codewords(len(groups)) if groups else torch.zeros(0, 0)
+    groups = [group for each in groups if (group := [source for source in each if left[source]])]
+    words = codewords(max(len(groups), 1))
     if words.shape[1] < len(groups):
         # of any two groups there is a pass in which one is silent and the other is not: a sum stays active in it
         for bit in range(words.shape[1]):
-            rule_out(
-                [source for group, word in zip(groups, words, strict=True) if word[bit] for source in group]
-            )
+            silent = [group for group, word in zip(groups, words, strict=True) if word[bit]]
+            rule_out([source for group in silent for source in group])
     for group in groups:
         silent = [source for source in group if left[source]]
         if silent:

@@ -171,11 +171,10 @@ class _Problem:
     @classmethod
     def of(cls, error: BaseException, model: nn.Module, wiring: Wiring) -> "_Problem":
         """That of a forward that failed: its layer reads what a source has too much or too little of."""
-        names = {module: name for name, module in model.named_modules()}
-        frames = [frame.f_locals.get("self") for frame, _ in walk_tb(error.__traceback__)]
-        inner = [
-            names[each] for each in frames if isinstance(each, nn.Module) and names.get(each) in wiring.layers
-        ]
+        # by identity: some modules are equal, or hash, by what they hold
+        names = {id(module): name for name, module in model.named_modules()}
+        running = [names.get(id(frame.f_locals.get("self"))) for frame, _ in walk_tb(error.__traceback__)]
+        inner = [name for name in running if name in wiring.layers]
         near = [*wiring.layers[inner[-1]].feeds, inner[-1]] if inner else []
         return cls(f"{error}", tuple(near))
 
