@@ -155,7 +155,12 @@ def _first_units(dyer: Dyer, units: Mapping[str, int]) -> Mapping[Site, Reach]:
 def _covers(found: Mapping[Site, Reach], site: Site, reached: Reach) -> bool:
     """Whether all was found at a site that a source reaches there."""
     here = found.get(site, {})
-    return all(axis in here and bool((here[axis] >= dyed).all()) for axis, dyed in reached.items())
+    return all(axis in here and _holds(here[axis], dyed) for axis, dyed in reached.items())
+
+
+def _holds(found: Tensor, dyed: Tensor) -> bool:
+    """Whether all was found that is dyed; not where another path of the network gave another length."""
+    return found.shape == dyed.shape and bool((found >= dyed).all())
 
 
 def _decode(dyer: Dyer, units: Mapping[str, int], reach: Reached, decoded: Decoded) -> None:
