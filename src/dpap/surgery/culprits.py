@@ -27,11 +27,10 @@ def find_culprits(
         return problem([name for names in left[:count] for name in names])
 
     def suspect() -> tuple[list[str], str] | None:
-        place = {name: place for place, name in enumerate(near())}
-        suspects = {
-            min(map(place.__getitem__, place.keys() & names)): names for names in left if place.keys() & names
-        }
-        for _, names in sorted(suspects.items())[:SUSPECTS]:
+        likely: list[list[str]] = []
+        for name in near():
+            likely += [names for names in left if name in names and names not in likely]
+        for names in likely[:SUSPECTS]:
             why = problem(names)
             if why is not None:
                 return names, why
