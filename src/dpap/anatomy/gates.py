@@ -102,15 +102,16 @@ def find_gates(
                 site for site in left[source] if bool((found[site] & joint.of[source][site]).any())
             }
 
-    groups = [group for each in groups if (group := [source for source in each if left[source]])]
-    words = codewords(max(len(groups), 1))
-    if words.shape[1] < len(groups):
-        # of any two groups there is a pass in which one is silent and the other is not: a sum stays active in it
+    sets = [members for group in groups if (members := [source for source in group if left[source]])]
+    words = codewords(max(len(sets), 1))
+    if words.shape[1] < len(sets):
+        # of any two sets there is a pass in which one is silent and the other is not: a sum stays active in it
         for bit in range(words.shape[1]):
-            silent = [group for group, word in zip(groups, words, strict=True) if word[bit]]
-            rule_out([source for group in silent for source in group])
-    for group in groups:
-        silent = [source for source in group if left[source]]
+            rule_out(
+                [each for members, word in zip(sets, words, strict=True) if word[bit] for each in members]
+            )
+    for members in sets:
+        silent = [source for source in members if left[source]]
         if silent:
             rule_out(silent)
     gates: dict[Site, dict[str, Tensor]] = {}
