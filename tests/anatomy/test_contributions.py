@@ -46,7 +46,8 @@ def _gated(model: nn.Module, wiring, inputs: object, name: str) -> Tensor:
             shape[axis] = -1
             return (args[0] * factors.view(shape), *args[1:])
 
-        handles.append(reader.module.register_forward_pre_hook(multiply))
+        if reader.called is not None:
+            handles.append(reader.called.register_forward_pre_hook(multiply))
     _loss(model, inputs).backward()
     for handle in handles:
         handle.remove()

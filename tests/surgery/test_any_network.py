@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from dpap.anatomy import Wiring, find_wiring
+from dpap.anatomy.layers import by_row
 from dpap.anatomy.pytrees import Inputs, float_tensors, map_floats, run
 from dpap.surgery import Masks, Silence
 from dpap.surgery.compact import remove_dead
@@ -140,7 +141,8 @@ def test_silence_is_a_mask_on_what_units_emit(kind: str, seed: int) -> None:
     masked = copy.deepcopy(model)
     useful = masks.useful(wiring)
     for name, layer in wiring.layers.items():
-        _mask(masked.get_submodule(name), useful[name], layer.kind.activity_axis)
+        rows = by_row(useful[name], layer.module)
+        _mask(masked.get_submodule(name), rows, layer.kind.activity_axis)
     for name, attachment in wiring.attachments.items():
         site = next(iter(attachment.feeds))
         axis = wiring.layers[site].kind.activity_axis if site in wiring.layers else -3
@@ -169,6 +171,7 @@ EXPECTED: dict[str, dict[str, set[str]]] = {
     "depthwise": {"expand.0": {"prunable"}, "project.0": {"prunable"}},
     "squeeze and excitation": {"conv.0": {"prunable"}, "squeeze": {"prunable"}, "excite": {"follows"}},
     "shared": {"twice": {"prunable"}},
+    "split": {"conv": {"prunable"}},
     "other dimensions": {
         "line": {"prunable"},
         "up": {"prunable"},

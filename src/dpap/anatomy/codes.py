@@ -45,9 +45,13 @@ def decode(
         dyed: which features the source dyes at all.
         words: those of its units.
     """
-    powers = 1 << torch.arange(words.shape[1])
-    numbers, order = torch.sort((words * powers).sum(1))
-    observed = (code * powers).sum(1)
+    numbers, order = torch.sort(numbers_of(words))
+    observed = numbers_of(code)
     place = torch.searchsorted(numbers, observed).clamp(max=len(words) - 1)
     fed = torch.where(numbers[place] == observed, order[place], MIXED)
     return torch.where(dyed, fed, NO_UNIT)
+
+
+def numbers_of(codes: Bool[Tensor, "code bit"]) -> Int64[Tensor, " code"]:
+    """Each code as a number."""
+    return (codes * (1 << torch.arange(codes.shape[1]))).sum(1)

@@ -22,7 +22,7 @@ from dpap.anatomy.hooks import Around, Hook, in_backward
 from dpap.anatomy.layers import (
     as_rows,
     bias_of,
-    gates_of,
+    by_unit,
     is_depthwise,
     matrices_of,
     sum_over_features,
@@ -263,7 +263,7 @@ class ContributionRecorder:
             return
         matrix = list(matrices_of(self.wiring.layers[key.module].module))[key.matrix][0]
         if key.part == BIAS:
-            self._found[key] = each.view(gates_of(matrix), -1).sum(0)
+            self._found[key] = by_unit(each, matrix).sum(1)
             return
         self._found[replace(key, part=READ)] = sum_over_units(each, matrix)
         self._found[key] = sum_over_features(each, matrix)

@@ -9,9 +9,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
-from dpap.anatomy.codes import MIXED, NO_UNIT, Feeds, codewords, decode
+from dpap.anatomy.codes import MIXED, NO_UNIT, Feeds, codewords, decode, numbers_of
 from dpap.anatomy.dye import Dyer, Pass, Reach, Site
 from dpap.anatomy.layers import layer_kind
 
@@ -25,9 +26,11 @@ class Decoded:
 
     Attributes:
         along: site -> axis -> source -> the unit that feeds each feature.
+        codes: source and weight layer -> what was seen, as numbers, where several of its units feed a feature.
     """
 
     along: dict[Site, dict[int, Feeds]] = field(default_factory=dict)
+    codes: dict[tuple[str, Site], Int64[Tensor, "_"]] = field(default_factory=dict)
 
     def add(self, site: Site, axis: int, source: str, fed: Tensor) -> None:
         """Keep which units of a source feed the features of a site along an axis."""
@@ -57,8 +60,17 @@ class Decoded:
                     for axis, feeds in self.along[site].items()
                 }
                 for site in sites
-            }
+            },
+            self.codes,
         )
+
+    def of(self, source: str) -> dict[Site, dict[int, Tensor]]:
+        """Site -> axis -> what a source feeds."""
+        found = {
+            site: {axis: feeds[source] for axis, feeds in along.items() if source in feeds}
+            for site, along in self.along.items()
+        }
+        return {site: along for site, along in found.items() if along}
 
     def _axis(self, site: Site) -> int | None:
         """The axis along which the most units can be distinguished."""
@@ -92,7 +104,7 @@ def decode_units(dyer: Dyer, units: Mapping[str, int], reach: Reached) -> Decode
             for along, dyed in reached.items() if site.module in dyer.layers else ():
                 decoded.add(site, along, source, torch.where(dyed, MIXED, NO_UNIT))
     distinct = {source: count for source, count in units.items() if source not in mixed}
-    _decode(dyer, distinct, reach, decoded)
+    add_decoded(dyer, distinct, reach, decoded)
     # where a source is mixed by itself, a single pass shows it, and no code would show more
     blurred: dict[str, set[Site]] = {source: set() for source in distinct}
     for group in apart({source: reach[source] for source in _entangled(dyer, blurred, decoded)}):
@@ -104,7 +116,7 @@ def decode_units(dyer: Dyer, units: Mapping[str, int], reach: Reached) -> Decode
                 if units[source] > 1 and _covers(found, site, reached)
             }
     for group in apart({source: reach[source] for source in _entangled(dyer, blurred, decoded)}):
-        _decode(dyer, {source: units[source] for source in group}, reach, decoded)
+        add_decoded(dyer, {source: units[source] for source in group}, reach, decoded)
     return decoded.in_order(dyer, units)
 
 
@@ -163,7 +175,7 @@ def _holds(found: Tensor, dyed: Tensor) -> bool:
     return found.shape == dyed.shape and bool((found >= dyed).all())
 
 
-def _decode(dyer: Dyer, units: Mapping[str, int], reach: Reached, decoded: Decoded) -> None:
+def add_decoded(dyer: Dyer, units: Mapping[str, int], reach: Reached, decoded: Decoded) -> None:
     """Dye unit k of every source by one codeword; add to `decoded` which unit feeds which feature."""
     if not units:
         return
@@ -177,7 +189,10 @@ def _decode(dyer: Dyer, units: Mapping[str, int], reach: Reached, decoded: Decod
             for axis, dyed in reached.items():
                 nothing = torch.zeros_like(dyed)
                 code = torch.stack([found.get(site, {}).get(axis, nothing) for found in passes], 1)
-                decoded.add(site, axis, source, decode(code, dyed, words[:count]))
+                fed = decode(code, dyed, words[:count])
+                decoded.add(site, axis, source, fed)
+                if site.module in dyer.layers:
+                    decoded.codes[source, site] = numbers_of(code[fed == MIXED])
 
 
 def _entangled(dyer: Dyer, blurred: Mapping[str, Collection[Site]], decoded: Decoded) -> list[str]:

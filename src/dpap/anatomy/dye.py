@@ -5,9 +5,9 @@ The dye is NaN: it passes normalisation, pooling, flattening, concatenation, add
 between, and nothing else makes it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dpap.anatomy.emissions import Emissions, Perturbation
 from dpap.anatomy.frozen import frozen
 from dpap.anatomy.hidden_state import reset_state
-from dpap.anatomy.layers import JointView, MatrixView, is_depthwise, layer_kind, size_of
+from dpap.anatomy.layers import by_row, called_as, is_depthwise, layer_kind, size_of
 from dpap.anatomy.neurons import neuron_kind
 from dpap.anatomy.products import Products
 from dpap.anatomy.profiles import (
@@ -203,7 +203,7 @@ class Dyer:
             **{
                 name: (module, self._weight_layer)
                 for name, module in self.layers.items()
-                if not isinstance(module, MatrixView | JointView)
+                if called_as(module) is not None
             },
             **{name: (module, self._recurrent_module) for name, module in self._recurrent.items()},
             **{name: (module, self._channelwise) for name, module in self._depthwise.items()},
@@ -237,6 +237,9 @@ class Dyer:
     def run(self, now: Pass, inputs: Inputs | None = None) -> Pass:
         """One forward pass of every example, or of other inputs that are like them."""
         self._now = now
+        now.dye = self._by_row(now.dye)
+        if now.perturbation is not None:
+            now.perturbation = replace(now.perturbation, units=self._by_row(now.perturbation.units))
         for number, example in enumerate(self.examples if inputs is None else examples_of(inputs)):
             now.example = number
             now.calls.clear()
@@ -254,6 +257,13 @@ class Dyer:
             for name, calls in now.calls.items():
                 self.calls[name] = max(calls, self.calls.get(name, 0))
         return now
+
+    def _by_row(self, units: Mapping[str, Bool[Tensor, "_"]]) -> dict[str, Bool[Tensor, "_"]]:
+        """Which of what weight layers emit is of these units: of fused ones several values are of one unit."""
+        return {
+            name: some if called_as(self.layers[name]) is None else by_row(some, self.layers[name])
+            for name, some in units.items()
+        }
 
     def _record_returned(self, returned: Any, kept: Any) -> None:
         """Record what need not keep its width: the user may hand it back, as states."""

@@ -6,10 +6,11 @@ from functools import cache
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
 from dpap.anatomy.frameworks import LAYERS, qualified_name
+from dpap.anatomy.views import FusedView, JointView, MatrixView
 
 Registrable = Literal["conv", "fc"]
 KindName = Literal["conv", "fc", "recurrent"]
@@ -125,62 +126,6 @@ def register_layer(
     )
 
 
-class MatrixView(nn.Module):
-    """A matrix of a module with several, in the place of a weight layer: it owns nothing and is never called.
-
-    Args:
-        owner: the module.
-        weight, bias: names of its parameters; it may lack the bias.
-        gates: rows of the weight that each unit has: first come the first rows of all units, then the second.
-    """
-
-    def __init__(self, owner: nn.Module, weight: str, bias: str, gates: int = 1) -> None:
-        super().__init__()
-        self._owner = (owner,)  # in a tuple, so that it is no child
-        self.names = (weight, bias)
-        self.gates = gates
-
-    @property
-    def owner(self) -> nn.Module:
-        """The module."""
-        return self._owner[0]
-
-    @property
-    def weight(self) -> Tensor:
-        """Its weight [gates * unit, feature]."""
-        weight: Tensor = getattr(self.owner, self.names[0])
-        return weight
-
-    @property
-    def bias(self) -> nn.Parameter | None:
-        """Its bias [gates * unit], if it has one."""
-        return self.owner._parameters.get(self.names[1])
-
-
-class JointView(nn.Module):
-    """Several matrices with the same units, in the place of one weight layer that reads the features of all.
-
-    Args:
-        matrices: of one module.
-        outer: whether the first reads what that module is given.
-    """
-
-    def __init__(self, *matrices: MatrixView, outer: bool) -> None:
-        super().__init__()
-        self.matrices = matrices
-        self.outer = outer
-
-    @property
-    def owner(self) -> nn.Module:
-        """The module that they belong to."""
-        return self.matrices[0].owner
-
-    @property
-    def weight(self) -> Tensor:
-        """The first of the weights."""
-        return self.matrices[0].weight
-
-
 _REGISTRY[MatrixView] = _REGISTRY[JointView] = LayerKind(
     "recurrent", 0, 1, -1, unit_counts=(), feature_counts=()
 )
@@ -197,11 +142,27 @@ def matrices_of(module: nn.Module) -> Iterator[tuple[nn.Module, slice]]:
 
 def gates_of(module: nn.Module) -> int:
     """How many rows of the weight, and values of the bias, each unit has."""
-    return module.gates if isinstance(module, MatrixView) else 1
+    return module.gates if isinstance(module, MatrixView | FusedView) else 1
+
+
+def by_row(values: Shaped[Tensor, "unit"], module: nn.Module) -> Shaped[Tensor, "row"]:
+    """A value of each unit, for each of the rows that it has."""
+    if isinstance(module, FusedView) and module.interleaved:
+        return values.repeat_interleave(module.gates)
+    return values.repeat(gates_of(module))
+
+
+def by_unit(rows: Shaped[Tensor, "row *rest"], module: nn.Module) -> Shaped[Tensor, "unit gate *rest"]:
+    """What lies along the first axis, for each unit and each of the rows that it has."""
+    if isinstance(module, FusedView) and module.interleaved:
+        return rows.unflatten(0, (-1, module.gates))
+    return rows.unflatten(0, (gates_of(module), -1)).transpose(0, 1)
 
 
 def layer_kind(module: nn.Module) -> LayerKind | None:
     """The kind of weight layer that a module is, or None; the nearest registered base class decides."""
+    if isinstance(module, FusedView):
+        return layer_kind(module.owner)
     kinds = (_REGISTRY.get(base) or _of_framework(base) for base in type(module).__mro__)
     return next((kind for kind in kinds if kind is not None), None)
 
@@ -243,7 +204,7 @@ def groups_of(module: nn.Module) -> int:
 def weight_of(module: nn.Module) -> Tensor:
     """The weight of a weight layer."""
     name = known_kind(module).weight
-    weight = getattr(module, name)
+    weight = getattr(module.owner if isinstance(module, FusedView) else module, name)
     if not isinstance(weight, Tensor):
         raise TypeError(
             f"expected a tensor as {name} of {type(module).__name__}; got {type(weight).__name__}"
@@ -253,12 +214,19 @@ def weight_of(module: nn.Module) -> Tensor:
 
 def owner_of(module: nn.Module) -> nn.Module:
     """The module that holds a weight layer's parameters: itself, or the one of which it is a part."""
-    return module.owner if isinstance(module, MatrixView | JointView) else module
+    return module.owner if isinstance(module, MatrixView | JointView | FusedView) else module
+
+
+def called_as(module: nn.Module) -> nn.Module | None:
+    """The module that is called with a weight layer's features and returns its units; None of recurrent parts."""
+    return None if isinstance(module, MatrixView | JointView) else owner_of(module)
 
 
 def bias_of(module: nn.Module) -> nn.Parameter | None:
     """The bias of a weight layer, one value per unit, if it has one."""
-    return module.bias if isinstance(module, MatrixView) else module._parameters.get(known_kind(module).bias)
+    if isinstance(module, MatrixView):
+        return module.bias
+    return owner_of(module)._parameters.get(known_kind(module).bias)
 
 
 def incoming(module: nn.Module) -> Float[Tensor, "unit incoming"]:
@@ -272,27 +240,29 @@ def as_rows(tensor: Tensor, module: nn.Module) -> Float[Tensor, "unit incoming"]
     if known_kind(module).unit_axis == 1:
         tensor = tensor.unflatten(0, (groups_of(module), -1)).transpose(1, 2).flatten(0, 1)
     if gates_of(module) > 1:
-        tensor = tensor.unflatten(0, (gates_of(module), -1)).transpose(0, 1)
+        tensor = by_unit(tensor, module)
     return tensor.flatten(1)
 
 
 def sum_over_features(tensor: Tensor, module: nn.Module) -> Float[Tensor, " unit"]:
     """Sum of a tensor laid out like a layer's weight, over all that each unit reads."""
-    return _summed(tensor, module, by_unit=True)
+    return _summed(tensor, module, units=True)
 
 
 def sum_over_units(tensor: Tensor, module: nn.Module) -> Float[Tensor, " feature"]:
     """Sum of a tensor laid out like a layer's weight, over all that reads each feature."""
-    return _summed(tensor, module, by_unit=False)
+    return _summed(tensor, module, units=False)
 
 
-def _summed(tensor: Tensor, module: nn.Module, by_unit: bool) -> Float[Tensor, "_"]:
+def _summed(tensor: Tensor, module: nn.Module, units: bool) -> Float[Tensor, "_"]:
     if tensor.ndim > 2:
         tensor = tensor.sum(tuple(range(2, tensor.ndim)))
-    if (known_kind(module).unit_axis == 0) == by_unit:
+    if (known_kind(module).unit_axis == 0) == units:
         # the first axis counts through all groups
-        return tensor.sum(1) if gates_of(module) == 1 else tensor.sum(1).view(gates_of(module), -1).sum(0)
-    return tensor.unflatten(0, (groups_of(module), -1)).sum(1).flatten()
+        sums = tensor.sum(1)
+    else:
+        sums = tensor.unflatten(0, (groups_of(module), -1)).sum(1).flatten()
+    return by_unit(sums, module).sum(1) if units and gates_of(module) > 1 else sums
 
 
 def as_weight(synapses: Bool[Tensor, "unit feature"], module: nn.Module) -> Bool[Tensor, "_ _"]:
@@ -326,7 +296,7 @@ def select(
     """
     kind = known_kind(module)
     if units is not None:
-        units = rows_of(units, module, shape[0])
+        units = rows_of(units, module, shape[kind.unit_axis])
     # the first axis counts through all groups, the second within one
     through, within = (units, features) if kind.unit_axis == 0 else (features, units)
     if through is not None and tensor.shape[0] == shape[0]:
@@ -343,22 +313,25 @@ def select(
 
 
 def rows_of(units: Int64[Tensor, "_"], module: nn.Module, rows: int) -> Int64[Tensor, "_"]:
-    """Indices of the values that some units have along the first axis of the weight, or in the bias.
+    """Indices of the values that some units have along the weight's axis of units, or in the bias, ascending.
 
     Args:
         units: their indices.
         module: the layer.
         rows: values of all units.
     """
-    gates = gates_of(module)
-    return units if gates == 1 else torch.cat([units + gate * (rows // gates) for gate in range(gates)])
+    if gates_of(module) == 1:
+        return units
+    chosen = torch.zeros(rows // gates_of(module), dtype=torch.bool, device=units.device)
+    chosen[units] = True
+    return by_row(chosen, module).nonzero().flatten()
 
 
 def between(module: nn.Module, units: Bool[Tensor, "_"], features: Bool[Tensor, "_"]) -> Bool[Tensor, "..."]:
     """Which weights lie between the given features and units, in the weight's shape."""
     kind = known_kind(module)
     shape, groups = weight_of(module).shape, groups_of(module)
-    units = units.repeat(gates_of(module))
+    units = by_row(units, module)
     through, within = (units, features) if kind.unit_axis == 0 else (features, units)
     blocks = through.view(groups, -1, 1) & within.view(groups, 1, -1)
     return blocks.flatten(0, 1).view(*shape[:2], *[1] * (len(shape) - 2)).expand(shape)

@@ -45,7 +45,7 @@ def check_countable(wiring: Wiring) -> None:
             torch's convolutions tell how many weights read each place; of recurrent layers, whose activity is inside.
     """
     for name, layer in wiring.layers.items():
-        behind = layer.kind.activity_axis != -1 and not isinstance(layer.module, nn.modules.conv._ConvNd)
+        behind = layer.kind.activity_axis != -1 and not isinstance(layer.called, nn.modules.conv._ConvNd)
         if behind or layer.kind.name == "recurrent":
             raise ValueError(
                 f"operations are counted of fully connected layers and torch's convolutions; {name} is a "
@@ -69,8 +69,9 @@ class OperationCounter:
         self._waiting: list[tuple[str, Tensor]] = []
         self._count = {name: self._counter(layer) for name, layer in wiring.layers.items()}
         self._handles: list[RemovableHandle | Around] = [
-            layer.module.register_forward_pre_hook(Hook(self._hook(name), compiled=True), with_kwargs=True)
+            called.register_forward_pre_hook(Hook(self._hook(name), compiled=True), with_kwargs=True)
             for name, layer in wiring.layers.items()
+            if (called := layer.called) is not None
         ]
         self._handles.append(Around(model, "before", lambda *forward: self._waiting.clear()))
         # before the recorder ends, which says what counts
@@ -133,7 +134,7 @@ class OperationCounter:
         self._waiting.clear()
 
     def _counter(self, layer: WeightLayer) -> Callable[[Tensor], None]:
-        name, axis, module = layer.name, layer.kind.activity_axis, layer.module
+        name, axis, module = layer.name, layer.kind.activity_axis, owner_of(layer.module)
         readers: dict[tuple[int, ...], Tensor] = {}
 
         @torch.no_grad()

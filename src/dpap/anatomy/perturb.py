@@ -22,7 +22,7 @@ from torch import Tensor
 from dpap.anatomy.codes import MIXED, NO_UNIT, Feeds, codewords, decode
 from dpap.anatomy.dye import Dyer, Pass, Site, Values
 from dpap.anatomy.emissions import Perturbation
-from dpap.anatomy.layers import JointView, MatrixView
+from dpap.anatomy.layers import called_as
 
 CANDIDATES = 24
 """Random sets of sources among which the next pass takes the one that shows the most."""
@@ -201,7 +201,7 @@ class NumericLook:
         always = {
             source
             for source in every
-            if dyer.calls.get(source, 0) != 1 or isinstance(dyer.layers[source], MatrixView | JointView)
+            if dyer.calls.get(source, 0) != 1 or called_as(dyer.layers[source]) is None
         }
         return {
             site: every

@@ -7,8 +7,6 @@ from dpap.anatomy.attachments import attachments_of
 from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT, Feeds
 from dpap.anatomy.dye import RETURNED, Site
 from dpap.anatomy.layers import (
-    JointView,
-    MatrixView,
     is_depthwise,
     known_kind,
     layer_kind,
@@ -29,6 +27,7 @@ from dpap.anatomy.pytrees import Inputs, Outputs
 from dpap.anatomy.recurrent import reads_state, with_parts
 from dpap.anatomy.stain import Stained, stain
 from dpap.anatomy.usage import output_widths, unused_layers
+from dpap.anatomy.views import JointView, MatrixView
 from dpap.anatomy.wiring import (
     Attachment,
     NeuronSite,
@@ -72,7 +71,7 @@ def find_wiring(model: nn.Module, example_inputs: Inputs, outputs: Outputs | Non
     """
     stained = stain(model, example_inputs, outputs)
     modules = with_parts(model)
-    layers = _weight_layers(modules, stained)
+    layers = _weight_layers(modules | {name: fused.view for name, fused in stained.fused.items()}, stained)
     if not layers:
         raise ValueError(
             "no weight layer (Linear, convolution, or registered) ran on the example inputs; give the inputs that "
@@ -96,11 +95,11 @@ def find_wiring(model: nn.Module, example_inputs: Inputs, outputs: Outputs | Non
     )
     shared = _shared_parameters(modules)
     read = {source for layer in layers.values() for source in layer.feeds}
-    called = {name for name, layer in layers.items() if owner_of(layer.module) is layer.module}
+    called = {name for name, layer in layers.items() if layer.called is not None}
     unused = unused_layers(model, example_inputs, called - read - stained.outputs, stained.training_paths)
     widths = output_widths(model, example_inputs, stained.training_paths)
     for layer in layers.values():
-        layer.neuron = _activity_site(layer, wiring)
+        layer.neuron = _activity_site(layer, wiring, stained)
         layer.unused = layer.name in unused
         layer.prunability, layer.reason = _prunability(layer, wiring, stained, shared, widths)
         # where several weights lie between a unit and a feature, as in Bilinear, none is a synapse of its own
@@ -117,7 +116,7 @@ def _study_further(model: nn.Module, example_inputs: Inputs, wiring: Wiring) -> 
     axes = {
         name: layer.kind.activity_axis
         for name, layer in wiring.layers.items()
-        if owner_of(layer.module) is layer.module and not _computed(layer) and further_tensors(layer.module)
+        if layer.called is not None and not _computed(layer) and further_tensors(layer.module)
     }
     studied: dict[str, Further | Exception] = {}
 
@@ -233,15 +232,16 @@ def _shared_parameters(modules: dict[str, nn.Module]) -> dict[str, str]:
     return shared
 
 
-def _activity_site(layer: WeightLayer, wiring: Wiring) -> Site | None:
+def _activity_site(layer: WeightLayer, wiring: Wiring, stained: Stained) -> Site | None:
     """Where the activity of a layer's units is seen: at the first neurons that carry them all, or where they enter a
-    weight layer if no neuron module does (functional activations).
+    weight layer if no neuron module does (functional activations). That of fused ones is what their rows become.
     """
+    fused = stained.fused.get(layer.name)
     for site, neuron in wiring.neurons.items():
-        if not neuron.incoming and _carries(neuron.feeds, layer):
+        if not neuron.incoming and _carries(neuron.feeds, layer) and (fused is None or site in fused.joined):
             return site
     for reader in wiring.layers.values():
-        if reader.entry is None:
+        if reader.entry is None or (fused is not None and Site(reader.name) not in fused.joined):
             continue
         _, entering = next(matrices_of(reader.module))
         feeds = {source: unit[entering] for source, unit in reader.feeds.items()}

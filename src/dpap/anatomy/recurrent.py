@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
-from dpap.anatomy.layers import JointView, MatrixView, matrices_of, size_of
+from dpap.anatomy.layers import matrices_of, size_of
+from dpap.anatomy.views import JointView, MatrixView
 
 SIZES = ("input_size", "hidden_size", "proj_size")
 """Attributes of recurrent modules that count features and units."""

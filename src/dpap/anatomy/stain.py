@@ -18,6 +18,7 @@ from dpap.anatomy.carried import Carried, change_states, match
 from dpap.anatomy.codes import INPUT, NO_UNIT, Feeds
 from dpap.anatomy.decoding import apart, decode_units
 from dpap.anatomy.dye import RETURNED, Dyer, Pass, Reach, Site
+from dpap.anatomy.fused import Fused, find_fused
 from dpap.anatomy.gates import find_gates
 from dpap.anatomy.layers import size_of
 from dpap.anatomy.perturb import Known, NumericLook
@@ -49,6 +50,7 @@ class Stained:
         unreached: weight layers that never ran on the examples, though code of the network names them.
         unused: weight layers that no code of the network names.
         held: source layer -> a module that never ran on the examples and might read its units.
+        fused: source layers of which several rows make one unit.
     """
 
     feeds: dict[Site, Feeds]
@@ -68,6 +70,7 @@ class Stained:
     unreached: list[str]
     unused: list[str]
     held: dict[str, str]
+    fused: dict[str, Fused]
 
 
 def stain(model: nn.Module, example_inputs: Inputs, outputs: Outputs | None = None) -> Stained:
@@ -113,6 +116,7 @@ def stain(model: nn.Module, example_inputs: Inputs, outputs: Outputs | None = No
         dyer.run(Pass(dye=half, narrow=True))
         reach, at_output, at_hand, carried = _reach(dyer, units, calls)
         decoded = decode_units(dyer, units, reach)
+        fused = find_fused(dyer, units, reach, decoded, at_output)
         feeds, axis = decoded.feature_axes(dyer)
         dyer.axes.update({site: (along,) for site, along in axis.items()})
         seen = NumericLook(dyer, Known(units, feeds, axis, reach, at_output)).look()
@@ -162,6 +166,7 @@ def stain(model: nn.Module, example_inputs: Inputs, outputs: Outputs | None = No
         unreached=[name for name in dyer.layers if name in calls.unreached],
         unused=[name for name in dyer.layers if name in calls.unused],
         held=calls.held(at_hand, units, example_inputs),
+        fused=fused,
     )
 
 

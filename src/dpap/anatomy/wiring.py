@@ -13,9 +13,9 @@ from dpap.anatomy.carried import Carried, change_states
 from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT, Feeds
 from dpap.anatomy.dye import Site
 from dpap.anatomy.layers import (
-    JointView,
     LayerKind,
-    MatrixView,
+    called_as,
+    gates_of,
     groups_of,
     matrices_of,
     weight_of,
@@ -23,6 +23,7 @@ from dpap.anatomy.layers import (
 from dpap.anatomy.ownership import Belonging
 from dpap.anatomy.pytrees import Inputs, Outputs
 from dpap.anatomy.table import Row, as_html, as_text
+from dpap.anatomy.views import FusedView, JointView, MatrixView
 
 Gates = dict[str, Bool[Tensor, "_"]]
 """Source layer -> features that are silent whenever its unit is."""
@@ -111,11 +112,16 @@ class WeightLayer(Reader):
         return self.weights * self.groups // max(self.units * self.features, 1)
 
     @property
+    def called(self) -> nn.Module | None:
+        """The module that is called with its features and returns its units; None of recurrent layers."""
+        return called_as(self.module)
+
+    @property
     def entry(self) -> nn.Module | None:
         """The module that is given the features that it reads; None where they stay inside a recurrent module."""
         if isinstance(self.module, JointView):
             return self.module.owner if self.module.outer else None
-        return None if isinstance(self.module, MatrixView) else self.module
+        return self.called
 
     def weights_between(self, units: int, features: int) -> int:
         """Number of weights that so many units and features would have, equally many in each group."""
@@ -374,6 +380,8 @@ class Wiring:
             if verdict is None:
                 verdict = "units and synapses" if layer.synapses else "units"
                 reason = "as many in each group" if layer.groups > 1 else level.get(layer.name, "")
+                if isinstance(layer.module, FusedView):
+                    reason = f"each has {gates_of(layer.module)} rows of its weight"
             rows.append(
                 Row(
                     layer.name,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dpap.anatomy import WeightLayer, Wiring, find_wiring
-from dpap.anatomy.layers import weight_of
+from dpap.anatomy.layers import by_unit, weight_of
 from dpap.anatomy.pytrees import Inputs
 from dpap.pruning.arguments import as_inputs, as_optimizers, unwrapped
 from dpap.pruning.config import PruningConfig
@@ -208,4 +208,4 @@ class Baseline(ABC):
 def _units_with(alive: Bool[Tensor, "..."], layer: WeightLayer) -> Bool[Tensor, "_"]:
     """Which units have an alive weight; the first axis of a weight counts through all groups, the second within one."""
     blocks = alive.reshape(layer.groups, len(alive) // layer.groups, alive.shape[1], -1)
-    return blocks.any(3).any(2 - layer.kind.unit_axis).flatten()
+    return by_unit(blocks.any(3).any(2 - layer.kind.unit_axis).flatten(), layer.module).any(1)

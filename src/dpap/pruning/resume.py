@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dpap.anatomy import WeightLayer, Wiring
-from dpap.anatomy.layers import is_depthwise
+from dpap.anatomy.layers import gates_of, is_depthwise
 from dpap.pruning.state_form import ADVICE, NO_STATE, check_dict, check_form, check_index
 from dpap.pruning.wrappers import renew, wrappers_of
 from dpap.surgery import Masks
@@ -280,7 +280,8 @@ def _stored_units(layer: WeightLayer, weight: Tensor | None) -> int | None:
     kind = layer.kind
     if weight is None or weight.ndim < 2 or is_depthwise(layer.module):
         return None
-    return weight.shape[kind.unit_axis] * (layer.groups if kind.unit_axis == 1 else 1)
+    rows = weight.shape[kind.unit_axis] * (layer.groups if kind.unit_axis == 1 else 1)
+    return rows // gates_of(layer.module)
 
 
 def slice_all(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dpap.anatomy import Wiring
 from dpap.anatomy.frozen import frozen
-from dpap.anatomy.layers import owner_of
+from dpap.anatomy.layers import by_row, owner_of
 from dpap.anatomy.pytrees import Inputs, float_tensors, run
 from dpap.surgery.masks import Masks
 
@@ -56,15 +56,18 @@ def not_silent(
                 if training:
                     for part in owner_of(layer.module).modules():
                         part.training = True
+                called = layer.called
+                if called is None:
+                    continue
                 if not layer.fixed and not useful[name].all():
-                    look = emitting(name, ~useful[name], axis)
-                    handles.append(layer.module.register_forward_hook(look))
+                    look = emitting(name, by_row(~useful[name], layer.module), axis)
+                    handles.append(called.register_forward_hook(look))
                 silent = ~received.features(layer)
                 for source, unit in layer.feeds.items() if silent.any() else ():
                     mine = silent & (unit >= 0)
                     if source in wiring.layers and mine.any():
                         before = arriving(name, source, mine, axis)
-                        handles.append(layer.module.register_forward_pre_hook(before))
+                        handles.append(called.register_forward_pre_hook(before))
             if handles:
                 # a state of the network's own making is silent where its units are
                 kept = {one.key: received.features(one).nonzero().flatten() for one in wiring.states}

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring
 from dpap.anatomy.recurrent import with_parts
+from dpap.anatomy.views import FusedView
 from dpap.surgery.masks import Masks
 from dpap.surgery.silence import impose
 from dpap.surgery.slicing import Kept, keep_only
@@ -56,6 +57,13 @@ class Copies:
         layers, attachments = self.wiring.layers, self.wiring.attachments
         return replace(
             self.wiring,
-            layers={name: replace(one, module=parts[name]) for name, one in layers.items()},
+            layers={
+                name: replace(one, module=_like(one.module, parts[name])) for name, one in layers.items()
+            },
             attachments={name: replace(one, module=parts[name]) for name, one in attachments.items()},
         )
+
+
+def _like(module: nn.Module, other: nn.Module) -> nn.Module:
+    """A layer of a copy, seen as that of the network is."""
+    return module.of(other) if isinstance(module, FusedView) else other

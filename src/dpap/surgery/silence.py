@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring, neuron_kind
 from dpap.anatomy.hooks import Around
-from dpap.anatomy.layers import as_weight, between, bias_of, gates_of, matrices_of, weight_of
+from dpap.anatomy.layers import as_weight, between, bias_of, by_row, matrices_of, weight_of
 from dpap.anatomy.ownership import tensor_of
 from dpap.anatomy.wiring import Attachment
 from dpap.surgery.known_optimizers import KnownOptimizers, Watch
@@ -42,7 +42,7 @@ def dead_tensors(wiring: Wiring, masks: Masks) -> list[tuple[Tensor, Bool[Tensor
             if dead.any():
                 found.append((weight, dead))
             if bias is not None and not units.all():
-                found.append((bias, ~units.repeat(gates_of(matrix)).to(bias.device)))
+                found.append((bias, ~by_row(units, matrix).to(bias.device)))
         for further, belonging in layer.further.items():
             if belonging.unit is not None and not units.all():
                 tensor = tensor_of(layer.module, further)

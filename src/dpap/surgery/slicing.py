@@ -12,7 +12,17 @@ from torch.optim import Optimizer
 from dpap.anatomy import Wiring
 from dpap.anatomy.dye import Site
 from dpap.anatomy.hidden_state import accept, make_persistent, slice_state
-from dpap.anatomy.layers import bias_of, is_depthwise, matrices_of, owner_of, rows_of, select, size_of
+from dpap.anatomy.layers import (
+    bias_of,
+    gates_of,
+    is_depthwise,
+    matrices_of,
+    owner_of,
+    rows_of,
+    select,
+    size_of,
+    weight_of,
+)
 from dpap.anatomy.ownership import tensor_of
 from dpap.anatomy.recurrent import counts_of, flatten, is_recurrent
 from dpap.anatomy.wiring import Attachment, WeightLayer
@@ -90,7 +100,7 @@ class _Slicer:
             return
         matrices = list(matrices_of(module))
         for matrix, read in matrices:
-            weight, bias = matrix.get_parameter(layer.kind.weight), bias_of(matrix)
+            weight, bias = weight_of(matrix), bias_of(matrix)
             inside = features
             if features is not None and len(matrices) > 1:
                 inside = features[(features >= read.start) & (features < read.stop)] - read.start
@@ -100,9 +110,9 @@ class _Slicer:
                 rows = rows_of(units, matrix, len(bias))
                 self._change(layer.name, bias, partial(_along, axis=0, size=len(bias), index=rows))
         if units is not None:
-            self._set_number(module, layer.kind.unit_counts, len(units))
+            self._set_number(owner_of(module), layer.kind.unit_counts, len(units) * gates_of(module))
         if features is not None:
-            self._set_number(module, layer.kind.feature_counts, len(features))
+            self._set_number(owner_of(module), layer.kind.feature_counts, len(features))
         for name, belonging in layer.further.items():
             for axis, index in ((belonging.unit, units), (belonging.feature, features)):
                 if axis is not None and index is not None:
