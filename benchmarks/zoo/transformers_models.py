@@ -119,6 +119,18 @@ NETWORKS: dict[str, Maker] = {
         num_attention_heads=4, use_cache=False,
     ),
     "transformers Phi-3": partial(make, "Phi3ForCausalLM", "Phi3Config", IDS, **LLAMA),
+    "transformers GLM": partial(
+        make, "GlmForCausalLM", "GlmConfig", IDS, **LLAMA, head_dim=8, eos_token_id=2,
+    ),
+    "transformers ModernBERT": partial(
+        make, "ModernBertForMaskedLM", "ModernBertConfig", IDS, **BERT, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        cls_token_id=1, sep_token_id=2,
+    ),
+    "transformers Wav2Vec2-Conformer": partial(
+        make, "Wav2Vec2ConformerModel", "Wav2Vec2ConformerConfig", {"input_values": lambda: torch.randn(2, 400)},
+        **SIZES, conv_dim=(16, 16), conv_stride=(5, 2), conv_kernel=(10, 3), num_feat_extract_layers=2,
+        num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
+    ),
     "transformers RWKV": partial(
         make, "RwkvModel", "RwkvConfig", IDS, vocab_size=TOKENS, hidden_size=32, num_hidden_layers=2,
         attention_hidden_size=32, use_cache=False,

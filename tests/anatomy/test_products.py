@@ -135,3 +135,15 @@ def test_it_is_off_after_a_pass_without_any() -> None:
     seen.clear()
     _passes(torch.relu, [clean], products)
     assert not seen
+
+
+@pytest.mark.parametrize("keys", [1, 4, 49])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("dyed", ["query", "key"])
+def test_attention_passes_dye_on_however_few_keys_there_are(keys: int, dropout: float, dyed: str) -> None:
+    sizes = {"query": 16, "key": keys, "value": keys}
+    given = {name: torch.randn(2, 1, size, 8) for name, size in sizes.items()}
+    given[dyed][..., 3] = torch.nan
+    with Products().within_pass():
+        made = functional.scaled_dot_product_attention(**given, dropout_p=dropout)
+    assert bool(made.isnan().all())

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dpap.anatomy import find_wiring
 from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT, codewords
-from dpap.anatomy.dye import Site
+from dpap.anatomy.dye import Dyer, Pass, Site
 from dpap.anatomy.stain import stain
 from dpap.spiking import SpikingNeuron
 from support.networks import Drawn, Residual, chains
@@ -129,3 +129,27 @@ def test_nan_of_the_network_itself_is_an_error() -> None:
 
     with pytest.raises(ValueError, match="makes NaN where no dye is, seen at fc2"):
         stain(Divides(), (torch.rand(2, 3),))
+
+
+def test_a_norm_that_is_first_reached_by_nothing_but_dye_mixes() -> None:
+    """What is all dye when it arrives is all dye when it leaves, which tells nothing of how dye passes."""
+
+    class Stream(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.one, self.two = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 6)
+            self.norm, self.other, self.head = nn.LayerNorm(6), nn.LayerNorm(6), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            """[sample, 4] to [sample, 2]."""
+            x = self.norm(self.first(x))
+            x = x + self.one(x)
+            return self.head(self.other(x))
+
+    dyer = Dyer(Stream(), (torch.rand(3, 4),))
+    with dyer.ready(training_paths=False):
+        dyer.observe()
+        half = torch.arange(6) % 2 == 0
+        dyer.run(Pass(dye={"first": half, "one": half}, narrow=True))
+        found = dyer.run(Pass(dye={"one": torch.arange(6) == 1})).found
+    assert bool(found[Site("head")][-1].all())

@@ -26,6 +26,7 @@ from dpap.anatomy.profiles import (
     cache_profile,
     dyed,
     found,
+    passes_dye,
     profile_of,
     profile_of_all,
     same_dye,
@@ -450,7 +451,7 @@ class Dyer:
             if kind is None and now.narrow:
                 if not same_dye(activity, output):
                     self.mixing.add(name)
-                elif name not in self.mixing and bool(torch.isnan(activity).any()):
+                elif name not in self.mixing and leaf and passes_dye(original, activity, inputs, options):
                     self.passing.add(name)
             return output
 

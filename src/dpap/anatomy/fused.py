@@ -86,7 +86,7 @@ def _proposed(layer: nn.Module, source: str, decoded: Decoded) -> Iterator[Fused
     for gates, interleaved in product(ROWS, (False, True)):
         if len(words) % gates == 0 and len(words) > gates:
             view = FusedView(layer, gates, interleaved)
-            if bool(torch.isin(seen, numbers_of(by_unit(words, view).any(1))).all()):
+            if torch.equal(seen, numbers_of(by_unit(words, view).any(1)).unique()):
                 yield view
 
 

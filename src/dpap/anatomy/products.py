@@ -3,7 +3,7 @@ emit without running, so they would take most of the time of every pass over a t
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from inspect import Signature, signature
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from dpap.anatomy.pytrees import all_tensors, float_tensors, map_tensors, nan_like
@@ -40,6 +41,7 @@ _KEPT: dict[Callable[..., Any], Signature] = {
     functional.multi_head_attention_forward: signature(functional.multi_head_attention_forward),
 }
 """Function -> its parameters, which those of torch that are not written in Python do not tell."""
+_ATTENTION = {functional.scaled_dot_product_attention, functional.multi_head_attention_forward}
 
 
 @dataclass
@@ -86,7 +88,8 @@ class Products(TorchFunctionMode):
         options = kwargs or {}
         given = _given(func, args, options)
         if given is None:
-            return func(*args, **options)
+            with _every_nan(func, (args, options)):
+                return func(*args, **options)
         values = {name: _mark(value) for name, value in given.items()}
         call = self._calls[func] = self._calls.get(func, -1) + 1
         made = self._made.get((func, call))
@@ -97,7 +100,8 @@ class Products(TorchFunctionMode):
         elif _is_nothing_but_dye(given):
             return nan_like(given["query"]), None
         else:
-            output = func(*args, **options)
+            with _every_nan(func, given):
+                output = func(*args, **options)
         if not any(bool(torch.isnan(tensor).any()) for tensor in float_tensors(output)):
             self._keep((func, call), _Made(values, output))
         return output
@@ -158,6 +162,13 @@ def _product(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if not bool(dyed.all()):
         output[~dyed] = functional.linear(input[~dyed], weight, bias)
     return output
+
+
+def _every_nan(func: Callable[..., Any], given: Any) -> AbstractContextManager[None]:
+    """Within it, attention passes dye on: fused kernels lose NaN in queries and keys where there are few keys."""
+    if func not in _ATTENTION or not any(bool(torch.isnan(tensor).any()) for tensor in float_tensors(given)):
+        return nullcontext()
+    return sdpa_kernel(SDPBackend.MATH)
 
 
 def _is_nothing_but_dye(given: Mapping[str, Any]) -> bool:

@@ -1,5 +1,6 @@
 """Which slices of an activity hold what a pass detects: dye, activity, or values that may have changed."""
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -93,6 +94,23 @@ def _version(activity: Tensor) -> int | None:
 def dyed(activity: Tensor, where: Bool[Tensor, "..."]) -> Tensor:
     """An activity with dye in some places."""
     return torch.where(where, nan_like(activity), activity)
+
+
+def passes_dye(
+    function: Callable[..., Any], activity: Tensor, inputs: Sequence[Any], options: Mapping[str, Any]
+) -> bool:
+    """Whether dye anywhere in an activity is dye exactly there in what comes of it.
+
+    Args:
+        function: of the activity.
+        activity: one of its arguments.
+        inputs, options: all of them.
+    """
+    somewhere = torch.rand(activity.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    here = dyed(torch.zeros_like(activity), somewhere.to(activity.device))
+    given = [here if each is activity else each for each in inputs]
+    rest = {name: here if each is activity else each for name, each in options.items()}
+    return same_dye(here, function(*given, **rest))
 
 
 def same_dye(given: Tensor, output: Any) -> bool:
