@@ -95,4 +95,7 @@ def compare_with_fused(
     for r, e in zip(result[1:], expected[1:], strict=True):
         assert r.dtype == e.dtype
         tolerance = {"rtol": 1e-4, "atol": 1e-4} if r.dtype == torch.float32 else {}
+        if current.dtype == torch.bfloat16:
+            # a last bit of a membrane in float32 may be one of what is kept of it
+            tolerance = {"rtol": 2**-6, "atol": 2**-6}
         torch.testing.assert_close(r.cpu(), e, **tolerance)

@@ -16,7 +16,14 @@ import torch
 from torch import Tensor
 
 from dpap.spiking import fused
-from dpap.spiking.layout import arranged, is_constant, shared, strides_like
+from dpap.spiking.layout import (
+    arranged,
+    computed_in,
+    is_constant,
+    kept_in,
+    shared,
+    strides_like,
+)
 from dpap.spiking.rule import Rate, Rule, rate_tensor
 
 
@@ -28,14 +35,14 @@ def possible(device: torch.device) -> bool:
 
 def forward(current: Tensor, rate: Rate, rule: Rule, keep: bool) -> tuple[Tensor, Tensor, Tensor | None]:
     """See `integrate.Backend`."""
-    dtype = torch.promote_types(current.dtype, torch.float32)
+    dtype = computed_in(current.dtype)
     share = rate_tensor(rate, dtype, current.device)
     if is_constant(current):
         # each timestep reads the same: inductor would write each out in terms of all before it
         spikes, membrane, _ = fused.forward(current, rate, rule, keep)
         return spikes, membrane, share
     rows = _rows(current, current[0])
-    spikes, membrane = _compiled(_forward, rows, share, rule.threshold, rule.hard, dtype)
+    spikes, membrane = _compiled(_forward, rows, share, rule.threshold, rule.hard)
     layout = current.shape, strides_like(current[0])
     return spikes.as_strided(*layout), membrane.as_strided(*layout), share
 
@@ -54,10 +61,9 @@ def backward(
     return d_current.as_strided(membrane.shape, membrane.stride()), d_rate
 
 
-def _forward(
-    current: Tensor, rate: Tensor | None, threshold: float, hard: bool, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Spikes of currents [T, units], and the membranes before reset."""
+def _forward(current: Tensor, rate: Tensor | None, threshold: float, hard: bool) -> tuple[Tensor, Tensor]:
+    """Spikes of currents [T, units], and the membranes before reset as they are kept."""
+    dtype, stored = computed_in(current.dtype), kept_in(current.dtype)
     v = torch.zeros_like(current[0], dtype=dtype)
     spikes, membrane = [], []
     for each in current.unbind():
@@ -66,7 +72,7 @@ def _forward(
         fired = h >= threshold
         v = torch.where(fired, 0.0 if hard else h - threshold, h)
         spikes.append(fired.to(current.dtype))
-        membrane.append(h)
+        membrane.append((h - threshold).to(stored) if stored != dtype else h)
     return torch.stack(spikes), torch.stack(membrane)
 
 
@@ -77,12 +83,10 @@ def _backward(
     the rate (zeros where it is fixed).
     """
     threshold = rule.threshold
-    d_v = torch.zeros_like(membrane[0])
-    d_rate = torch.zeros_like(membrane[0])
+    d_v, d_rate, total = (torch.zeros_like(membrane[0], dtype=computed_in(membrane.dtype)) for _ in range(3))
     d_current: list[Tensor] = []
-    total = torch.zeros_like(membrane[0])
     for t in reversed(range(len(membrane))):
-        h, d_s = membrane[t], upstream[t].to(membrane.dtype)
+        h, d_s = _membrane(membrane[t], threshold), upstream[t].to(d_v.dtype)
         if not rule.detach_reset:
             d_s = d_s - d_v * (h if rule.hard else threshold)
         d_h = d_s * rule.surrogate.derivative(h - threshold) + (
@@ -97,12 +101,17 @@ def _backward(
         if learns_rate:
             rise = h
             if t > 0:
-                earlier = membrane[t - 1]
+                earlier = _membrane(membrane[t - 1], threshold)
                 rise = h - torch.where(
                     earlier >= threshold, 0.0 if rule.hard else earlier - threshold, earlier
                 )
             d_rate = d_rate + rise * d_h
     return total if constant else torch.stack(d_current[::-1]), d_rate
+
+
+def _membrane(kept: Tensor, threshold: float) -> Tensor:
+    """The membrane of what was kept."""
+    return kept if kept.dtype != torch.bfloat16 else kept.float() + threshold
 
 
 def _rows(sequence: Tensor, step: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ with arctan.
 import torch
 from torch import Tensor
 
-from dpap.spiking.layout import sequence_like, shared
+from dpap.spiking.layout import computed_in, keep_membrane, kept_in, membrane_of, sequence_like, shared
 from dpap.spiking.rule import Rate, Rule
 
 
@@ -24,16 +24,18 @@ def _spared(h: Tensor, threshold: float, out: Tensor) -> Tensor:
 def forward(current: Tensor, rate: Rate, rule: Rule, keep: bool) -> tuple[Tensor, Tensor, float | None]:
     """See `integrate.Backend`; unless `keep`, the membranes are those of the last timestep."""
     steps = len(current)
-    dtype = torch.promote_types(current.dtype, torch.float32)
+    dtype, stored = computed_in(current.dtype), kept_in(current.dtype)
     rate = None if rate is None else float(rate)
     gain = 1.0 if rate is None else rate
     v = torch.empty_like(current[0], dtype=dtype)
     spikes = sequence_like(v, steps, current.dtype)
-    membrane = sequence_like(v, steps if keep else 1, dtype)
+    membrane = sequence_like(v, steps if keep else 1, stored)
+    narrow = torch.empty_like(v) if stored != dtype else None
     # a comparison into another precision is slow, a copy into it is not
     wide = torch.empty_like(v) if dtype != current.dtype else None
     for t in range(steps):
-        x, h, s = current[t].to(dtype), membrane[t % len(membrane)], spikes[t] if wide is None else wide
+        x, s = current[t].to(dtype), spikes[t] if wide is None else wide
+        h = membrane[t % len(membrane)] if narrow is None else narrow
         if t == 0:
             torch.mul(x, gain, out=h)
         elif rate is None:
@@ -43,12 +45,12 @@ def forward(current: Tensor, rate: Rate, rule: Rule, keep: bool) -> tuple[Tensor
         _fired(h, rule.threshold, s)
         if wide is not None:
             spikes[t].copy_(wide)
-        if t + 1 == steps:
-            break
-        if rule.hard:
+        if t + 1 < steps and rule.hard:
             torch.addcmul(h, h, s, value=-1, out=v)
-        else:
+        elif t + 1 < steps:
             torch.sub(h, s, alpha=rule.threshold, out=v)
+        if narrow is not None and keep:
+            keep_membrane(h, rule.threshold, membrane[t])
     return spikes, membrane, rate
 
 
@@ -59,17 +61,21 @@ def backward(
     threshold = rule.threshold
     gain, leak = (1.0, 1.0) if rate is None else (rate, 1 - rate)
     # dx_t = gain dh_t and dv_{t-1} = leak dh_t: dx of the step after carries dv, leak / gain of it
-    # of a constant current only two timesteps are needed at once, and the sum
-    d_current = torch.empty_like(membrane[:2] if constant else membrane)
-    total = torch.zeros_like(membrane[0]) if constant else None
-    slope, scratch, spared = (torch.empty_like(membrane[0]) for _ in range(3))
+    # only two timesteps are needed at once: of a constant current the sum is, and half precision is copied
+    like = torch.empty_like(membrane[0], dtype=computed_in(membrane.dtype))
+    copied = upstream.dtype != like.dtype
+    d_steps = sequence_like(like, 2 if constant or copied else len(membrane), like.dtype)
+    d_current = sequence_like(like, len(membrane), upstream.dtype) if copied and not constant else d_steps
+    total = torch.zeros_like(like) if constant else None
+    slope, scratch, spared, whole = (torch.empty_like(like) for _ in range(4))
     d_rate = torch.zeros((), dtype=torch.float64, device=membrane.device)
     for t in reversed(range(len(membrane))):
-        h, ds, dx = membrane[t], upstream[t].to(membrane.dtype), d_current[t % len(d_current)]
+        h, ds = membrane_of(membrane[t], threshold, whole), upstream[t].to(like.dtype)
+        dx = d_steps[t % len(d_steps)]
         if t + 1 == len(membrane):
             rule.surrogate.chain_(torch.sub(h, threshold, out=dx), ds, scale=gain)
         else:
-            later = d_current[(t + 1) % len(d_current)]
+            later = d_steps[(t + 1) % len(d_steps)]
             if not rule.detach_reset and rule.hard:
                 ds = torch.addcmul(ds, later, h, value=-leak / gain, out=scratch)
             elif not rule.detach_reset:
@@ -81,11 +87,13 @@ def backward(
                 torch.add(direct, later, alpha=leak, out=dx)
         if total is not None:
             total.add_(dx)
+        elif copied:
+            d_current[t].copy_(dx)
         if learns_rate:
             # x_t - v_{t-1} = (h_t - v_{t-1}) / rate, and v_{t-1} follows from h_{t-1}
             rise = h
             if t > 0:
-                before = membrane[t - 1]
+                before = membrane_of(membrane[t - 1], threshold, slope)
                 if rule.hard:
                     v = torch.mul(before, _spared(before, threshold, out=spared), out=scratch)
                 else:

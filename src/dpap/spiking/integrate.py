@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from dpap.spiking import compiled, fused, kernel, recorded
-from dpap.spiking.layout import is_constant
+from dpap.spiking.layout import computed_in, is_constant
 from dpap.spiking.rule import Rate, Rule
 
 
@@ -17,7 +17,9 @@ class Backend(Protocol):
     """`fused`, `compiled` or `kernel`."""
 
     def forward(self, current: Tensor, rate: Rate, rule: Rule, keep: bool) -> tuple[Tensor, Tensor, Any]:
-        """Spikes; the membranes before reset, float32 at least, of all timesteps if `keep`; the rate for `backward`."""
+        """Spikes; the membranes before reset as `layout` keeps them, of all timesteps if `keep`; the rate for
+        `backward`.
+        """
 
     def backward(
         self, membrane: Tensor, upstream: Tensor, rate: Any, rule: Rule, learns_rate: bool, constant: bool
@@ -35,10 +37,10 @@ def integrate_and_fire(
         v_t = h_t (1 - s_t)  if hard,  else  h_t - threshold s_t
 
     Backwards ds/dh is the surrogate's derivative at h - threshold; with `detach_reset` the s_t in v_t is a
-    constant. Only h is kept for that. A float32 unit moves 12 bytes a timestep each way through
-    main memory: x in, h and s out; h and ds in, dx out. States of half-precision currents are float32. On a CPU a
-    current that is constant over time, `x.expand(T, ...)`, is read once, and its gradient written once: in equal
-    shares to all timesteps, whose sum is that of x.
+    constant. Only h is kept for that, of bfloat16 currents in bfloat16. A float32 unit moves 12 bytes a timestep each
+    way through main memory: x in, h and s out; h and ds in, dx out. Timesteps of half-precision currents are computed
+    in float32. On a CPU a current that is constant over time, `x.expand(T, ...)`, is read once, and its gradient
+    written once: in equal shares to all timesteps, whose sum is that of x.
     """
     if recorded.recording():
         return recorded.forward(current, rate, rule)
@@ -76,7 +78,7 @@ class IntegrateAndFire(torch.autograd.Function):
         )
         return (
             d_current if learns_current else None,
-            d_rate.to(membrane.dtype) if learns_rate else None,
+            d_rate.to(computed_in(membrane.dtype)) if learns_rate else None,
             None,
             None,
         )

@@ -1,7 +1,8 @@
 """The Triton kernels of `dpap.spiking.kernel`; needs Triton to be imported.
 
 Tensors are [T, units], whose rows are `*_step` apart (0 for a current that is constant over time). `rate` is a pointer
-or, without LEAK, None. FORMULA and `parameter` are those of a `Surrogate`.
+or, without LEAK, None. FORMULA and `parameter` are those of a `Surrogate`. A membrane in bfloat16 is kept as its
+distance from the threshold (`layout.kept`).
 """
 
 from typing import no_type_check
@@ -42,7 +43,10 @@ def forward(
         fired = h >= threshold
         tl.store(spikes + place, tl.where(fired, 1.0, 0.0).to(spikes.dtype.element_ty), mask=there)
         if KEEP:
-            tl.store(membrane + place, h, mask=there)
+            if membrane.dtype.element_ty == tl.bfloat16:
+                tl.store(membrane + place, (h - threshold).to(tl.bfloat16), mask=there)
+            else:
+                tl.store(membrane + place, h, mask=there)
         if HARD:
             v = tl.where(fired, 0.0, h)
         else:
@@ -80,10 +84,14 @@ def backward(
     d_rate = tl.zeros([BLOCK], dtype=tl.float32)
     at = unit + (STEPS - 1) * upstream_step
     place = unit + (STEPS - 1) * units.to(tl.int64)
-    h = tl.load(membrane + place, mask=there, other=0.0)
+    h = tl.load(membrane + place, mask=there, other=0.0).to(tl.float32)
+    if membrane.dtype.element_ty == tl.bfloat16:
+        h += threshold
     for back in range(STEPS):
         # the membrane of the step before gives where this step began, and the next turn needs it anyhow
-        earlier = tl.load(membrane + place - units, mask=there & (back + 1 < STEPS), other=0.0)
+        earlier = tl.load(membrane + place - units, mask=there & (back + 1 < STEPS), other=0.0).to(tl.float32)
+        if membrane.dtype.element_ty == tl.bfloat16:
+            earlier += threshold
         d_s = tl.load(upstream + at, mask=there, other=0.0).to(tl.float32)
         fired = h >= threshold
         x = h - threshold
