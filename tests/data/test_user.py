@@ -93,6 +93,7 @@ def test_events_come_time_first():
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*suggested max number of worker:UserWarning")  # where there is one core
 def test_the_seed_alone_decides_whatever_the_workers():
     def epoch(workers, seed):
         return [

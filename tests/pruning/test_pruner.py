@@ -433,7 +433,7 @@ def test_averages_of_the_weights_follow_and_are_resumed(use_buffers: bool) -> No
 )
 def test_wrapped_networks_learn_and_shrink_as_bare_ones(wrap: Any, unchecked: None) -> None:
     config = dpap.PruningConfig(
-        target=0.7, end_epoch=3, timestep_target=0.3, compact="auto", deaths_per_epoch=3
+        target=0.7, end_epoch=3, timestep_target=0.3, compact="auto", deaths_per_epoch=2
     )
     network = NetworkConfig(layers="6C3-BN-AvgPool2-16FC-10FC", timesteps=3)
     bare, _, bare_pruner, _ = _live(network, config, 3)
