@@ -24,11 +24,11 @@ from typing import Any
 
 import yaml
 
-from dpap.experiment.comparison_table import HEAD as TABLE
-from dpap.experiment.comparison_table import LEGEND, cells, comparison, description
-from dpap.experiment.methods import DENSE
-from dpap.experiment.results import EPOCHS, RESULTS, EpochResult, Line, Result, as_csv, read_csv
-from dpap.experiment.significance import groups
+from dpap.experiment.comparing.comparison_table import HEAD as TABLE
+from dpap.experiment.comparing.comparison_table import LEGEND, cells, comparison, description
+from dpap.experiment.comparing.methods import DENSE
+from dpap.experiment.comparing.results import EPOCHS, RESULTS, EpochResult, Line, Result, as_csv, read_csv
+from dpap.experiment.comparing.significance import groups
 from dpap.experiment.tables import markdown
 from dpap.files import write_text
 from dpap.report import write_comparison

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from dpap import ExportError, ExportReport, export_nir, export_onnx
 from dpap.data import load_data
 from dpap.experiment.config import load_config
-from dpap.experiment.kept import read_kept
 from dpap.experiment.learner import build_model, example_of
+from dpap.experiment.using.kept import read_kept
 from dpap.export.onnx_check import session
 
 BATCHES = (1, 64)

@@ -37,7 +37,7 @@ UNNEEDED = {
     "trian": HEAVY | {"torch", "dpap.cli.data", "dpap.cli.train"},
     "recipes": HEAVY | {"torch", "dpap.cli.data", "dpap.cli.train"},
     "data": HEAVY - {"dpap.data"},
-    "report nowhere": {"scipy", "sklearn", "dpap.experiment.compare", "dpap.experiment.train"},
+    "report nowhere": {"scipy", "sklearn", "dpap.experiment.comparing.compare", "dpap.experiment.train"},
 }
 """Modules that `import dpap` and the light commands do without; a later one may have what an earlier one may not."""
 

@@ -77,6 +77,24 @@ def test_no_import_runs_upwards() -> None:
     assert not upwards
 
 
+def test_no_file_needs_itself_by_a_detour() -> None:
+    def named(place: str) -> str:
+        return ("dpap." + place.removesuffix(".py").replace("/", ".")).removesuffix(".__init__")
+
+    files = {named(str(path.relative_to(SOURCE))) for path in SOURCE.rglob("*.py")}
+    needs: dict[str, set[str]] = {name: set() for name in files}
+    for place, _, module in _imports():
+        name = named(place)
+        # what a folder offers as a whole is made of its files
+        if module in files and module != name and not name.startswith(f"{module}."):
+            needs[name].add(module)
+    order: list[str] = []
+    while ready := sorted(name for name in needs.keys() - set(order) if needs[name] <= set(order)):
+        order += ready
+    rest = sorted(needs.keys() - set(order))
+    assert not rest, f"in or behind a circle: {', '.join(rest)}"
+
+
 def test_the_core_needs_neither_files_nor_screens() -> None:
     heavy = [
         f"{place} imports {module}"

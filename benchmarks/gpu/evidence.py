@@ -8,11 +8,11 @@ from typing import Any
 
 from jobs import Job, OutOfTime, Setting
 
-from dpap.experiment.compare import states
+from dpap.experiment.comparing.compare import states
+from dpap.experiment.comparing.grid import Planned, plan, read_grid
+from dpap.experiment.comparing.jobs import compare_in_processes
+from dpap.experiment.comparing.results import Result, write_results
 from dpap.experiment.config import ExperimentConfig, overridden
-from dpap.experiment.grid import Planned, plan, read_grid
-from dpap.experiment.jobs import compare_in_processes
-from dpap.experiment.results import Result, write_results
 
 GRIDS = Path(__file__).resolve().parents[2] / "recipes" / "grids"
 AT_ONCE = 5

@@ -33,12 +33,12 @@ from trials import EPOCHS, HERE, Heard, Trials, difference, machine, script_of, 
 
 import dpap
 from dpap.experiment.checkpoint import read_checkpoint, read_last
-from dpap.experiment.compare import compare
+from dpap.experiment.comparing.compare import compare
+from dpap.experiment.comparing.grid import Row, plan
+from dpap.experiment.comparing.results import read_results
 from dpap.experiment.config import load_run_config
 from dpap.experiment.errors import UserError
-from dpap.experiment.grid import Row, plan
 from dpap.experiment.mending import check_configuration, mend_lines, what_is_damaged
-from dpap.experiment.results import read_results
 from dpap.experiment.run_folder import RunFolder
 from dpap.experiment.sealed import read_json, write_json
 from dpap.experiment.train import resume, train

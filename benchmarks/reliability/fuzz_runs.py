@@ -22,17 +22,17 @@ from trials import small_run
 
 from dpap.data.kind import kind_of
 from dpap.experiment.checkpoint import read_checkpoint, write_checkpoint
+from dpap.experiment.comparing.grid import plan, read_grid
+from dpap.experiment.comparing.results import EPOCHS, RESULTS, EpochResult, Result, as_csv, read_csv
 from dpap.experiment.config import ExperimentConfig, load_config
-from dpap.experiment.deployed import deploy, read_config
 from dpap.experiment.errors import UserError
-from dpap.experiment.grid import plan, read_grid
-from dpap.experiment.kept import finished
 from dpap.experiment.learner import build_model
 from dpap.experiment.progress import Quiet
-from dpap.experiment.results import EPOCHS, RESULTS, EpochResult, Result, as_csv, read_csv
 from dpap.experiment.run_folder import RunFolder
 from dpap.experiment.sealed import line_of
 from dpap.experiment.train import resume, train
+from dpap.experiment.using.deployed import deploy, read_config
+from dpap.experiment.using.kept import finished
 from dpap.models import NetworkConfig
 from dpap.report.records import read_run
 from dpap.surgery import save

@@ -28,11 +28,11 @@ from typing import Any
 from trials import HERE, Heard, Trials, difference, machine, small_run
 
 import dpap.surgery.slicing as slicing
-from dpap.experiment.compare import compare
+from dpap.experiment.comparing.compare import compare
+from dpap.experiment.comparing.grid import Planned, Row, plan
+from dpap.experiment.comparing.results import RESULTS, Result, read_csv
 from dpap.experiment.config import ExperimentConfig
 from dpap.experiment.errors import UserError
-from dpap.experiment.grid import Planned, Row, plan
-from dpap.experiment.results import RESULTS, Result, read_csv
 from dpap.experiment.run_folder import RunFolder
 from dpap.experiment.train import resume, train
 

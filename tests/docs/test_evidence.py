@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dpap.experiment.results import EpochResult, Result, as_csv, read_csv
+from dpap.experiment.comparing.results import EpochResult, Result, as_csv, read_csv
 from support.comparison import made
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,11 +10,11 @@ from safetensors.torch import load_file
 from torch.nn.parallel import DistributedDataParallel
 
 from dpap.data import Split
-from dpap.experiment.compare import compare
+from dpap.experiment.comparing.compare import compare
+from dpap.experiment.comparing.grid import Row, plan
+from dpap.experiment.comparing.jobs import compare_in_processes
 from dpap.experiment.config import ExperimentConfig
 from dpap.experiment.errors import UserError
-from dpap.experiment.grid import Row, plan
-from dpap.experiment.jobs import compare_in_processes
 from dpap.experiment.processes import everywhere, lost, processes
 from dpap.experiment.run_folder import RunFolder
 from dpap.experiment.sealed import read_json, read_lines
@@ -153,7 +153,7 @@ def test_a_process_ends_where_the_one_that_started_it_is_killed(tmp_path: Path) 
     script = tmp_path / "main.py"
     script.write_text(
         "import multiprocessing, os, time\n"
-        "from dpap.experiment.jobs import end_with_parent\n"
+        "from dpap.experiment.comparing.jobs import end_with_parent\n"
         "def work():\n"
         "    end_with_parent()\n"
         "    print('works', flush=True)\n"

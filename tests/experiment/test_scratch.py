@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dpap.data import load_data
-from dpap.experiment.compare import compare
+from dpap.experiment.comparing.compare import compare
+from dpap.experiment.comparing.grid import Planned, Row, plan
 from dpap.experiment.config import ExperimentConfig
 from dpap.experiment.errors import UserError
-from dpap.experiment.grid import Planned, Row, plan
 from dpap.experiment.learner import build_learner, build_model, example_of
 from dpap.experiment.progress import Quiet
 from dpap.experiment.run_folder import RunFolder
@@ -490,7 +490,7 @@ def test_the_source_of_a_structure_is_of_the_same_configuration(planned: Any, tm
 def test_a_run_waits_for_its_source_in_another_process(
     planned: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dpap.experiment.compare import _lock
+    from dpap.experiment.comparing.compare import _lock
 
     runs = planned(tmp_path, ["dpap", "scratch_widths"])
     with _lock(runs[1], tmp_path):

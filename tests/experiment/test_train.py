@@ -11,9 +11,9 @@ import dpap.experiment.train as module
 from dpap.baselines import GradientRewiringConfig
 from dpap.data import Split
 from dpap.experiment.checkpoint import read_checkpoint
+from dpap.experiment.comparing.methods import PAPER
 from dpap.experiment.config import ExperimentConfig, load_config
 from dpap.experiment.errors import Diverged, UserError
-from dpap.experiment.methods import PAPER
 from dpap.experiment.progress import Quiet
 from dpap.experiment.run_folder import RunFolder
 from dpap.experiment.sealed import append, read_json, read_lines

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from dpap.experiment.comparing.results import EpochResult, Result, as_csv
 from dpap.experiment.errors import UserError
-from dpap.experiment.results import EpochResult, Result, as_csv
 from dpap.report import write_comparison
 from support.comparison import made
 

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from dpap.experiment.methods import ABLATIONS, METHODS
-from dpap.experiment.results import EpochResult, Result
-from dpap.experiment.significance import groups
+from dpap.experiment.comparing.methods import ABLATIONS, METHODS
+from dpap.experiment.comparing.results import EpochResult, Result
+from dpap.experiment.comparing.significance import groups
 from dpap.report import comparison_figures as figures
 from dpap.report.style import as_png
 from support.comparison import made

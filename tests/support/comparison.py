@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dpap.experiment.results import Result
+from dpap.experiment.comparing.results import Result
 
 
 def made(method: str, seed: int, accuracy: float, target: float | None = None, **fields: Any) -> Result:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW
 
 import dpap
-from dpap.anatomy.contributions import ContributionRecorder
+from dpap.anatomy.observing.contributions import ContributionRecorder
 from dpap.anatomy.views import FusedView
 from dpap.baselines import GradualMagnitude
 from dpap.metrics import macs

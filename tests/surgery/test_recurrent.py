@@ -11,7 +11,7 @@ from torch.optim import AdamW
 
 import dpap
 from dpap.anatomy import Wiring
-from dpap.anatomy.contributions import ContributionRecorder
+from dpap.anatomy.observing.contributions import ContributionRecorder
 from dpap.anatomy.recurrent import is_recurrent
 from dpap.metrics import macs
 from dpap.surgery import Masks, Silence

@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor, nn
 
-from dpap.anatomy.codes import MIXED, NO_UNIT
-from dpap.anatomy.dye import RETURNED, Site
 from dpap.anatomy.hidden_state import state_buffers
 from dpap.anatomy.layers import is_depthwise, layer_kind
 from dpap.anatomy.ownership import Replay, replayed, tensors_of, unit_axes
 from dpap.anatomy.pytrees import Inputs
 from dpap.anatomy.recurrent import with_parts
-from dpap.anatomy.stain import Stained
+from dpap.anatomy.staining.codes import MIXED, NO_UNIT
+from dpap.anatomy.staining.dye import RETURNED, Site
+from dpap.anatomy.staining.stain import Stained
 from dpap.anatomy.wiring import Attachment
 
 

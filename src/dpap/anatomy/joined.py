@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from dpap.anatomy.codes import NO_UNIT
+from dpap.anatomy.staining.codes import NO_UNIT
 from dpap.anatomy.wiring import Reader, WeightLayer, Wiring
 
 

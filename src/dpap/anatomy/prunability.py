@@ -4,8 +4,6 @@ import torch
 from torch import nn
 
 from dpap.anatomy.attachments import attachments_of
-from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT, Feeds
-from dpap.anatomy.dye import RETURNED, Site
 from dpap.anatomy.layers import (
     is_depthwise,
     known_kind,
@@ -25,7 +23,9 @@ from dpap.anatomy.ownership import (
 )
 from dpap.anatomy.pytrees import Inputs, Outputs
 from dpap.anatomy.recurrent import reads_state, with_parts
-from dpap.anatomy.stain import Stained, stain
+from dpap.anatomy.staining.codes import INPUT, MIXED, NO_UNIT, Feeds
+from dpap.anatomy.staining.dye import RETURNED, Site
+from dpap.anatomy.staining.stain import Stained, stain
 from dpap.anatomy.usage import output_widths, unused_layers
 from dpap.anatomy.views import JointView, MatrixView
 from dpap.anatomy.wiring import (

@@ -10,8 +10,6 @@ from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
 from dpap.anatomy.carried import Carried, change_states
-from dpap.anatomy.codes import INPUT, MIXED, NO_UNIT, Feeds
-from dpap.anatomy.dye import Site
 from dpap.anatomy.layers import (
     LayerKind,
     called_as,
@@ -22,6 +20,8 @@ from dpap.anatomy.layers import (
 )
 from dpap.anatomy.ownership import Belonging
 from dpap.anatomy.pytrees import Inputs, Outputs
+from dpap.anatomy.staining.codes import INPUT, MIXED, NO_UNIT, Feeds
+from dpap.anatomy.staining.dye import Site
 from dpap.anatomy.table import Row, as_html, as_text
 from dpap.anatomy.views import FusedView, JointView, MatrixView
 

@@ -7,18 +7,18 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from dpap.cli.shared import add_imports_flag, add_quiet_flag, check_imports, continued_by
-from dpap.experiment.compare import compare, seconds_left, states
-from dpap.experiment.comparison_table import comparison
+from dpap.experiment.comparing.compare import compare, seconds_left, states
+from dpap.experiment.comparing.comparison_table import comparison
+from dpap.experiment.comparing.grid import Planned, Row, comparable, plan, read_grid
+from dpap.experiment.comparing.jobs import compare_in_processes
+from dpap.experiment.comparing.methods import DENSE
+from dpap.experiment.comparing.results import EPOCHS, RESULTS
 from dpap.experiment.config import add_experiment_flags, config_from
 from dpap.experiment.errors import UserError
 from dpap.experiment.formatting import duration
-from dpap.experiment.grid import Planned, Row, comparable, plan, read_grid
-from dpap.experiment.jobs import compare_in_processes
-from dpap.experiment.methods import DENSE
 from dpap.experiment.processes import launched
 from dpap.experiment.progress import progress_for
 from dpap.experiment.recipes import grid_path
-from dpap.experiment.results import EPOCHS, RESULTS
 from dpap.experiment.tables import text_table
 from dpap.files import write_text
 

@@ -9,10 +9,10 @@ from jsonargparse import ArgumentParser, Namespace
 
 from dpap.cli.shared import add_imports_flag, may_import
 from dpap.data import DataConfig
-from dpap.experiment.candidates import RUNTIMES
 from dpap.experiment.errors import UserError
-from dpap.experiment.evaluation import Measurements, evaluate_run
-from dpap.experiment.evaluation_table import evaluation_text
+from dpap.experiment.using.candidates import RUNTIMES
+from dpap.experiment.using.evaluation import Measurements, evaluate_run
+from dpap.experiment.using.evaluation_table import evaluation_text
 from dpap.files import write_text
 
 OF_TRAINING = {"batch_size", "augment", "randaugment", "erase"}

@@ -7,7 +7,7 @@ from jsonargparse import ArgumentParser, Namespace
 from dpap.cli.hub import write_hub_run, write_plain_run
 from dpap.cli.shared import add_imports_flag
 from dpap.experiment.errors import UserError, blame
-from dpap.experiment.kept import read_kept
+from dpap.experiment.using.kept import read_kept
 from dpap.export import ExportError, export_nir, export_onnx
 
 OUT = {"onnx": "model.onnx", "nir": "model.nir", "plain": "plain.safetensors", "hub": "hub"}

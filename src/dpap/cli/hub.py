@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dpap.experiment.errors import UserError
 from dpap.experiment.formatting import accuracy, count, quantity
-from dpap.experiment.kept import Kept
+from dpap.experiment.using.kept import Kept
 from dpap.export import export_hub
 from dpap.export.plain_check import compare_plain
 from dpap.surgery import save

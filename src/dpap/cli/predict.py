@@ -11,9 +11,9 @@ from jsonargparse import ArgumentParser, Namespace
 
 from dpap.cli.shared import add_imports_flag
 from dpap.experiment.errors import UserError
-from dpap.experiment.prediction import PROBABILITY, RATE, predict_run
 from dpap.experiment.sealed import Record
 from dpap.experiment.tables import text_table
+from dpap.experiment.using.prediction import PROBABILITY, RATE, predict_run
 from dpap.files import write_bytes
 from dpap.surgery.fitting import escaped
 

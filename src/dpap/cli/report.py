@@ -4,8 +4,8 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
+from dpap.experiment.comparing.results import RESULTS
 from dpap.experiment.errors import UserError, blame
-from dpap.experiment.results import RESULTS
 from dpap.report import write_comparison, write_report, write_side_by_side
 
 

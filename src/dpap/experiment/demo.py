@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dpap.experiment.compare import compare
+from dpap.experiment.comparing.compare import compare
+from dpap.experiment.comparing.grid import Row, plan
+from dpap.experiment.comparing.results import Result
 from dpap.experiment.config import ExperimentConfig, load_config
 from dpap.experiment.errors import UserError
 from dpap.experiment.formatting import PICO, quantity
-from dpap.experiment.grid import Row, plan
 from dpap.experiment.progress import Quiet
 from dpap.experiment.recipes import recipe_path
-from dpap.experiment.results import Result
 from dpap.experiment.tables import text_table
 
 

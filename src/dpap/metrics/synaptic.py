@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.parametrize import is_parametrized
 
-from dpap.anatomy.levels import common_step, joint_step
+from dpap.anatomy.observing.levels import common_step, joint_step
 from dpap.metrics.layers import WeightModule, evaluating, weight_layers
 from dpap.pruning.costs import adding_is_cheaper
 

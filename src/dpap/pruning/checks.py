@@ -5,10 +5,10 @@ import warnings
 from torch import nn
 
 from dpap.anatomy import Wiring
-from dpap.anatomy.operations import check_countable
+from dpap.anatomy.observing.operations import check_countable
+from dpap.anatomy.observing.recording import check_recordable
 from dpap.anatomy.prunability import propagate_unremovable
 from dpap.anatomy.pytrees import Inputs
-from dpap.anatomy.recording import check_recordable
 from dpap.pruning.budget import TOLERANCE
 from dpap.pruning.config import PruningConfig
 from dpap.pruning.costs import CostLedger

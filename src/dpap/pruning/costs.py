@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dpap.anatomy import WeightLayer, Wiring
 from dpap.anatomy.layers import bias_of, matrices_of
-from dpap.anatomy.operations import OperationCounts
+from dpap.anatomy.observing.operations import OperationCounts
 from dpap.anatomy.ownership import tensor_of
 from dpap.pruning.budget import dead_weights
 from dpap.pruning.layer_times import LayerTime

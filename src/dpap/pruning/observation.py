@@ -10,10 +10,10 @@ from torch import nn
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring
-from dpap.anatomy.contributions import ContributionRecorder
-from dpap.anatomy.levels import joint_step
-from dpap.anatomy.operations import OperationCounter, OperationCounts
-from dpap.anatomy.recording import Recorder, Recording
+from dpap.anatomy.observing.contributions import ContributionRecorder
+from dpap.anatomy.observing.levels import joint_step
+from dpap.anatomy.observing.operations import OperationCounter, OperationCounts
+from dpap.anatomy.observing.recording import Recorder, Recording
 from dpap.plasticity import Contribution
 from dpap.pruning.config import PruningConfig
 from dpap.pruning.distributed import Ranks

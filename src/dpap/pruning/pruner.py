@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dpap.anatomy import Wiring, find_wiring
-from dpap.anatomy.hooks import Around, Hook
+from dpap.anatomy.observing.hooks import Around, Hook
 from dpap.anatomy.pytrees import Inputs, Outputs, examples_of
 from dpap.pruning.arguments import (
     AnyOptimizer,

@@ -13,8 +13,8 @@ from jaxtyping import Bool, Float64, Int64
 from torch import Tensor
 
 from dpap.anatomy import WeightLayer, Wiring
-from dpap.anatomy.gather import FeatureSums
 from dpap.anatomy.joined import unit_labels
+from dpap.anatomy.observing.gather import FeatureSums
 from dpap.pruning.costs import CostLedger, reading_units
 from dpap.surgery import Masks
 

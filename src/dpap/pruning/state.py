@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dpap.anatomy import NeuronSite, WeightLayer, Wiring
-from dpap.anatomy.gather import FeatureSums
 from dpap.anatomy.layers import incoming, weight_of
-from dpap.anatomy.recording import Recording
+from dpap.anatomy.observing.gather import FeatureSums
+from dpap.anatomy.observing.recording import Recording
 from dpap.plasticity import CRITERIA, Contribution, Criterion, LayerContext, Statistics
 from dpap.pruning.bad_batches import BadBatches
 from dpap.pruning.budget import (

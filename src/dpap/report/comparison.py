@@ -8,10 +8,10 @@ from pathlib import Path
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from dpap.experiment.comparison_table import HEAD, LEGEND, cells, description
-from dpap.experiment.grid import target_words
-from dpap.experiment.results import EpochResult, read_results
-from dpap.experiment.significance import Group, groups
+from dpap.experiment.comparing.comparison_table import HEAD, LEGEND, cells, description
+from dpap.experiment.comparing.grid import target_words
+from dpap.experiment.comparing.results import EpochResult, read_results
+from dpap.experiment.comparing.significance import Group, groups
 from dpap.files import write_text
 from dpap.report import comparison_figures as figures
 from dpap.report.page import Plate, drawable, plate, template

@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
+from dpap.experiment.comparing.methods import ABLATIONS, DENSE
+from dpap.experiment.comparing.results import EpochResult, Result
+from dpap.experiment.comparing.significance import Group, Target
 from dpap.experiment.formatting import accuracy, count, rounded
-from dpap.experiment.methods import ABLATIONS, DENSE
-from dpap.experiment.results import EpochResult, Result
-from dpap.experiment.significance import Group, Target
 from dpap.report.figures import zoom_in
 from dpap.report.style import (
     BLUE,

@@ -9,10 +9,10 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from dpap.experiment import formatting
+from dpap.experiment.comparing.results import RESULTS
 from dpap.experiment.config import complete_from, read_yaml
 from dpap.experiment.errors import UserError
 from dpap.experiment.mending import leaves
-from dpap.experiment.results import RESULTS
 from dpap.experiment.run_folder import REPORT_MARK, RunFolder
 from dpap.files import write_text
 from dpap.report import side_by_side_figures as figures

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring
-from dpap.anatomy.dye import Site
 from dpap.anatomy.hidden_state import reset_state, unsaved_constants
 from dpap.anatomy.joined import components
 from dpap.anatomy.pytrees import Inputs
+from dpap.anatomy.staining.dye import Site
 from dpap.surgery.compiled import recompile
 from dpap.surgery.culprits import find_culprits, only_silence
 from dpap.surgery.equivalence import CompactionError, EquivalenceCheck, NothingFires

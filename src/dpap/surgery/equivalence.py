@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from dpap.anatomy import Wiring, neuron_kind
 from dpap.anatomy.carried import handed_back, with_states_of
-from dpap.anatomy.dye import Site
 from dpap.anatomy.frozen import frozen
 from dpap.anatomy.hidden_state import reset_state
 from dpap.anatomy.pytrees import (
@@ -27,6 +26,7 @@ from dpap.anatomy.pytrees import (
     run,
 )
 from dpap.anatomy.recurrent import flatten
+from dpap.anatomy.staining.dye import Site
 from dpap.surgery.further import further_inputs
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 1e-1, torch.float16: 1e-2}

@@ -9,8 +9,8 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from dpap.anatomy import Wiring
-from dpap.anatomy.codes import MIXED
 from dpap.anatomy.layers import weight_of
+from dpap.anatomy.staining.codes import MIXED
 from dpap.anatomy.wiring import Feeds, Reader, WeightLayer, receiving
 
 

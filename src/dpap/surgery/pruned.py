@@ -5,7 +5,7 @@ from typing import Any
 from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
 
-from dpap.anatomy.hooks import Hook
+from dpap.anatomy.observing.hooks import Hook
 
 _PRUNED: Any = WeakIdKeyDictionary()
 """Module, by its identity -> what stands for the pruner of the network that it is part of."""

@@ -11,8 +11,8 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring, neuron_kind
-from dpap.anatomy.hooks import Around
 from dpap.anatomy.layers import as_weight, between, bias_of, by_row, matrices_of, weight_of
+from dpap.anatomy.observing.hooks import Around
 from dpap.anatomy.ownership import tensor_of
 from dpap.anatomy.wiring import Attachment
 from dpap.surgery.known_optimizers import KnownOptimizers, Watch

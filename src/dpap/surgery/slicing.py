@@ -10,7 +10,6 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring
-from dpap.anatomy.dye import Site
 from dpap.anatomy.hidden_state import accept, make_persistent, slice_state
 from dpap.anatomy.layers import (
     bias_of,
@@ -25,6 +24,7 @@ from dpap.anatomy.layers import (
 )
 from dpap.anatomy.ownership import tensor_of
 from dpap.anatomy.recurrent import counts_of, flatten, is_recurrent
+from dpap.anatomy.staining.dye import Site
 from dpap.anatomy.wiring import Attachment, WeightLayer
 from dpap.surgery.equivalence import CompactionError
 from dpap.surgery.optimizer import change_state, check_state

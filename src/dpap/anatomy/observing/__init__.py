@@ -1,0 +1,1 @@
+"""What is observed of a network while it trains."""

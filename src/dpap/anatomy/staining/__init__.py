@@ -1,0 +1,1 @@
+"""Staining: which unit feeds which feature, whatever lies in between."""

@@ -1,0 +1,1 @@
+"""Comparisons: many runs of several methods, beside their dense twins."""

@@ -1,0 +1,1 @@
+"""What a run left, in use: scores, costs, and predictions of its compact network."""
