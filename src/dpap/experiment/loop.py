@@ -24,25 +24,27 @@ class Tally:
     """Sums losses and hits over batches."""
 
     def __init__(self) -> None:
-        self.samples, self.loss = 0, 0.0
+        self.samples = 0
+        # tensors stay on the device, so that nothing waits for them
+        self.loss: float | Tensor = 0.0
         self.hits: int | Tensor = 0
 
-    def add(self, loss: float, logits: Tensor, labels: Tensor) -> None:
+    def add(self, loss: float | Tensor, logits: Tensor, labels: Tensor) -> None:
         """Count a batch with its mean loss."""
         self.samples += len(labels)
-        # stays on the device, so that nothing waits for it
         self.hits = self.hits + (logits.argmax(1) == labels).sum()
-        self.loss += loss * len(labels)
+        # in double precision, as a number of Python's is
+        self.loss = self.loss + (loss.double() if isinstance(loss, Tensor) else loss) * len(labels)
 
     def add_up(self, ranks: Ranks) -> None:
         """Count what the other processes counted, too."""
-        rows = ranks.gather("add up scores", [self.samples, int(self.hits), self.loss])
+        rows = ranks.gather("add up scores", [self.samples, int(self.hits), float(self.loss)])
         samples, hits, self.loss = (sum(column) for column in zip(*rows, strict=True))
         self.samples, self.hits = int(samples), int(hits)
 
     def score(self) -> Score:
         """The means over all samples counted."""
-        return Score(self.loss / self.samples, int(self.hits) / self.samples)
+        return Score(float(self.loss) / self.samples, int(self.hits) / self.samples)
 
 
 def train_epoch(
@@ -129,9 +131,9 @@ def evaluate(
     try:
         with torch.no_grad():
             for x, labels in batches:
-                labels = labels.to(device)
-                logits = model(x.to(device))
-                tally.add(loss_of(logits, labels).item(), logits, labels)
+                x, labels = x.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+                logits = model(x)
+                tally.add(loss_of(logits, labels), logits, labels)
     finally:
         model.train(was_training)
     tally.add_up(ranks or Ranks())
