@@ -87,3 +87,60 @@ class TransposedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., feature] to [..., unit]."""
         return x @ self.kernel + self.offset
+
+
+class WrittenOutCell(nn.Module):
+    """An LSTM or GRU as people write it themselves: all gates by one layer of the input and one of the state."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        gates = {"lstm": 4, "gru": 3}[kind]
+        self.kind = kind
+        self.read, self.loop = nn.Linear(5, gates * UNITS), nn.Linear(UNITS, gates * UNITS, bias=False)
+        self.head = nn.Linear(UNITS, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[sample, time * 5] to [sample, 3]."""
+        h = c = x.new_zeros(len(x), self.loop.in_features)
+        for each in x.unflatten(1, (-1, 5)).unbind(1):
+            read, loop = self.read(each), self.loop(h)
+            if self.kind == "lstm":
+                i, f, g, o = (read + loop).chunk(4, -1)
+                c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+                h = o.sigmoid() * c.tanh()
+            else:
+                (r, z, n), (hr, hz, hn) = read.chunk(3, -1), loop.chunk(3, -1)
+                z = (z + hz).sigmoid()
+                h = (1 - z) * (n + (r + hr).sigmoid() * hn).tanh() + z * h
+        return self.head(h)
+
+
+class LowRankNetwork(nn.Module):
+    """A low-rank path beside a fused layer, as adapters add it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.base, self.low = nn.Linear(5, 2 * UNITS), nn.Linear(5, 2, bias=False)
+        self.high = nn.Linear(2, 2 * UNITS, bias=False)
+        self.down, self.head = nn.Linear(UNITS, 5), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[sample, 5] to [sample, 3]."""
+        return self.head(F.relu(self.down(F.glu(self.base(x) + self.high(self.low(x)), -1))))
+
+
+class StreamOfUnits(nn.Module):
+    """Gated linear units that are added to a residual stream, and gated once more by an average of themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.one = nn.Linear(5, UNITS), nn.Linear(UNITS, 2 * UNITS)
+        self.two, self.gate = nn.Linear(UNITS, 2 * UNITS), nn.Linear(UNITS, UNITS)
+        self.head = nn.Linear(UNITS, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[sample, 5] to [sample, 3]."""
+        x = self.first(x)
+        x = x + F.glu(self.one(x), -1)
+        x = x + F.glu(self.two(x), -1)
+        return self.head(x * self.gate(x).sigmoid())

@@ -19,7 +19,16 @@ from dpap.plasticity import CRITERIA
 from dpap.surgery import Masks, Silence
 from dpap.surgery.compact import remove_dead
 from dpap.surgery.trial import try_removal
-from support.fused import SPLITS, UNITS, FusedConvolutions, FusedNetwork, TransposedLinear
+from support.fused import (
+    SPLITS,
+    UNITS,
+    FusedConvolutions,
+    FusedNetwork,
+    LowRankNetwork,
+    StreamOfUnits,
+    TransposedLinear,
+    WrittenOutCell,
+)
 
 
 def _inputs(seed: int) -> Tensor:
@@ -224,6 +233,38 @@ def test_weights_that_count_units_along_the_second_axis() -> None:
     left = model.down.in_features
     assert 0 < left < UNITS and model.fused.kernel.shape[1] == len(model.fused.offset) == 2 * left
     torch.testing.assert_close(model(_inputs(5)), before, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("make", "features"),
+    [
+        (lambda: WrittenOutCell("lstm"), 15),
+        (lambda: WrittenOutCell("gru"), 15),
+        (LowRankNetwork, 5),
+        (StreamOfUnits, 5),
+    ],
+    ids=["lstm", "gru", "low rank", "stream"],
+)
+def test_networks_around_them_shrink_while_they_learn(make: Any, features: int) -> None:
+    torch.manual_seed(1)
+    model = make().double()
+    optimizer, config = AdamW(model.parameters(), 0.01), dpap.PruningConfig(target=0.6, end_epoch=2)
+    x = torch.randn(6, features, dtype=torch.float64)
+    pruner = dpap.Pruner(model, x, optimizer, config)
+    dying = {name: layer for name, layer in pruner.wiring.layers.items() if name != "head"}
+    assert {layer.prunability for layer in dying.values()} <= {"prunable", "follows"}
+    fused = [layer for layer in dying.values() if isinstance(layer.module, FusedView)]
+    assert len(fused) == 2 and {layer.units for layer in fused} == {UNITS}
+    for _ in range(3):
+        for shift in range(4):
+            optimizer.zero_grad()
+            model(x + shift).square().sum().backward()
+            optimizer.step()
+        pruner.step()
+    before = model(x)
+    report = pruner.compact()
+    assert report.parameters_after < 0.6 * report.parameters_before
+    torch.testing.assert_close(model(x), before, rtol=0, atol=1e-12)
 
 
 class _Halves(nn.Module):
