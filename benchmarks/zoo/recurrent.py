@@ -45,6 +45,23 @@ class Cells(nn.Module):
         return self.out(state[0])
 
 
+class WrittenOut(nn.Module):
+    """An LSTM of two linear layers and their four parts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.loop, self.out = nn.Linear(6, 64), nn.Linear(16, 64, bias=False), nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        h = c = x.new_zeros(len(x), self.loop.in_features)
+        for step in x.unbind(1):
+            i, f, g, o = (self.read(step) + self.loop(h)).chunk(4, -1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * c.tanh()
+        return self.out(h)
+
+
 class Tagger(nn.Module):
     """Words as integers, embedded, read in both directions."""
 
@@ -95,6 +112,7 @@ NETWORKS: dict[str, Maker] = {
     "GRU": partial(network, nn.GRU, num_layers=2),
     "RNN": partial(network, nn.RNN, nonlinearity="relu"),
     "LSTM cells": lambda: (Cells(), (torch.rand(2, 9, 6),)),
+    "LSTM written out": lambda: (WrittenOut(), (torch.rand(2, 9, 6),)),
     "tagger on words": lambda: (Tagger(), (torch.randint(50, (2, 9)),)),
     "convolutions and GRU": convolutions_first,
 }
