@@ -82,6 +82,14 @@ def test_a_unit_is_all_its_rows_and_leaves_with_them(how: str, bias: bool) -> No
     torch.testing.assert_close(model(_inputs(1)), gated(_inputs(1)), rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("size", [9, 40, 300])
+@pytest.mark.parametrize("how", SPLITS)
+def test_they_are_found_beside_layers_of_any_size(how: str, size: int) -> None:
+    model = nn.Sequential(_build(how), nn.Linear(3, size), nn.ReLU(), nn.Linear(size, 2)).double()
+    layer = dpap.find_wiring(model, (_inputs(0),)).layers["0.fused"]
+    assert (layer.units, layer.prunability) == (UNITS, "prunable")
+
+
 @pytest.mark.parametrize("how", SPLITS)
 def test_a_compact_network_learns_on_as_the_silenced_one_does(how: str) -> None:
     model, twin = _build(how), _build(how)

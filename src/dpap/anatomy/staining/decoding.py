@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 
 from dpap.anatomy.layers import layer_kind
@@ -26,11 +26,13 @@ class Decoded:
 
     Attributes:
         along: site -> axis -> source -> the unit that feeds each feature.
-        codes: source and weight layer -> what was seen, as numbers, where several of its units feed a feature.
+        codes: source -> weight layer -> what was seen, as numbers, where several of its units feed a feature.
+        words: source -> the codewords of its units.
     """
 
     along: dict[Site, dict[int, Feeds]] = field(default_factory=dict)
-    codes: dict[tuple[str, Site], Int64[Tensor, "_"]] = field(default_factory=dict)
+    codes: dict[str, dict[Site, Int64[Tensor, "_"]]] = field(default_factory=dict)
+    words: dict[str, Bool[Tensor, "unit bit"]] = field(default_factory=dict)
 
     def add(self, site: Site, axis: int, source: str, fed: Tensor) -> None:
         """Keep which units of a source feed the features of a site along an axis."""
@@ -62,6 +64,7 @@ class Decoded:
                 for site in sites
             },
             self.codes,
+            self.words,
         )
 
     def of(self, source: str) -> dict[Site, dict[int, Tensor]]:
@@ -185,6 +188,7 @@ def add_decoded(dyer: Dyer, units: Mapping[str, int], reach: Reached, decoded: D
         for bit in range(words.shape[1])
     ]
     for source, count in units.items():
+        decoded.codes[source], decoded.words[source] = {}, words[:count]
         for site, reached in reach[source].items():
             for axis, dyed in reached.items():
                 nothing = torch.zeros_like(dyed)
@@ -192,7 +196,7 @@ def add_decoded(dyer: Dyer, units: Mapping[str, int], reach: Reached, decoded: D
                 fed = decode(code, dyed, words[:count])
                 decoded.add(site, axis, source, fed)
                 if site.module in dyer.layers:
-                    decoded.codes[source, site] = numbers_of(code[fed == MIXED])
+                    decoded.codes[source][site] = numbers_of(code[fed == MIXED])
 
 
 def _entangled(dyer: Dyer, blurred: Mapping[str, Collection[Site]], decoded: Decoded) -> list[str]:

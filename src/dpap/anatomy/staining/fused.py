@@ -12,9 +12,9 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from dpap.anatomy.layers import by_unit, called_as, groups_of, size_of
+from dpap.anatomy.layers import by_unit, called_as, groups_of
 from dpap.anatomy.ownership import further_tensors
-from dpap.anatomy.staining.codes import MIXED, codewords, numbers_of
+from dpap.anatomy.staining.codes import MIXED, numbers_of
 from dpap.anatomy.staining.decoding import Decoded, Reached, add_decoded, apart
 from dpap.anatomy.staining.dye import Dyer, Site
 from dpap.anatomy.views import FusedView
@@ -78,11 +78,15 @@ def find_fused(
 
 def _proposed(layer: nn.Module, source: str, decoded: Decoded) -> Iterator[FusedView]:
     """How rows may be one unit, by the rows that feed one feature of a weight layer together."""
-    codes = [codes for (other, _), codes in decoded.codes.items() if other == source and len(codes)]
-    if not codes or called_as(layer) is None or groups_of(layer) > 1 or further_tensors(layer):
+    codes = list(decoded.codes.get(source, {}).values())
+    if (
+        not any(len(each) for each in codes)
+        or called_as(layer) is None
+        or groups_of(layer) > 1
+        or further_tensors(layer)
+    ):
         return
-    seen = torch.cat(codes).unique()
-    words = codewords(size_of(layer)[0])
+    seen, words = torch.cat(codes).unique(), decoded.words[source]
     for gates, interleaved in product(ROWS, (False, True)):
         if len(words) % gates == 0 and len(words) > gates:
             view = FusedView(layer, gates, interleaved)
