@@ -7,6 +7,7 @@ import yaml
 from jsonargparse import ArgumentParser
 
 from dpap.experiment.config import (
+    NEVER_NULL,
     ExperimentConfig,
     TrainingConfig,
     add_experiment_flags,
@@ -107,3 +108,26 @@ def test_a_few_lines_that_stand_for_billions_are_refused(tmp_path: Path, text: s
         UserError, match=r"recipe\.yaml: a configuration has at most 10000 values, 20 levels deep"
     ):
         load_config(path)
+
+
+@pytest.mark.parametrize("key", sorted(NEVER_NULL))
+def test_null_where_a_value_is_needed_is_refused_with_what_is_expected(key: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"{key}: null\n")
+    with pytest.raises(UserError, match=rf"{path}: {key}: expected .*; got null; leave it out"):
+        load_config(path)
+    nested: object = None
+    for name in reversed(key.split(".")):
+        nested = {name: nested}
+    path.write_text(yaml.safe_dump(nested))
+    with pytest.raises(UserError, match=rf"{path}: {key}: expected .*; got null; leave it out"):
+        load_config(path)
+
+
+def test_null_is_a_value_where_it_means_something(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "data: {root: null}\npruning: {target: null, gamma: null}\ntraining: {gradient_clip: null}\n"
+    )
+    config = load_config(path)
+    assert (config.data.root, config.pruning.target, config.training.gradient_clip) == (None, None, None)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 import yaml
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
@@ -15,7 +15,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from dpap.baselines import GradientRewiringConfig
 from dpap.data import DataConfig
 from dpap.experiment.errors import UserError, blame
-from dpap.experiment.parser import Parser
+from dpap.experiment.parser import Parser, kinds_in_words
 from dpap.experiment.recipes import own_recipe, recipe_path
 from dpap.models import NetworkConfig
 from dpap.pruning.config import PruningConfig
@@ -199,6 +199,19 @@ PARTS = frozenset(_parts(ExperimentConfig))
 """Keys of the configuration that hold keys themselves."""
 
 
+def _never_null(of: type, prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, kind in get_type_hints(of).items():
+        if is_dataclass(kind) and isinstance(kind, type):
+            yield prefix + name, "keys and values"
+            yield from _never_null(kind, f"{prefix}{name}.")
+        elif type(None) not in get_args(kind):
+            yield prefix + name, kinds_in_words(str(kind))[0]
+
+
+NEVER_NULL = dict(_never_null(ExperimentConfig))
+"""Keys that cannot be null, and what they take in words: the parser lets null stand for anything."""
+
+
 def check_plain(values: Any, where: str) -> None:
     """Raises UserError where a configuration has a class to import, or another file, in the place of plain values, or
     more of these than any configuration has: a few lines of YAML that refer to each other can stand for billions.
@@ -223,6 +236,10 @@ def _check_size(values: Any, where: str) -> None:
 def _check_plain(values: Any, where: str, key: str) -> None:
     if isinstance(values, str) and key in PARTS:
         raise UserError(f"{where}: {key} holds keys and values; got {values!r}")
+    if values is None and key in NEVER_NULL:
+        raise UserError(
+            f"{where}: {key}: expected {NEVER_NULL[key]}; got null; leave it out where its default is meant"
+        )
     if not isinstance(values, Mapping) or key == "data.arguments":
         return
     for name, value in values.items():
@@ -251,6 +268,8 @@ def config_from(
     Raises:
         UserError: when a value is out of range or two values contradict each other.
     """
+    own = {each.name for each in fields(ExperimentConfig)}
+    check_plain({name: value for name, value in parsed.as_dict().items() if name in own}, where)
     with blame(where):
         values = parser.instantiate(parsed)
         return ExperimentConfig(**{each.name: values[each.name] for each in fields(ExperimentConfig)})

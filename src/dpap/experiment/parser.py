@@ -46,7 +46,7 @@ def in_words(message: str, flags: list[str]) -> str:
     if MEANT in message:
         return message  # the parser ends with its own error once more
     if found := VALUE.search(message) or UNION.search(message):
-        kinds, choices = _kinds(found["kind"])
+        kinds, choices = kinds_in_words(found["kind"])
         return f"{found['key']}: expected {kinds}; got {found['given']}{suggestion(found['given'], choices)}"
     if message.startswith(UNRECOGNIZED):
         return message + _meant(message.removeprefix(UNRECOGNIZED).split(), flags)
@@ -58,7 +58,7 @@ def in_words(message: str, flags: list[str]) -> str:
     return message
 
 
-def _kinds(text: str) -> tuple[str, list[str]]:
+def kinds_in_words(text: str) -> tuple[str, list[str]]:
     """What a field takes, in words; and the names that it may be one of."""
     words, choices = [], []
     for kind in KIND.finditer(text):
