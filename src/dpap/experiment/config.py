@@ -287,7 +287,9 @@ def load_config(path: Path | str, *, allow_imports: bool = False) -> ExperimentC
             code and that is not allowed.
     """
     path = Path(path)
-    if not path.is_file():
+    with blame("configuration"):
+        there = path.is_file()
+    if not there:
         raise UserError(f"no configuration file {path}{own_recipe(path)}")
     parser = _plain_parser()
     check_plain(read_yaml(path), f"configuration {path}")

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from dpap.anatomy import Wiring, find_wiring
 from dpap.data import DataBundle
 from dpap.experiment.config import ExperimentConfig
-from dpap.experiment.errors import UserError
+from dpap.experiment.errors import UserError, blame
 from dpap.metrics import macs, parameters, weights
 from dpap.models import NetworkConfig, build_network, initialise
 from dpap.pruning.config import PruningConfig
@@ -220,7 +220,9 @@ def restructured(config: ExperimentConfig, dense: nn.Module) -> dict[str, Tensor
         UserError: where that run is not there, or not finished, or is of another network.
     """
     path = Path(str(config.structure))
-    if not path.is_file():
+    with blame("structure"):
+        there = path.is_file()
+    if not there:
         raise UserError(
             f"structure: expected the model file of a finished run; there is none at {path}: finish that run first, "
             "or name the place that it was moved to"

@@ -217,7 +217,9 @@ def read_grid(
             raise UserError(f"{where}: `set` holds keys of a configuration; got {changes!r}")
         try:
             # what is allowed is checked by what is planned: a flag may have replaced the name
-            recipe = load_config(recipe_of_row(str(entry["recipe"]), path.parent), allow_imports=True)
+            with blame("recipe"):
+                place = recipe_of_row(str(entry["recipe"]), path.parent)
+            recipe = load_config(place, allow_imports=True)
             config = settle(overridden(recipe, changes) if changes else recipe)
             config = comparable(config, protocol_given or "protocol" in changes)
         except UserError as error:
