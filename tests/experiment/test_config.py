@@ -91,7 +91,7 @@ def test_mistakes_are_named(content: dict[str, Any], message: str, tmp_path: Pat
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no configuration file .*nowhere\.yaml"):
         load_config(tmp_path / "nowhere.yaml")
-    with pytest.raises(UserError, match="configuration: .*too long"):
+    with pytest.raises(UserError, match=r"configuration: .*too long"):
         load_config(tmp_path / ("x" * 5000))
 
 

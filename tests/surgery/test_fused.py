@@ -181,6 +181,18 @@ def test_a_pruner_goes_on_from_a_state(compacted: bool, network_first: bool) -> 
     assert other.survival() == pruner.survival() and other.sparsity == pruner.sparsity
 
 
+def test_a_state_whose_units_were_rows_is_refused_with_the_reason() -> None:
+    model = _build("swish")
+    pruner, _ = _trained(model)
+    state = pruner.state_dict()
+    state["original_index"]["fused"] = torch.arange(2 * UNITS)
+    state["initial_units"]["fused"] = 2 * UNITS
+    fresh = _build("swish")
+    other = dpap.Pruner(fresh, _inputs(0), AdamW(fresh.parameters()), pruner.config)
+    with pytest.raises(ValueError, match="each row of a fused layer was a unit when it was saved"):
+        other.load_state_dict(state)
+
+
 def test_copies_are_cut_alike() -> None:
     model = _build("interleaved")
     follower = copy.deepcopy(model)

@@ -100,7 +100,7 @@ class Structure:
         if state["initial_units"] != self.units:
             raise ValueError(
                 f"this state is of a network with units {state['initial_units']}; this network has "
-                f"{self.units}: build the network that the state was saved with"
+                f"{self.units}: {self._remedy(state['initial_units'])}"
             )
         leaving = {}
         for name, index in stored.items():
@@ -146,6 +146,15 @@ class Structure:
             leaving[name] = torch.zeros(layer.units, dtype=torch.bool)
             leaving[name].view(layer.groups, -1)[:, units // layer.groups :] = True
         return what_remains(self._wiring, leaving)
+
+    def _remedy(self, stored: Mapping[str, int]) -> str:
+        """What to do where a state is of a network with other units."""
+        rows = {
+            name: count * gates_of(self._wiring.layers[name].module) for name, count in self.units.items()
+        }
+        if stored == rows:
+            return "each row of a fused layer was a unit when it was saved: go on with the dpap that saved it"
+        return "build the network that the state was saved with"
 
     def _check(self, state: dict[str, Any]) -> None:
         """Check that a state says which units of a dense network are left.

@@ -130,7 +130,10 @@ def test_mistakes_in_a_plan_are_named(tiny: Any, tmp_path: Path) -> None:
         ("- {recipe: small.yaml, set: {training: {epochs: 0}}}", "at least 1"),
         ("- {recipe: small.yaml, name: a/b}", "name a folder"),
         (f"- {{recipe: {'x' * 5000}}}", "row 1: recipe: .*too long"),
-        ("- {recipe: small.yaml, set: {training: {epochs: null}}}", "row 1: .*training.epochs: expected a whole"),
+        (
+            "- {recipe: small.yaml, set: {training: {epochs: null}}}",
+            "row 1: .*training.epochs: expected a whole",
+        ),
     ],
 )
 def test_mistakes_in_a_grid_are_named(tmp_path: Path, text: str, message: str) -> None:
