@@ -1,5 +1,6 @@
+import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -102,3 +103,30 @@ def test_forms() -> None:
     with pytest.raises(ValueError, match="initial_units of it must be a number that counts"):
         check_index(torch.tensor([0]), 5.0, "it")
     check_operations({}, {"a": 2}, {"operations"}, "it")
+
+
+WRONG = (3, -1, None, [], {}, "x", [3], {"x": 3}, {3: 3}, torch.ones(2), float("nan"))
+
+
+def _places(state: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    if isinstance(state, dict):
+        for key, value in state.items():
+            yield (*path, key)
+            yield from _places(value, (*path, key))
+
+
+def test_whatever_stands_anywhere_in_a_state_it_is_refused_in_words_or_taken(
+    saved: dict[str, Any], unchecked: None
+) -> None:
+    pruner, number = begun()[1], 0
+    for *path, last in _places(saved):
+        for wrong in WRONG:
+            state = copy.deepcopy(saved)
+            part = state
+            for key in path:
+                part = part[key]
+            part[last] = wrong
+            number += 1
+            with contextlib.suppress(ValueError):
+                pruner.load_state_dict(state)
+    assert number > 300

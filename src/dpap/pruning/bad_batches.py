@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Collection
 from typing import Any
 
-from dpap.pruning.state_form import check_form
+from dpap.pruning.state_form import check_counts, check_form
 
 
 class BadBatches:
@@ -66,7 +66,7 @@ class BadBatches:
             ValueError: where it is something else.
         """
         check_form(state, {"left_out": 0, "first": {}, "good": []}, "bad_batches")
-        check_form(state["first"], dict.fromkeys(state["first"], 0), "bad_batches, first")
+        check_counts(state["first"], "bad_batches, first")
         self.left_out, self._first = state["left_out"], dict(state["first"])
         self._good = set(state["good"])
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dpap.anatomy import WeightLayer, Wiring
 from dpap.anatomy.layers import gates_of, is_depthwise
-from dpap.pruning.state_form import ADVICE, NO_STATE, check_dict, check_form, check_index
+from dpap.pruning.state_form import ADVICE, NO_STATE, check_counts, check_dict, check_index
 from dpap.pruning.wrappers import renew, wrappers_of
 from dpap.surgery import Masks
 from dpap.surgery.compact import what_remains
@@ -172,9 +172,7 @@ class Structure:
         for name, numbers in index.items():
             check_index(numbers, units[name], f"original_index, {name}")
         if "initial_weights" in state:
-            check_form(
-                state["initial_weights"], dict.fromkeys(state["initial_weights"], 0), "initial_weights"
-            )
+            check_counts(state["initial_weights"], "initial_weights")
 
     def complete(self, network: nn.Module, state: dict[str, Any], prefix: str) -> None:
         """Let a state of an earlier version, which lacks buffers that were cut, leave them as they are."""

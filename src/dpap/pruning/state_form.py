@@ -53,6 +53,16 @@ def check_dict(given: Any, where: str) -> None:
         raise _unlike("values by name", given, where)
 
 
+def check_counts(given: Any, where: str) -> None:
+    """Check that a part of a state holds numbers that count, by name.
+
+    Raises:
+        ValueError: where it does not.
+    """
+    check_dict(given, where)
+    check_form(given, dict.fromkeys(given, 0), where)
+
+
 def check_index(given: Any, units: Any, where: str) -> None:
     """Check that a tensor numbers some units of the dense network.
 

@@ -29,6 +29,7 @@ def upgraded(state: dict[str, Any]) -> dict[str, Any]:
     """
     check_dict(state, "it")
     version = state.get("version", 1)
+    check_form(version, 1, "it, version")
     if version == 1:
         state = {"version": VERSION, **{RENAMED.get(name, name): value for name, value in state.items()}}
     elif version != VERSION:
