@@ -53,6 +53,12 @@ def saved() -> dict[str, Any]:
         (lambda state: state["original_index"].update({"0": [1]}), "must be the numbers of units; got list"),
         (lambda state: state["original_index"]["0"].fill_(99), "holds other numbers than those of some of 8"),
         (lambda state: state["original_index"]["0"].fill_(1), "holds other numbers than those of some of 8"),
+        (lambda state: state.update(initial_weights=3), "initial_weights must be values by name"),
+        (
+            lambda state: state.update(initial_weights={"0": 0}),
+            "by initial_weights there was nothing to prune",
+        ),
+        (lambda state: state.update(version=torch.ones(2)), "it, version must be a number that counts"),
         (lambda state: state["dense"].pop("macs"), "dense lacks macs"),
         (lambda state: state["activity"].update(x={}), "activity has x"),
         (lambda state: state["activity"]["0"].update(x=1.0), "activity has x"),

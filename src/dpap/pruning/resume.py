@@ -173,6 +173,8 @@ class Structure:
             check_index(numbers, units[name], f"original_index, {name}")
         if "initial_weights" in state:
             check_counts(state["initial_weights"], "initial_weights")
+            if not any(state["initial_weights"].values()):
+                raise ValueError(f"{NO_STATE}, for by initial_weights there was nothing to prune: {ADVICE}")
 
     def complete(self, network: nn.Module, state: dict[str, Any], prefix: str) -> None:
         """Let a state of an earlier version, which lacks buffers that were cut, leave them as they are."""
