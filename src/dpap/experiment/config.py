@@ -268,11 +268,11 @@ def config_from(
     Raises:
         UserError: when a value is out of range or two values contradict each other.
     """
-    own = {each.name for each in fields(ExperimentConfig)}
-    check_plain({name: value for name, value in parsed.as_dict().items() if name in own}, where)
+    names, given = [each.name for each in fields(ExperimentConfig)], parsed.as_dict()
+    check_plain({name: given[name] for name in names}, where)
     with blame(where):
         values = parser.instantiate(parsed)
-        return ExperimentConfig(**{each.name: values[each.name] for each in fields(ExperimentConfig)})
+        return ExperimentConfig(**{name: values[name] for name in names})
 
 
 def load_config(path: Path | str, *, allow_imports: bool = False) -> ExperimentConfig:

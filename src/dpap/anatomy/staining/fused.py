@@ -56,16 +56,15 @@ def find_fused(
     by_rows = {source: decoded.of(source) for source, views in proposed.items() if views}
     found: dict[str, FusedView] = {}
     while trying := {source: proposed[source].pop(0) for source in by_rows if proposed[source]}:
-        layers = {source: dyer.layers[source] for source in trying}
-        rows = {source: units[source] for source in trying}
         for source, view in trying.items():
             dyer.layers[source] = view
-            units[source] = rows[source] // view.gates
+            units[source] //= view.gates
         for group in apart({source: reach[source] for source in trying}):
             add_decoded(dyer, {source: units[source] for source in group}, reach, decoded)
         for source, view in trying.items():
             if _is_mixed(dyer, source, decoded):
-                dyer.layers[source], units[source] = layers[source], rows[source]
+                dyer.layers[source] = view.owner
+                units[source] *= view.gates
                 for site, along in by_rows[source].items():
                     for axis, fed in along.items():
                         decoded.add(site, axis, source, fed)
