@@ -14,7 +14,8 @@ TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2, t
 
 def loop(neuron: SpikingNeuron, current: Tensor) -> Tensor:
     rule = Rule(neuron.threshold, neuron.reset == "hard", neuron.detach_reset, neuron.surrogate)
-    return plain_loop(current, neuron.rate(), rule)
+    sharpness = None if neuron.log_sharpness is None else neuron.log_sharpness.exp()
+    return plain_loop(current, neuron.rate(), rule, sharpness)
 
 
 def gradients(function, neuron: SpikingNeuron, current: Tensor, weight: Tensor) -> list[Tensor]:
@@ -66,10 +67,19 @@ def test_equals_the_loop_in_every_precision(kind, reset, dtype) -> None:
 @pytest.mark.parametrize("surrogate", [ArcTan(0.7), Sigmoid(), Triangle(2.5)])
 @pytest.mark.parametrize("reset", ["hard", "soft"])
 @pytest.mark.parametrize("detach_reset", [True, False])
-def test_equals_the_loop_for_every_rule(surrogate: Surrogate, reset, detach_reset) -> None:
+@pytest.mark.parametrize("learned", [True, False])
+def test_equals_the_loop_for_every_rule(surrogate: Surrogate, reset, detach_reset, learned) -> None:
     current, weight = drawn(5, 2, 300, seed=1)
     for kind in KINDS:
-        neuron = kind(reset=reset, threshold=1.03, surrogate=surrogate, detach_reset=detach_reset)
+        neuron = kind(
+            reset=reset,
+            threshold=1.03,
+            surrogate=surrogate,
+            detach_reset=detach_reset,
+            learn_surrogate=learned,
+        )
+        if learned:
+            torch.nn.init.constant_(neuron.log_sharpness, 0.3)
         compare(neuron, current, weight, torch.float32)
 
 

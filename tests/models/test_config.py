@@ -40,3 +40,17 @@ def test_is_a_command_line():
     assert asdict(auto_cli(network, args=flags)) == asdict(
         NetworkConfig(layers="20C5P0-10FC", neuron="if", surrogate_parameter=3.0)
     )
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        ({"fc_neuron": "relu"}, "fc_neuron must be one of lif, if, plif; got 'relu'"),
+        ({"fc_surrogate": "arctn"}, "fc_surrogate must be one of .* got 'arctn'.*arctan"),
+        ({"fc_surrogate_parameter": 0.5}, "needs fc_surrogate"),
+        ({"neuron": "relu", "fc_threshold": 0.5}, "fc_threshold is of spiking neurons"),
+    ],
+)
+def test_neurons_of_fully_connected_layers_are_checked(unchecked, wrong, words):
+    with pytest.raises(ValueError, match=words):
+        NetworkConfig(**wrong)

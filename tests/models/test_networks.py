@@ -212,3 +212,27 @@ def test_input_of_another_shape_is_refused(shape):
     assert isinstance(network, SpikingNetwork)
     with pytest.raises(ValueError, match="expected images"):
         network(torch.rand(shape))
+
+
+def test_fully_connected_layers_may_have_neurons_of_their_own():
+    config = NetworkConfig(
+        layers="8C3-BN-20FC-BN-10FC", neuron="plif", learn_surrogate=True, readout="rate",
+        fc_neuron="lif", fc_threshold=0.5, fc_surrogate="triangle", fc_surrogate_parameter=0.5,
+    )  # fmt: skip
+    network = build_network(config, (1, 8, 8))
+    assert isinstance(network.spike1, PLIF) and network.spike1.log_sharpness is not None
+    for own in (network.spike_fc1, network.spike_fc2):
+        assert isinstance(own, LIF) and own.threshold == 0.5
+        assert own.surrogate == Triangle(0.5) and own.log_sharpness is None
+    assert network.bn1.weight[0] == 1 and network.bn_fc1.weight[0] == 0.5
+    like = build_network(replace(config, fc_threshold=1.0), (1, 8, 8))
+    # weights are of the scale of the threshold that their currents must reach
+    ratio = (network.fc1.weight.std() / like.fc1.weight.std()).item()
+    assert ratio == pytest.approx(0.5, rel=0.05)
+    plain = build_network(
+        replace(config, fc_neuron=None, fc_surrogate=None, fc_surrogate_parameter=None), (1, 8, 8)
+    )
+    assert isinstance(plain.spike_fc1, PLIF) and plain.spike_fc1.log_sharpness is not None
+    nn.init.ones_(network.spike1.log_sharpness)
+    initialise(network, config)
+    assert network.spike1.sharpness == 1

@@ -9,9 +9,10 @@ from torch import Tensor
 from dpap.spiking import ArcTan, Sigmoid, Triangle, fused
 from dpap.spiking.integrate import Backend, IntegrateAndFire
 from dpap.spiking.layout import is_constant
-from dpap.spiking.rule import Rate, Rule
+from dpap.spiking.rule import Rate, Rule, Sharpness
 
-Function = Callable[[Tensor, Rate, Rule], Tensor]
+Function = Callable[..., Tensor]
+"""Of a current, a rate, a rule and maybe a sharpness."""
 
 RULE = Rule(1.0, True, False, ArcTan())
 rules = st.builds(
@@ -21,6 +22,7 @@ rules = st.builds(
     st.booleans(),
     st.sampled_from([ArcTan(), ArcTan(0.7), Sigmoid(), Triangle(), Triangle(2.5)]),
 )
+sharpnesses = st.sampled_from([None, torch.tensor(1.0), torch.tensor(0.6), torch.tensor(2.3)])
 rates = st.sampled_from([None, 0.5, 0.3, 0.95, torch.tensor(0.4), torch.tensor(0.8)])
 
 
@@ -55,39 +57,55 @@ class Step(torch.autograd.Function):
         return upstream * ctx.surrogate.derivative(x), None
 
 
-def plain_loop(current: Tensor, rate: Rate, rule: Rule) -> Tensor:
+def plain_loop(current: Tensor, rate: Rate, rule: Rule, sharpness: Sharpness = None) -> Tensor:
     """Spikes by a loop over timesteps that autograd differentiates."""
     v = torch.zeros_like(current[0])
     spikes = []
     for x in current:
         h = v + x if rate is None else v + (x - v) * rate
-        s = Step.apply(h - rule.threshold, rule.surrogate)
+        distance = h - rule.threshold
+        s = Step.apply(distance if sharpness is None else distance * sharpness, rule.surrogate)
         spikes.append(s)
         reset = s.detach() if rule.detach_reset else s
         v = h * (1 - reset) if rule.hard else h - rule.threshold * reset
     return torch.stack(spikes)
 
 
-def gradients(function: Function, current: Tensor, rate: Rate, weight: Tensor, rule: Rule) -> list[Tensor]:
-    """Spikes, and gradients of their weighted sum to the current and, of a tensor, the rate."""
+def gradients(
+    function: Function, current: Tensor, rate: Rate, weight: Tensor, rule: Rule, sharpness: Sharpness = None
+) -> list[Tensor]:
+    """Spikes, and gradients of their weighted sum to the current and, where they are tensors, the rate and the
+    sharpness.
+    """
     inputs = [current := current.detach().requires_grad_()]
     if isinstance(rate, Tensor):
         inputs.append(rate := rate.detach().requires_grad_())
-    spikes = function(current, rate, rule)
+    if sharpness is not None:
+        inputs.append(sharpness := sharpness.detach().requires_grad_())
+    spikes = function(current, rate, rule, sharpness)
     return [spikes.detach(), *torch.autograd.grad((spikes * weight).sum(), inputs)]
 
 
 def run(backend: Backend) -> Function:
-    return lambda current, rate, rule: IntegrateAndFire.apply(current, rate, rule, backend)
+    return lambda current, rate, rule, sharpness=None: IntegrateAndFire.apply(
+        current, rate, sharpness, rule, backend
+    )
 
 
 def compare_with_fused(
-    backend: Backend, current: Tensor, rate: Rate, weight: Tensor, rule: Rule, device: str = "cpu"
+    backend: Backend,
+    current: Tensor,
+    rate: Rate,
+    weight: Tensor,
+    rule: Rule,
+    device: str = "cpu",
+    sharpness: Sharpness = None,
 ) -> None:
     """The same spikes, nearly the same gradients; their sum over time where only `fused` gives equal shares."""
     moved = rate.to(device) if isinstance(rate, Tensor) else rate
-    result = gradients(run(backend), current.to(device), moved, weight.to(device), rule)
-    expected = gradients(run(fused), current, rate, weight, rule)
+    narrow = None if sharpness is None else sharpness.to(device)
+    result = gradients(run(backend), current.to(device), moved, weight.to(device), rule, narrow)
+    expected = gradients(run(fused), current, rate, weight, rule, sharpness)
     assert torch.equal(result[0].cpu(), expected[0])
     assert result[0].stride() == expected[0].stride()
     if is_constant(current) and not is_constant(result[1]):

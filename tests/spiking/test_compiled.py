@@ -19,6 +19,7 @@ from spiking.backends import (
     rates,
     rules,
     run,
+    sharpnesses,
     spread,
 )
 
@@ -38,11 +39,12 @@ def uncompiled(monkeypatch):
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.integers(1, 5), st.sampled_from([0, 1, 3, 40]), rates, rules)
-def test_equals_the_loop(steps, units, rate, rule):
+@given(st.integers(1, 5), st.sampled_from([0, 1, 3, 40]), rates, rules, sharpnesses)
+def test_equals_the_loop(steps, units, rate, rule, sharpness):
     generator = torch.Generator().manual_seed(steps + 31 * units)
     current = torch.randn(steps, 2, units, generator=generator) * 2 + 0.5
-    compare_with_fused(compiled, current, rate, torch.randn(current.shape, generator=generator), rule)
+    weight = torch.randn(current.shape, generator=generator)
+    compare_with_fused(compiled, current, rate, weight, rule, sharpness=sharpness)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
@@ -51,7 +53,8 @@ def test_precisions(dtype, hard):
     current = (torch.randn(6, 3, 5) * 2).to(dtype)
     rate = torch.tensor(0.4, dtype=torch.promote_types(dtype, torch.float32))
     rule = Rule(1.0, hard, False, RULE.surrogate)
-    compare_with_fused(compiled, current, rate, torch.randn(6, 3, 5).to(dtype), rule)
+    sharpness = torch.tensor(1.3, dtype=rate.dtype)
+    compare_with_fused(compiled, current, rate, torch.randn(6, 3, 5).to(dtype), rule, sharpness=sharpness)
 
 
 @pytest.mark.parametrize("layout", [expanded, batch_first, channels_last, spread])

@@ -17,6 +17,7 @@ from spiking.backends import (
     rates,
     rules,
     run,
+    sharpnesses,
     spread,
 )
 
@@ -32,18 +33,21 @@ shapes = st.lists(st.integers(0, 4), min_size=0, max_size=3)
     shapes,
     rates,
     rules,
+    sharpnesses,
     st.sampled_from([torch.float32, torch.float64]),
 )
 @settings(max_examples=300)
-def test_equals_the_plain_loop(steps, batch, unit, rate, rule, dtype):
+def test_equals_the_plain_loop(steps, batch, unit, rate, rule, sharpness, dtype):
     generator = torch.Generator().manual_seed(steps + 31 * batch + len(unit))
     current = torch.randn(steps, batch, *unit, dtype=dtype, generator=generator) * 2 + 0.5
     weight = torch.randn(current.shape, dtype=dtype, generator=generator)
     if isinstance(rate, torch.Tensor):
         rate = rate.to(dtype)
+    if sharpness is not None:
+        sharpness = sharpness.to(dtype)
     tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-12, "atol": 1e-12}
-    result = gradients(integrate_and_fire, current, rate, weight, rule)
-    expected = gradients(plain_loop, current, rate, weight, rule)
+    result = gradients(integrate_and_fire, current, rate, weight, rule, sharpness)
+    expected = gradients(plain_loop, current, rate, weight, rule, sharpness)
     assert torch.equal(result[0], expected[0])
     for r, e in zip(result[1:], expected[1:], strict=True):
         torch.testing.assert_close(r, e, **tolerance)
@@ -63,9 +67,9 @@ def test_float32_gradient_is_within_1e_6_of_the_float64_plain_loop(rate, rule):
         assert (r - e).abs().max() <= 1e-6 * max(1.0, e.abs().max().item())
 
 
-@given(rates, rules.filter(lambda rule: not rule.detach_reset))
-@settings(max_examples=20)
-def test_gradcheck_with_the_smooth_step(rate, rule):
+@given(rates, rules.filter(lambda rule: not rule.detach_reset), sharpnesses)
+@settings(max_examples=30)
+def test_gradcheck_with_the_smooth_step(rate, rule, sharpness):
     """With the surrogate's primitive as the step, the surrogate gradient is the true one: that is checked."""
     surrogate = rule.surrogate
     generator = torch.Generator().manual_seed(2)
@@ -74,11 +78,20 @@ def test_gradcheck_with_the_smooth_step(rate, rule):
     if isinstance(rate, torch.Tensor):
         rate = rate.double().requires_grad_()
         inputs.append(rate)
+    if sharpness is not None:
+        sharpness = sharpness.double().requires_grad_()
+        inputs.append(sharpness)
+    narrow = 1.0 if sharpness is None else sharpness
+
+    def step(h, at):
+        # gradcheck changes its inputs in place
+        return surrogate.primitive((h - at) * narrow)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fused, "_fired", lambda h, at, out: out.copy_(surrogate.primitive(h - at)))
-        patch.setattr(fused, "_spared", lambda h, at, out: out.copy_(1 - surrogate.primitive(h - at)))
+        patch.setattr(fused, "_fired", lambda h, at, out: out.copy_(step(h, at)))
+        patch.setattr(fused, "_spared", lambda h, at, out: out.copy_(1 - step(h, at)))
         assert torch.autograd.gradcheck(
-            lambda current, rate=rate: integrate_and_fire(current, rate, rule), inputs, atol=1e-5
+            lambda *_: integrate_and_fire(current, rate, rule, sharpness), inputs, atol=1e-5
         )
 
 

@@ -22,18 +22,20 @@ from spiking.backends import (
     rates,
     rules,
     run,
+    sharpnesses,
     spread,
 )
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-@given(st.integers(1, 5), st.sampled_from([0, 1, 3, 300]), rates, rules)
+@given(st.integers(1, 5), st.sampled_from([0, 1, 3, 300]), rates, rules, sharpnesses)
 @settings(max_examples=60)
-def test_equals_the_function_for_cpus(steps, units, rate, rule):
+def test_equals_the_function_for_cpus(steps, units, rate, rule, sharpness):
     generator = torch.Generator().manual_seed(steps + 31 * units)
     current = torch.randn(steps, 2, units, generator=generator) * 2 + 0.5
-    compare_with_fused(kernel, current, rate, torch.randn(current.shape, generator=generator), rule, device)
+    weight = torch.randn(current.shape, generator=generator)
+    compare_with_fused(kernel, current, rate, weight, rule, device, sharpness)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -41,7 +43,9 @@ def test_equals_the_function_for_cpus(steps, units, rate, rule):
 def test_half_precision(dtype, hard):
     current = (torch.randn(6, 3, 5) * 2).to(dtype)
     rule = Rule(1.0, hard, False, RULE.surrogate)
-    compare_with_fused(kernel, current, torch.tensor(0.4), torch.randn(6, 3, 5).to(dtype), rule, device)
+    compare_with_fused(
+        kernel, current, torch.tensor(0.4), torch.randn(6, 3, 5).to(dtype), rule, device, torch.tensor(1.3)
+    )
 
 
 @pytest.mark.parametrize("layout", [expanded, batch_first, channels_last, spread])

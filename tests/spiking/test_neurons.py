@@ -1,12 +1,14 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
+from torch import nn
 
-from dpap.spiking import IF, LIF, PLIF, SpikingNeuron, Triangle
+from dpap.spiking import IF, LIF, PLIF, ArcTan, Sigmoid, SpikingNeuron, Triangle
 from dpap.spiking.integrate import integrate_and_fire
 from dpap.spiking.rule import Rule
 
@@ -103,3 +105,32 @@ def test_reset_is_one_of_two():
 def test_currents_need_time_and_batch(shape):
     with pytest.raises((ValueError, TypeCheckError)):
         LIF()(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("surrogate", [ArcTan(), Sigmoid(), Triangle(0.7)])
+def test_a_learned_surrogate_starts_as_it_was_given_and_becomes_one_of_another_width(surrogate):
+    current = torch.randn(6, 4, 5, dtype=torch.float64) * 2
+    weight = torch.randn(current.shape, dtype=torch.float64)
+
+    def gradient(neuron):
+        leaf = current.clone().requires_grad_()
+        (neuron(leaf) * weight).sum().backward()
+        return leaf.grad
+
+    neuron = LIF(surrogate=surrogate, learn_surrogate=True).double()
+    assert neuron.sharpness == 1
+    torch.testing.assert_close(gradient(neuron), gradient(LIF(surrogate=surrogate)))
+    assert neuron.log_sharpness.grad != 0
+    nn.init.constant_(neuron.log_sharpness, math.log(2))
+    narrower = replace(
+        surrogate,
+        **{name: 2 * value if name == "alpha" else value / 2 for name, value in vars(surrogate).items()},
+    )
+    torch.testing.assert_close(gradient(neuron), gradient(LIF(surrogate=narrower)))
+    assert "sharpness=2" in repr(neuron) and "sharpness" not in repr(LIF(surrogate=surrogate))
+
+
+def test_sharpness_learns_in_the_layers_own_precision():
+    neuron = PLIF(learn_surrogate=True).bfloat16()
+    neuron(torch.randn(5, 2, 3).bfloat16() * 2).sum().backward()
+    assert neuron.log_sharpness.grad.dtype == torch.bfloat16 and neuron.log_sharpness.grad.isfinite()

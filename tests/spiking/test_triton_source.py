@@ -27,9 +27,11 @@ from triton.compiler import ASTSource
 from dpap.spiking import triton_source
 
 VALUES = {
-    "STEPS": 3, "LEAK": True, "HARD": True, "KEEP": True, "DETACH": False, "LEARN": True, "FORMULA": "arctan",
+    "STEPS": 3, "LEAK": True, "HARD": True, "KEEP": True, "DETACH": False, "LEARN": True, "SHARP": True,
+    "FORMULA": "arctan",
     "BLOCK": 256,
 }
+PARAMETERS = ("rate", "sharpness", "d_rates", "d_narrow")
 NUMBERS = {"units": "i32", "current_step": "i32", "upstream_step": "i32", "threshold": "fp32", "parameter": "fp32"}
 for function, (given, kept) in itertools.product(
     (triton_source.forward, triton_source.backward), (("fp32", "fp32"), ("fp16", "fp32"), ("bf16", "bf16"))
@@ -41,7 +43,7 @@ for function, (given, kept) in itertools.product(
         elif name in NUMBERS:
             signature[name] = NUMBERS[name]
         else:
-            signature[name] = "*" + {"membrane": kept, "rate": "fp32", "d_rates": "fp32"}.get(name, given)
+            signature[name] = "*" + {"membrane": kept}.get(name, "fp32" if name in PARAMETERS else given)
     constants = {name: VALUES[name] for name in signature if name in VALUES}
     source = ASTSource(fn=function, signature=signature, constexprs=constants)
     assert triton.compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"]

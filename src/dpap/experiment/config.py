@@ -387,7 +387,17 @@ def complete(stored: Mapping[str, Any]) -> dict[str, Any]:
     return whole
 
 
-ADDED: dict[str, dict[str, Any]] = {"training": {"log": None}, "data": {"randaugment": 0.0, "erase": 0.0}}
+ADDED: dict[str, dict[str, Any]] = {
+    "training": {"log": None},
+    "data": {"randaugment": 0.0, "erase": 0.0},
+    "network": {
+        "learn_surrogate": False,
+        "fc_neuron": None,
+        "fc_threshold": None,
+        "fc_surrogate": None,
+        "fc_surrogate_parameter": None,
+    },
+}
 """Fields that came later, and what they were before."""
 
 BEFORE = {"scope": "layer", "deaths_per_epoch": 1, "memory": 0.0}

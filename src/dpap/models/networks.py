@@ -134,7 +134,7 @@ def _residual(
         width=config.width,
     )
     if config.spiking and config.readout == "rate":
-        yield _neuron(config, "_fc")
+        yield _neuron(config.of_fully_connected, "_fc")
 
 
 def _modules(
@@ -163,7 +163,7 @@ def _modules(
                 if normalised:
                     yield f"bn_fc{fcs}", nn.BatchNorm1d(units)
                 if following is not None or (config.spiking and config.readout == "rate"):
-                    yield _neuron(config, f"_fc{fcs}")
+                    yield _neuron(config.of_fully_connected, f"_fc{fcs}")
             case Pool(kind, size):
                 pools += 1
                 shape = (shape[0], *_shrunk(shape, lambda side: side // size, layer))
@@ -199,6 +199,7 @@ def _neuron(config: NetworkConfig, suffix: str) -> tuple[str, nn.Module]:
         reset=config.reset,
         detach_reset=config.detach_reset,
         surrogate=SURROGATES[config.surrogate](*parameter),
+        learn_surrogate=config.learn_surrogate,
     )
 
 
@@ -210,21 +211,28 @@ def initialise(network: nn.Module, config: NetworkConfig) -> None:
     gain for rectifiers deeper layers would not fire at all.
     """
     modules = list(network.modules())
-    gain = _GAINS[config.neuron]
-    scale = config.threshold if config.spiking else 1.0
     weighted = [module for module in modules if isinstance(module, nn.Conv2d | nn.Linear)]
+
+    def scale(module: nn.Module) -> tuple[float, float]:
+        """Gain and threshold of the neurons after a layer."""
+        flat = isinstance(module, nn.Linear | nn.BatchNorm1d)
+        neuron = config.of_fully_connected if flat else config
+        return _GAINS[neuron.neuron], neuron.threshold if neuron.spiking else 1.0
+
     for module in weighted:
-        spread = 1.0 if module is weighted[-1] else gain * scale
+        spread = 1.0 if module is weighted[-1] else prod(scale(module))
         nn.init.normal_(module.weight, std=spread / sqrt(module.weight[0].numel()))
         if module.bias is not None:
             nn.init.zeros_(module.bias)
     for norm in modules:
         if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
             norm.reset_parameters()
-            nn.init.constant_(norm.weight, scale)
+            nn.init.constant_(norm.weight, scale(norm)[1])
     for neuron in modules:
         if isinstance(neuron, PLIF):
             neuron.w.copy_(PLIF(config.tau).w)
+        if isinstance(neuron, SpikingNeuron) and neuron.log_sharpness is not None:
+            nn.init.zeros_(neuron.log_sharpness)
     for block in modules:
         if config.zero_init and isinstance(block, ResidualBlock):
             nn.init.zeros_(block.last_scale)

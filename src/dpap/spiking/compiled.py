@@ -24,7 +24,7 @@ from dpap.spiking.layout import (
     shared,
     strides_like,
 )
-from dpap.spiking.rule import Rate, Rule, rate_tensor
+from dpap.spiking.rule import Rate, Rule, Sharpness, rate_tensor
 
 
 @lru_cache
@@ -48,17 +48,25 @@ def forward(current: Tensor, rate: Rate, rule: Rule, keep: bool) -> tuple[Tensor
 
 
 def backward(
-    membrane: Tensor, upstream: Tensor, rate: Tensor | None, rule: Rule, learns_rate: bool, constant: bool
-) -> tuple[Tensor, Tensor | None]:
+    membrane: Tensor,
+    upstream: Tensor,
+    rate: Tensor | None,
+    sharpness: Sharpness,
+    rule: Rule,
+    learns_rate: bool,
+    constant: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """See `integrate.Backend`."""
     step = membrane[0]
     rows = _rows(membrane, step), _rows(upstream, step)
-    d_current, d_rates = _compiled(_backward, *rows, rate, rule, learns_rate, constant)
+    narrow = rate_tensor(sharpness, computed_in(membrane.dtype), membrane.device)
+    d_current, d_rates, d_narrow = _compiled(_backward, *rows, rate, narrow, rule, learns_rate, constant)
+    d_sharpness = None if narrow is None else d_narrow.sum(dtype=torch.float64) / narrow
     d_rate = d_rates.sum(dtype=torch.float64) / rate if learns_rate and rate is not None else None
     if constant:
         total = d_current.as_strided(step.shape, step.stride())
-        return shared(total, len(membrane)).to(upstream.dtype), d_rate
-    return d_current.as_strided(membrane.shape, membrane.stride()), d_rate
+        return shared(total, len(membrane)).to(upstream.dtype), d_rate, d_sharpness
+    return d_current.as_strided(membrane.shape, membrane.stride()), d_rate, d_sharpness
 
 
 def _forward(current: Tensor, rate: Tensor | None, threshold: float, hard: bool) -> tuple[Tensor, Tensor]:
@@ -77,21 +85,32 @@ def _forward(current: Tensor, rate: Tensor | None, threshold: float, hard: bool)
 
 
 def _backward(
-    membrane: Tensor, upstream: Tensor, rate: Tensor | None, rule: Rule, learns_rate: bool, constant: bool
-) -> tuple[Tensor, Tensor]:
-    """Gradients of the currents [T, units], of a constant one their sum [units]; and each unit's share of that of
-    the rate (zeros where it is fixed).
+    membrane: Tensor,
+    upstream: Tensor,
+    rate: Tensor | None,
+    sharpness: Sharpness,
+    rule: Rule,
+    learns_rate: bool,
+    constant: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the currents [T, units], of a constant one their sum [units]; and each unit's share of those of
+    the rate and of the logarithm of the sharpness (zeros where they are fixed).
     """
     threshold = rule.threshold
-    d_v, d_rate, total = (torch.zeros_like(membrane[0], dtype=computed_in(membrane.dtype)) for _ in range(3))
+    d_v, d_rate, d_narrow, total = (
+        torch.zeros_like(membrane[0], dtype=computed_in(membrane.dtype)) for _ in range(4)
+    )
     d_current: list[Tensor] = []
     for t in reversed(range(len(membrane))):
         h, d_s = _membrane(membrane[t], threshold), upstream[t].to(d_v.dtype)
         if not rule.detach_reset:
             d_s = d_s - d_v * (h if rule.hard else threshold)
-        d_h = d_s * rule.surrogate.derivative(h - threshold) + (
-            torch.where(h >= threshold, 0.0, d_v) if rule.hard else d_v
-        )
+        if sharpness is None:
+            direct = d_s * rule.surrogate.derivative(h - threshold)
+        else:
+            direct = d_s * rule.surrogate.derivative((h - threshold) * sharpness) * sharpness
+            d_narrow = d_narrow + direct * (h - threshold)
+        d_h = direct + (torch.where(h >= threshold, 0.0, d_v) if rule.hard else d_v)
         d_x = d_h if rate is None else d_h * rate
         d_v = d_h if rate is None else d_h - d_x
         if constant:
@@ -106,7 +125,7 @@ def _backward(
                     earlier >= threshold, 0.0 if rule.hard else earlier - threshold, earlier
                 )
             d_rate = d_rate + rise * d_h
-    return total if constant else torch.stack(d_current[::-1]), d_rate
+    return total if constant else torch.stack(d_current[::-1]), d_rate, d_narrow
 
 
 def _membrane(kept: Tensor, threshold: float) -> Tensor:

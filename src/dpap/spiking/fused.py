@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dpap.spiking.layout import computed_in, keep_membrane, kept_in, membrane_of, sequence_like, shared
-from dpap.spiking.rule import Rate, Rule
+from dpap.spiking.rule import Rate, Rule, Sharpness
 
 
 # The two halves of the step function, 1 if h >= threshold else 0 and its complement. They are written as
@@ -55,10 +55,17 @@ def forward(current: Tensor, rate: Rate, rule: Rule, keep: bool) -> tuple[Tensor
 
 
 def backward(
-    membrane: Tensor, upstream: Tensor, rate: float | None, rule: Rule, learns_rate: bool, constant: bool
-) -> tuple[Tensor, Tensor]:
+    membrane: Tensor,
+    upstream: Tensor,
+    rate: float | None,
+    sharpness: Sharpness,
+    rule: Rule,
+    learns_rate: bool,
+    constant: bool,
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """See `integrate.Backend`."""
     threshold = rule.threshold
+    narrow = 1.0 if sharpness is None else float(sharpness)
     gain, leak = (1.0, 1.0) if rate is None else (rate, 1 - rate)
     # dx_t = gain dh_t and dv_{t-1} = leak dh_t: dx of the step after carries dv, leak / gain of it
     # only two timesteps are needed at once: of a constant current the sum is, and half precision is copied
@@ -68,19 +75,25 @@ def backward(
     d_current = sequence_like(like, len(membrane), upstream.dtype) if copied and not constant else d_steps
     total = torch.zeros_like(like) if constant else None
     slope, scratch, spared, whole = (torch.empty_like(like) for _ in range(4))
-    d_rate = torch.zeros((), dtype=torch.float64, device=membrane.device)
+    d_rate, d_narrow = torch.zeros((2,), dtype=torch.float64, device=membrane.device)
+
+    def chained(h: Tensor, ds: Tensor, out: Tensor) -> Tensor:
+        """`gain` times ds/dh times `ds`."""
+        x = torch.sub(h, threshold, out=out)
+        return rule.surrogate.chain_(x if sharpness is None else x.mul_(narrow), ds, scale=gain * narrow)
+
     for t in reversed(range(len(membrane))):
         h, ds = membrane_of(membrane[t], threshold, whole), upstream[t].to(like.dtype)
         dx = d_steps[t % len(d_steps)]
         if t + 1 == len(membrane):
-            rule.surrogate.chain_(torch.sub(h, threshold, out=dx), ds, scale=gain)
+            direct = chained(h, ds, dx)
         else:
             later = d_steps[(t + 1) % len(d_steps)]
             if not rule.detach_reset and rule.hard:
                 ds = torch.addcmul(ds, later, h, value=-leak / gain, out=scratch)
             elif not rule.detach_reset:
                 ds = torch.sub(ds, later, alpha=threshold * leak / gain, out=scratch)
-            direct = rule.surrogate.chain_(torch.sub(h, threshold, out=slope), ds, scale=gain)
+            direct = chained(h, ds, slope)
             if rule.hard:
                 torch.addcmul(direct, later, _spared(h, threshold, out=spared), value=leak, out=dx)
             else:
@@ -89,6 +102,10 @@ def backward(
             total.add_(dx)
         elif copied:
             d_current[t].copy_(dx)
+        if sharpness is not None:
+            # the distance times the surrogate's derivative is that of the smooth step in the logarithm of the sharpness
+            distance = torch.sub(h, threshold, out=scratch)
+            d_narrow += torch.sum(distance.mul_(direct), dtype=torch.float64)
         if learns_rate:
             # x_t - v_{t-1} = (h_t - v_{t-1}) / rate, and v_{t-1} follows from h_{t-1}
             rise = h
@@ -103,4 +120,5 @@ def backward(
             d_rate += torch.sum(torch.mul(rise, dx, out=slope), dtype=torch.float64)
     if total is not None:
         d_current = shared(total, len(membrane))
-    return d_current.to(upstream.dtype), d_rate / gain**2
+    d_sharpness = None if sharpness is None else d_narrow / (gain * narrow)
+    return d_current.to(upstream.dtype), d_rate / gain**2, d_sharpness

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dpap.spiking.layout import arranged, kept_in, sequence_like
-from dpap.spiking.rule import Rate, Rule, rate_tensor
+from dpap.spiking.rule import Rate, Rule, Sharpness, rate_tensor
 from dpap.spiking.surrogate import Surrogate
 
 BLOCK = 256  # units of one program; each thread of four warps holds two
@@ -52,32 +52,52 @@ def forward(current: Tensor, rate: Rate, rule: Rule, keep: bool) -> tuple[Tensor
 
 
 def backward(
-    membrane: Tensor, upstream: Tensor, rate: Tensor | None, rule: Rule, learns_rate: bool, constant: bool
-) -> tuple[Tensor, Tensor | None]:
+    membrane: Tensor,
+    upstream: Tensor,
+    rate: Tensor | None,
+    sharpness: Sharpness,
+    rule: Rule,
+    learns_rate: bool,
+    constant: bool,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """See `integrate.Backend`; gradients of a constant current are of each timestep."""
     upstream = arranged(upstream, membrane[0])
     d_current = sequence_like(membrane[0], len(membrane), upstream.dtype)
     units = membrane[0].numel()
+    narrow = rate_tensor(sharpness, torch.float32, membrane.device)
     d_rates = torch.zeros(_programs(units) if learns_rate else 1, device=membrane.device)
+    d_narrow = torch.zeros(1 if narrow is None else _programs(units), device=membrane.device)
     formula, parameter = rule.surrogate.formula()
     strided = upstream.stride(0)
     _launch(
         "backward",
         units,
-        (membrane, upstream, d_current, d_rates, rate, units, strided, rule.threshold, parameter),
+        (
+            membrane,
+            upstream,
+            d_current,
+            d_rates,
+            d_narrow,
+            rate,
+            narrow,
+            units,
+            strided,
+            rule.threshold,
+            parameter,
+        ),
         {
             "STEPS": len(membrane),
             "LEAK": rate is not None,
             "HARD": rule.hard,
             "DETACH": rule.detach_reset,
             "LEARN": learns_rate,
+            "SHARP": narrow is not None,
             "FORMULA": formula,
         },
     )
-    if rate is None or not learns_rate:
-        return d_current, None
     # one sum for each program, added here: the same bits every time
-    return d_current, d_rates.double().sum() / rate
+    d_rate = None if rate is None or not learns_rate else d_rates.double().sum() / rate
+    return d_current, d_rate, None if narrow is None else d_narrow.double().sum() / narrow
 
 
 def _programs(units: int) -> int:

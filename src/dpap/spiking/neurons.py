@@ -25,6 +25,8 @@ class SpikingNeuron(nn.Module):
         reset: "hard" or "soft".
         detach_reset: whether the reset is a constant to the gradient.
         surrogate: what replaces the derivative of the step.
+        learn_surrogate: whether the layer learns how narrow the surrogate is: the gradient of the smooth step whose
+            derivative it is. Spikes are the same.
 
     Attributes:
         compile_steps: set it to fuse the steps by torch.compile, where there is a C++ compiler; off at first.
@@ -40,6 +42,7 @@ class SpikingNeuron(nn.Module):
         reset: Reset = "hard",
         detach_reset: bool = False,
         surrogate: Surrogate | None = None,
+        learn_surrogate: bool = False,
     ) -> None:
         super().__init__()
         if not (threshold > 0 and math.isfinite(threshold)):
@@ -52,6 +55,13 @@ class SpikingNeuron(nn.Module):
         self.reset = reset
         self.detach_reset = detach_reset
         self.surrogate: Surrogate = ArcTan() if surrogate is None else surrogate
+        # a logarithm, so that it stays positive, and weight decay draws it to the surrogate that was given
+        self.log_sharpness = nn.Parameter(torch.zeros(())) if learn_surrogate else None
+
+    @property
+    def sharpness(self) -> float:
+        """Factor of the surrogate's alpha, or of 1 / width, that is learned so far; 1 where it is fixed."""
+        return 1.0 if self.log_sharpness is None else float(self.log_sharpness.detach().exp())
 
     def rate(self) -> Rate:
         """1 / tau, the share of the distance to its input that a membrane covers in a step; None: no leak."""
@@ -68,12 +78,18 @@ class SpikingNeuron(nn.Module):
                 f"{tuple(current.shape)}; repeat a constant input over time with x.expand(T, *x.shape)"
             )
         rule = Rule(self.threshold, self.reset == "hard", self.detach_reset, self.surrogate)
-        return integrate_and_fire(current, self.rate(), rule, compile_steps=self.compile_steps)
+        sharpness = None if self.log_sharpness is None else self.log_sharpness.exp()
+        return integrate_and_fire(
+            current, self.rate(), rule, sharpness=sharpness, compile_steps=self.compile_steps
+        )
 
     def extra_repr(self) -> str:
         """Settings, as `print` shows them."""
         detached = ", detach_reset=True" if self.detach_reset else ""
-        return f"threshold={self.threshold}, reset={self.reset!r}{detached}, surrogate={self.surrogate}"
+        learned = "" if self.log_sharpness is None else f", sharpness={self.sharpness:.4g}"
+        return (
+            f"threshold={self.threshold}, reset={self.reset!r}{detached}, surrogate={self.surrogate}{learned}"
+        )
 
 
 class IF(SpikingNeuron):
@@ -109,8 +125,15 @@ class LIF(SpikingNeuron):
         reset: Reset = "hard",
         detach_reset: bool = False,
         surrogate: Surrogate | None = None,
+        learn_surrogate: bool = False,
     ) -> None:
-        super().__init__(threshold=threshold, reset=reset, detach_reset=detach_reset, surrogate=surrogate)
+        super().__init__(
+            threshold=threshold,
+            reset=reset,
+            detach_reset=detach_reset,
+            surrogate=surrogate,
+            learn_surrogate=learn_surrogate,
+        )
         self.tau = _time_constant(tau)
 
     def rate(self) -> float:
@@ -145,8 +168,15 @@ class PLIF(SpikingNeuron):
         reset: Reset = "hard",
         detach_reset: bool = False,
         surrogate: Surrogate | None = None,
+        learn_surrogate: bool = False,
     ) -> None:
-        super().__init__(threshold=threshold, reset=reset, detach_reset=detach_reset, surrogate=surrogate)
+        super().__init__(
+            threshold=threshold,
+            reset=reset,
+            detach_reset=detach_reset,
+            surrogate=surrogate,
+            learn_surrogate=learn_surrogate,
+        )
         self.w = nn.Parameter(torch.tensor(-math.log(_time_constant(tau) - 1)))
 
     @property

@@ -11,6 +11,8 @@ from dpap.spiking.surrogate import Surrogate
 
 Rate: TypeAlias = Float[Tensor, ""] | float | None
 """1 / tau, the share of the distance to its input that a membrane covers in a timestep; None: no leak."""
+Sharpness: TypeAlias = Float[Tensor, ""] | None
+"""Factor of the distance from the threshold at which the surrogate is taken, where it is learned; None: 1."""
 
 
 @dataclass(frozen=True)

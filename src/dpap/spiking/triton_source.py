@@ -1,8 +1,8 @@
 """The Triton kernels of `dpap.spiking.kernel`; needs Triton to be imported.
 
-Tensors are [T, units], whose rows are `*_step` apart (0 for a current that is constant over time). `rate` is a pointer
-or, without LEAK, None. FORMULA and `parameter` are those of a `Surrogate`. A membrane in bfloat16 is kept as its
-distance from the threshold (`layout.kept`).
+Tensors are [T, units], whose rows are `*_step` apart (0 for a current that is constant over time). `rate` and
+`sharpness` are pointers or, without LEAK and SHARP, None. FORMULA and `parameter` are those of a `Surrogate`. A
+membrane in bfloat16 is kept as its distance from the threshold (`layout.kept_in`).
 """
 
 from typing import no_type_check
@@ -62,7 +62,9 @@ def backward(
     upstream,
     d_current,
     d_rates,
+    d_narrow,
     rate,
+    sharpness,
     units,
     upstream_step,
     threshold,
@@ -72,16 +74,22 @@ def backward(
     HARD: tl.constexpr,
     DETACH: tl.constexpr,
     LEARN: tl.constexpr,
+    SHARP: tl.constexpr,
     FORMULA: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Gradients of BLOCK units' currents and, where LEARN, their sum of rate times that of the rate."""
+    """Gradients of BLOCK units' currents, and their sums of rate (where LEARN) and sharpness (where SHARP) times the
+    gradients of these.
+    """
     unit = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     there = unit < units
     if LEAK:
         gain = tl.load(rate)
     d_v = tl.zeros([BLOCK], dtype=tl.float32)
     d_rate = tl.zeros([BLOCK], dtype=tl.float32)
+    d_sharp = tl.zeros([BLOCK], dtype=tl.float32)
+    if SHARP:
+        narrow = tl.load(sharpness)
     at = unit + (STEPS - 1) * upstream_step
     place = unit + (STEPS - 1) * units.to(tl.int64)
     h = tl.load(membrane + place, mask=there, other=0.0).to(tl.float32)
@@ -95,6 +103,8 @@ def backward(
         d_s = tl.load(upstream + at, mask=there, other=0.0).to(tl.float32)
         fired = h >= threshold
         x = h - threshold
+        if SHARP:
+            x *= narrow
         if FORMULA == "arctan":
             b = 1.5707963267948966 * parameter * x
             slope = 0.5 * parameter / (1.0 + b * b)
@@ -103,6 +113,8 @@ def backward(
             slope = parameter * y * (1.0 - y)
         else:
             slope = tl.maximum(1.0 - tl.abs(x) / parameter, 0.0) / parameter
+        if SHARP:
+            slope *= narrow
         if HARD:
             if not DETACH:
                 d_s -= d_v * h
@@ -111,6 +123,8 @@ def backward(
             if not DETACH:
                 d_s -= d_v * threshold
             d_h = d_s * slope + d_v
+        if SHARP:
+            d_sharp += d_s * slope * (h - threshold)
         if LEAK:
             d_x = d_h * gain
             d_v = d_h - d_x
@@ -130,3 +144,5 @@ def backward(
         place -= units
     if LEARN:
         tl.store(d_rates + tl.program_id(0), tl.sum(d_rate, axis=0))
+    if SHARP:
+        tl.store(d_narrow + tl.program_id(0), tl.sum(d_sharp, axis=0))
