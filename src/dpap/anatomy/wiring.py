@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -20,7 +21,7 @@ from dpap.anatomy.layers import (
 )
 from dpap.anatomy.ownership import Belonging
 from dpap.anatomy.pytrees import Inputs, Outputs
-from dpap.anatomy.staining.codes import INPUT, MIXED, NO_UNIT, Feeds
+from dpap.anatomy.staining.codes import INPUT, NO_UNIT, Feeds
 from dpap.anatomy.staining.dye import Site
 from dpap.anatomy.table import Row, as_html, as_text
 from dpap.anatomy.views import FusedView, JointView, MatrixView
@@ -106,7 +107,7 @@ class WeightLayer(Reader):
         """Groups of units, each of which reads its own group of features."""
         return groups_of(self.module)
 
-    @property
+    @cached_property
     def taps(self) -> int:
         """Weights between one unit and one feature that it reads: the kernel's size, 1 in fc layers."""
         return self.weights * self.groups // max(self.units * self.features, 1)
@@ -465,17 +466,27 @@ def receiving(
         features: how many there are.
         gates: which features fall silent with which source.
     """
-    gated = torch.zeros(features, dtype=torch.bool)
+    fed = fed_alive = None
+    for source, unit in feeds.items():
+        known = unit != NO_UNIT
+        here = _of_units(alive[source], unit, _MIXED_ALONE) if source in alive else known
+        fed = known if fed is None else fed | known
+        fed_alive = here if fed_alive is None else fed_alive | here
+    if fed is None or fed_alive is None:
+        return torch.ones(features, dtype=torch.bool)
+    receives = fed_alive | ~fed
     for source, gate in (gates or {}).items():
         if source in alive:
-            unit = feeds[source]
-            gated |= gate & (unit >= 0) & ~alive[source].cpu()[unit.clamp(min=0)]
-    fed = torch.zeros(features, dtype=torch.bool)
-    fed_alive = torch.zeros(features, dtype=torch.bool)
-    for source, unit in feeds.items():
-        fed |= unit != NO_UNIT
-        if source in alive:
-            fed_alive |= (unit >= 0) & alive[source].cpu()[unit.clamp(min=0)] | (unit == MIXED)
-        else:
-            fed_alive |= unit != NO_UNIT
-    return (fed_alive | ~fed) & ~gated
+            receives &= ~gate | _of_units(alive[source], feeds[source], _BOTH)
+    return receives
+
+
+# what stands for features that many units feed, and for those that none does, where `MIXED` and `NO_UNIT` find it
+_MIXED_ALONE, _BOTH = torch.tensor([True, False]), torch.tensor([True, True])
+
+
+def _of_units(
+    alive: Bool[Tensor, "_"], unit: Int64[Tensor, "_"], others: Bool[Tensor, "2"]
+) -> Bool[Tensor, "_"]:
+    """Whether the unit of each feature is alive. Few operations: this is asked for each reader, whenever costs are."""
+    return torch.cat((alive.cpu(), others))[unit]

@@ -159,12 +159,14 @@ def after_deaths(masks: Masks, critical: CriticalShifts, shift: float) -> Masks:
         alive = units[name] & (value >= shift)
         if name in critical.synapses:
             alive &= synapses[name].any(1)
+        units[name] = alive
+        if critical.round_to == 1:
+            continue
         spared = _spared(name, masks, critical, alive)
         if len(spared) and name in critical.synapses:
             among = critical.synapses[name][spared].masked_fill(~masks.synapses[name][spared], -math.inf)
             synapses[name][spared, among.argmax(1)] = True
         alive[spared] = True
-        units[name] = alive
     for name, value in critical.timesteps.items():
         timesteps[name] = timesteps[name] & (value >= shift)
     return Masks(units, synapses, timesteps)
@@ -188,7 +190,7 @@ def _spared(
 
 def dead_weights(wiring: Wiring, masks: Masks, initial: int) -> float:
     """Share of the prunable weights that is dead, of `initial` weights of the dense network."""
-    return 1 - sum(alive for alive, _ in masks.weights(wiring).values()) / initial
+    return 1 - sum(masks.alive_weights(wiring).values()) / initial
 
 
 def dead_timesteps(masks: Masks) -> float:

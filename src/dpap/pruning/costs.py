@@ -6,7 +6,7 @@ that can be removed; weights, operations and energy are saved by every silent sy
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -18,6 +18,7 @@ from dpap.anatomy import WeightLayer, Wiring
 from dpap.anatomy.layers import bias_of, matrices_of
 from dpap.anatomy.observing.operations import OperationCounts
 from dpap.anatomy.ownership import tensor_of
+from dpap.anatomy.wiring import Reader
 from dpap.pruning.budget import dead_weights
 from dpap.pruning.layer_times import LayerTime
 from dpap.pruning.state_form import check_form, check_operations
@@ -245,7 +246,7 @@ def _macs(ledger: CostLedger, masks: Masks) -> float:
 
     Those of depthwise convolutions and of attention are not counted.
     """
-    kept = _remaining(ledger, masks)
+    kept = _remaining(ledger, masks, ledger.wiring.layers.values())
     return 1 - ledger.wiring.macs(kept.units, kept.features) / ledger.macs
 
 
@@ -253,7 +254,7 @@ def _latency(ledger: CostLedger, masks: Masks) -> float:
     """Share of the time of the weight layers of one inference that is saved when the dead are removed, as it was
     measured before any died.
     """
-    kept = _remaining(ledger, masks)
+    kept = _remaining(ledger, masks, ledger.wiring.layers.values())
     left = ledger.wiring.layer_macs(kept.units, kept.features)
     whole = sum(one.seconds for one in ledger.times.values())
     saved = sum(one.per_mac * (one.macs - left[name]) for name, one in ledger.times.items())
@@ -292,8 +293,8 @@ def _parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _remaining(ledger: CostLedger, masks: Masks) -> Kept:
-    return what_remains(ledger.wiring, masks.removable(ledger.wiring, ledger.round_to))
+def _remaining(ledger: CostLedger, masks: Masks, readers: Iterable[Reader] | None = None) -> Kept:
+    return what_remains(ledger.wiring, masks.removable(ledger.wiring, ledger.round_to), readers)
 
 
 def _removed_parameters(wiring: Wiring, kept: Kept) -> int:

@@ -116,7 +116,7 @@ def layer_reports(
         initial_units, initial_weights: of the dense network, by layer.
         alive_before: units that were alive before the step.
     """
-    for name, (weights_alive, _) in masks.weights(wiring).items():
+    for name, weights_alive in masks.alive_weights(wiring).items():
         layer = wiring.layers[name]
         units, times = masks.units.get(name), masks.timesteps.get(name)
         alive = layer.units if units is None else int(units.sum())

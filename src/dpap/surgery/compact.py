@@ -7,7 +7,7 @@ hold, everything is put back.
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -20,6 +20,7 @@ from dpap.anatomy.hidden_state import reset_state, unsaved_constants
 from dpap.anatomy.joined import components
 from dpap.anatomy.pytrees import Inputs
 from dpap.anatomy.staining.dye import Site
+from dpap.anatomy.wiring import Reader
 from dpap.surgery.compiled import recompile
 from dpap.surgery.culprits import find_culprits, only_silence
 from dpap.surgery.equivalence import CompactionError, EquivalenceCheck, NothingFires
@@ -65,11 +66,15 @@ class CompactReport:
         return "".join([text, *(f"\ndead units of {name} stay: {why}" for name, why in self.staying.items())])
 
 
-def what_remains(wiring: Wiring, leaving: dict[str, Bool[Tensor, "_"]]) -> Kept:
-    """The units and features that remain when the given units of each layer have left."""
+def what_remains(
+    wiring: Wiring, leaving: dict[str, Bool[Tensor, "_"]], readers: Iterable[Reader] | None = None
+) -> Kept:
+    """The units and features that remain when the given units of each layer have left; features of all readers, or of
+    those that are given.
+    """
     units = {name: (~gone).nonzero().flatten() for name, gone in leaving.items() if gone.any()}
     features: dict[str | Site, Tensor] = {}
-    for reader in wiring.readers():
+    for reader in wiring.readers() if readers is None else readers:
         stays = feature_stays(reader.feeds, leaving)
         if stays is not None and not stays.all():
             features[reader.key] = stays.nonzero().flatten()

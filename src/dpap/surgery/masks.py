@@ -80,38 +80,55 @@ class Masks:
 
     def useful(self, wiring: Wiring) -> dict[str, Bool[Tensor, "_"]]:
         """Layer -> which of its alive units any layer receives: a unit that only scales dead ones is not received."""
-        received = {name: torch.zeros(layer.units, dtype=torch.bool) for name, layer in wiring.layers.items()}
-        for reader in wiring.layers.values():
-            read = self.features(reader) & self._read(reader)
+        return self._useful(wiring, self._features(wiring))
+
+    def _features(self, wiring: Wiring) -> dict[str, Bool[Tensor, "_"]]:
+        return {name: self.features(layer) for name, layer in wiring.layers.items()}
+
+    def _useful(
+        self, wiring: Wiring, features: dict[str, Bool[Tensor, "_"]]
+    ) -> dict[str, Bool[Tensor, "_"]]:
+        # two more, where `MIXED` and `NO_UNIT` arrive
+        received = {
+            name: torch.zeros(layer.units + 2, dtype=torch.bool) for name, layer in wiring.layers.items()
+        }
+        for name, reader in wiring.layers.items():
+            read = self._read(reader, features[name])
             for source, unit in reader.feeds.items():
                 if source in received:
-                    received[source][unit[read & (unit >= 0)]] = True
-                    received[source] |= bool((read & (unit == MIXED)).any())
+                    received[source][unit[read]] = True
         useful = {}
         for name, layer in wiring.layers.items():
             mask = self.units.get(name)
             alive = torch.ones(layer.units, dtype=torch.bool) if mask is None else mask.cpu()
-            useful[name] = alive & received[name] if layer.removable else alive
+            arrived = received[name]
+            useful[name] = alive & (arrived[:-2] | arrived[MIXED]) if layer.removable else alive
         for name, layer in wiring.layers.items():
             if layer.unused and layer.removable:
                 useful[name] = _tied_to(name, useful, wiring)
         return useful
 
-    def _read(self, reader: WeightLayer) -> Bool[Tensor, "_"]:
-        """Which features of a layer any alive unit of their group reads."""
+    def _read(self, reader: WeightLayer, features: Bool[Tensor, "_"]) -> Bool[Tensor, "_"]:
+        """Which of these features of a layer any alive unit of their group reads."""
         units = self.units.get(reader.name)
         if units is None or reader.groups == 1:
-            return torch.ones(reader.features, dtype=torch.bool)
+            return features
         alive = units.cpu().view(reader.groups, -1).any(1)
-        return alive.repeat_interleave(reader.features // reader.groups)
+        return features & alive.repeat_interleave(reader.features // reader.groups)
 
     def weights(self, wiring: Wiring) -> dict[str, tuple[int, int]]:
-        """Layer -> (alive weights, weights), for every layer of which any weight can die.
+        """Layer -> (alive weights, weights), for every layer of which any weight can die."""
+        alive = self.alive_weights(wiring)
+        return {name: (count, wiring.layers[name].weights) for name, count in alive.items()}
+
+    def alive_weights(self, wiring: Wiring) -> dict[str, int]:
+        """Layer -> its alive weights, for every layer of which any weight can die.
 
         A weight is dead where its synapse, its unit or the source of its feature is.
         """
         counts = {}
-        useful = self.useful(wiring)
+        every = self._features(wiring)
+        useful = self._useful(wiring, every)
         for name, layer in wiring.layers.items():
             if (
                 name not in self.units
@@ -121,13 +138,13 @@ class Masks:
                 continue
             if layer.fixed:
                 continue
-            features, units = self.features(layer), useful[name]
+            features, units = every[name], useful[name]
             if name in self.synapses:
                 alive = int((self.synapses[name].cpu() & features & units[:, None]).count_nonzero())
             else:
                 in_group = features.view(layer.groups, -1).sum(1)
                 alive = int((units.view(layer.groups, -1).sum(1) * in_group).sum())
-            counts[name] = (alive * layer.taps, layer.weights)
+            counts[name] = alive * layer.taps
         return counts
 
     def removable(self, wiring: Wiring, round_to: int = 1) -> dict[str, Bool[Tensor, "_"]]:
@@ -176,7 +193,8 @@ def _keep_joined(wiring: Wiring, leaving: dict[str, Bool[Tensor, "_"]]) -> bool:
     """Keep units that feed a feature which stays; returns whether there were any."""
     changed = False
     for feeds in (reader.feeds for reader in wiring.readers()):
-        stays = feature_stays(feeds, leaving)
+        # a feature of one source stays because its unit does
+        stays = feature_stays(feeds, leaving) if len(feeds) > 1 else None
         if stays is None:
             continue
         for source, unit in feeds.items():
