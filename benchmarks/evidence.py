@@ -70,22 +70,27 @@ SUMMARY = (
     Row("MNIST, 2Conv2FC", ("mnist_ann", "mnist_ann_float32"), 0.98),
     Row("MNIST, spiking 2Conv2FC", ("mnist_snn_98", "mnist_snn"), 0.98),
     Row("Fashion-MNIST (a third), 2Conv2FC", ("fashion_ann",), 0.9),
+    Row("Fashion-MNIST (a third), 2Conv2FC", ("fashion_ann",), 0.98),
+    Row("Fashion-MNIST (a third), 2Conv2FC", ("fashion_ann",), 0.9, "parameters"),
     Row("Fashion-MNIST (a third), spiking 2Conv2FC", ("fashion_snn",), 0.9),
     Row("N-MNIST (1,100 recordings), spiking 2Conv2FC", ("nmnist_rates", "nmnist"), 0.98),
     Row("N-MNIST, 53% of the neuron-timesteps too", ("nmnist_timesteps",), 0.6201),
     Row(VGG16, VGG16_RECIPES, 0.9),
     Row(VGG16, VGG16_RECIPES, 0.98),
     Row(VGG16, VGG16_RECIPES, 0.8, "macs"),
+    Row(VGG16, VGG16_RECIPES, 0.9, "macs"),
     Row("CIFAR-10 (a fifth), ResNet-20", ("cifar10_resnet20",), 0.9),
+    Row("CIFAR-10 (a fifth), spiking 6Conv2FC of a quarter's width", ("cifar10_6conv2fc_90",), 0.9),
 )
 """Lines of the summary; those of which nothing but the dense twin was measured are left out."""
 SCRATCH = "scratch"
 COLUMNS = {
     "dpap (default)": ("dpap",),
-    "paper's rule (`bcm`)": ("paper",),
+    "magnitude, by that rule": ("global_magnitude",),
+    "paper's rule (`bcm`)": ("paper", "units_paper"),
     "`bcm_strength`": ("strength",),
-    "magnitude": ("magnitude",),
-    "random": ("random_once", "random"),
+    "magnitude": ("magnitude", "units_magnitude"),
+    "random": ("random_once", "random", "units_random"),
     "small dense, from scratch": (SCRATCH,),
 }
 """Column of the summary -> methods, the first of which that was run counts."""
