@@ -26,7 +26,7 @@ import yaml
 
 from dpap.experiment.comparing.comparison_table import HEAD as TABLE
 from dpap.experiment.comparing.comparison_table import LEGEND, cells, comparison, description
-from dpap.experiment.comparing.methods import DENSE
+from dpap.experiment.comparing.methods import DENSE, LONG
 from dpap.experiment.comparing.results import EPOCHS, RESULTS, EpochResult, Line, Result, as_csv, read_csv
 from dpap.experiment.comparing.significance import groups
 from dpap.experiment.tables import markdown
@@ -83,7 +83,9 @@ SUMMARY = (
     Row("CIFAR-10 (a fifth), spiking 6Conv2FC of a quarter's width", ("cifar10_6conv2fc_90",), 0.9),
 )
 """Lines of the summary; those of which nothing but the dense twin was measured are left out."""
-SCRATCH = "scratch"
+LONGER = "scratch_long"
+"""Has `LONG` times the epochs of the others."""
+SCRATCH, LAST = "scratch", "small dense, from scratch"
 COLUMNS = {
     "dpap (default)": ("dpap",),
     "magnitude, by that rule": ("global_magnitude",),
@@ -91,10 +93,12 @@ COLUMNS = {
     "`bcm_strength`": ("strength",),
     "magnitude": ("magnitude", "units_magnitude"),
     "random": ("random_once", "random", "units_random"),
-    "small dense, from scratch": (SCRATCH,),
+    "small dense, thrice the epochs": (LONGER,),
+    LAST: (SCRATCH,),
 }
 """Column of the summary -> methods, the first of which that was run counts."""
-LAST = next(reversed(COLUMNS))
+SHORT = {name: methods for name, methods in COLUMNS.items() if name not in ("`bcm_strength`", "random")}
+"""Those of the README."""
 RULES = ("dpap", "paper")
 """Methods that stand beside the paper's figures."""
 
@@ -177,7 +181,8 @@ def publish(folder: Path, out: Path) -> None:
     results, epochs = merged(Result, folder, out, RESULTS), merged(EpochResult, folder, out, EPOCHS)
     kinds: dict[str, set[tuple[str, str, str, int]]] = {}
     for each in results:
-        kinds.setdefault(each.recipe, set()).add((each.network, each.data, each.protocol, each.epochs))
+        epochs_of = each.epochs // LONG if each.method == LONGER else each.epochs
+        kinds.setdefault(each.recipe, set()).add((each.network, each.data, each.protocol, epochs_of))
     for recipe, found in kinds.items():
         if len(found) > 1:
             raise ValueError(
@@ -236,12 +241,12 @@ def summary(results: Sequence[Result], once: Mapping[str, Any], *, spread: bool)
         once: recipe -> target -> method -> accuracy, of what was measured once and is in no comparison.
         spread: whether n and standard deviations are shown.
     """
-    lines = []
+    lines, columns = [], COLUMNS if spread else SHORT
     for row in SUMMARY:
         dense = _chosen(results, row.recipes, (DENSE,), None)
         chosen = {
             column: _chosen(results, row.recipes, methods, row.target, row.target_of)
-            for column, methods in COLUMNS.items()
+            for column, methods in columns.items()
         }
         measured = sum(bool(runs) for runs in chosen.values())
         if not measured:
@@ -271,7 +276,7 @@ def summary(results: Sequence[Result], once: Mapping[str, Any], *, spread: bool)
         ]
         lines.append(line)
     count = ["n"] if spread else []
-    return markdown(("data, network", "pruned", *count, DENSE, *COLUMNS, "ahead"), lines)
+    return markdown(("data, network", "pruned", *count, DENSE, *columns, "ahead"), lines)
 
 
 def _chosen(

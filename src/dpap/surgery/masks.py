@@ -85,9 +85,7 @@ class Masks:
     def _features(self, wiring: Wiring) -> dict[str, Bool[Tensor, "_"]]:
         return {name: self.features(layer) for name, layer in wiring.layers.items()}
 
-    def _useful(
-        self, wiring: Wiring, features: dict[str, Bool[Tensor, "_"]]
-    ) -> dict[str, Bool[Tensor, "_"]]:
+    def _useful(self, wiring: Wiring, features: dict[str, Bool[Tensor, "_"]]) -> dict[str, Bool[Tensor, "_"]]:
         # two more, where `MIXED` and `NO_UNIT` arrive
         received = {
             name: torch.zeros(layer.units + 2, dtype=torch.bool) for name, layer in wiring.layers.items()
