@@ -61,8 +61,8 @@ def backward(
     rows = _rows(membrane, step), _rows(upstream, step)
     narrow = rate_tensor(sharpness, computed_in(membrane.dtype), membrane.device)
     d_current, d_rates, d_narrow = _compiled(_backward, *rows, rate, narrow, rule, learns_rate, constant)
-    d_sharpness = None if narrow is None else d_narrow.sum(dtype=torch.float64) / narrow
-    d_rate = d_rates.sum(dtype=torch.float64) / rate if learns_rate and rate is not None else None
+    d_sharpness = None if d_narrow is None else d_narrow.sum(dtype=torch.float64) / narrow
+    d_rate = None if d_rates is None else d_rates.sum(dtype=torch.float64) / rate
     if constant:
         total = d_current.as_strided(step.shape, step.stride())
         return shared(total, len(membrane)).to(upstream.dtype), d_rate, d_sharpness
@@ -92,9 +92,9 @@ def _backward(
     rule: Rule,
     learns_rate: bool,
     constant: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Gradients of the currents [T, units], of a constant one their sum [units]; and each unit's share of those of
-    the rate and of the logarithm of the sharpness (zeros where they are fixed).
+    the rate, where it is learned, and of the logarithm of the sharpness.
     """
     threshold = rule.threshold
     d_v, d_rate, d_narrow, total = (
@@ -125,7 +125,11 @@ def _backward(
                     earlier >= threshold, 0.0 if rule.hard else earlier - threshold, earlier
                 )
             d_rate = d_rate + rise * d_h
-    return total if constant else torch.stack(d_current[::-1]), d_rate, d_narrow
+    return (
+        total if constant else torch.stack(d_current[::-1]),
+        d_rate if learns_rate and rate is not None else None,
+        None if sharpness is None else d_narrow,
+    )
 
 
 def _membrane(kept: Tensor, threshold: float) -> Tensor:

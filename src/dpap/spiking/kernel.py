@@ -65,8 +65,9 @@ def backward(
     d_current = sequence_like(membrane[0], len(membrane), upstream.dtype)
     units = membrane[0].numel()
     narrow = rate_tensor(sharpness, torch.float32, membrane.device)
-    d_rates = torch.zeros(_programs(units) if learns_rate else 1, device=membrane.device)
-    d_narrow = torch.zeros(1 if narrow is None else _programs(units), device=membrane.device)
+    # every program writes its own, where there is something to learn
+    d_rates = torch.empty(_programs(units) if learns_rate else 1, device=membrane.device)
+    d_narrow = d_rates if narrow is None else torch.empty(_programs(units), device=membrane.device)
     formula, parameter = rule.surrogate.formula()
     strided = upstream.stride(0)
     _launch(
