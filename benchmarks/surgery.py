@@ -2,6 +2,7 @@
 
     python benchmarks/surgery.py --keep-memory
     python benchmarks/surgery.py --network vgg --samples 8 --target-of macs
+    python benchmarks/surgery.py --paper
 
 Each round builds a network anew, lets a `dpap.Pruner` find its wiring on some samples, and trains three short epochs
 while 60 % of the target's cost dies by the default rule, also in the middle of each; what is worth it is removed at the
@@ -51,7 +52,13 @@ def built(name: str, device: torch.device) -> tuple[nn.Module, tuple[int, int, i
 
 
 def prune(
-    name: str, device: torch.device, samples: int, target_of: TargetOf, epochs: int, compact: str
+    name: str,
+    device: torch.device,
+    samples: int,
+    target_of: TargetOf,
+    epochs: int,
+    compact: str,
+    paper: bool = False,
 ) -> dict[str, list[float]]:
     """Seconds of everything from staining to the last removal of one network."""
     model, shape, batch = built(name, device)
@@ -64,7 +71,8 @@ def prune(
         pruner._forwards = IMAGES // batch
         return taken
 
-    config = dpap.PruningConfig(
+    rule = partial(dpap.PruningConfig.paper, synapses=False) if paper else dpap.PruningConfig
+    config = rule(
         target=0.6,
         target_of=target_of,
         start_epoch=0,
@@ -101,13 +109,14 @@ def main() -> None:
     """Run the rounds and report."""
     parser = arguments_of(__doc__, rounds=5)
     parser.add_argument("--network", choices=(*NETWORKS, "vgg"), default="cifar")
+    parser.add_argument("--paper", action="store_true", help="the paper's rule, of whole units alone")
     parser.add_argument("--target-of", choices=get_args(TargetOf), default="weights")
     parser.add_argument(
         "--samples", type=int, default=4, help="of the example inputs that are given to Pruner"
     )
     arguments = parser.parse_args()
     name, device = arguments.network, set_up(arguments)
-    run = partial(prune, name, device, arguments.samples, arguments.target_of)
+    run = partial(prune, name, device, arguments.samples, arguments.target_of, paper=arguments.paper)
     run(1, "manual")
     taken: dict[str, list[float]] = {}
     multiples: dict[str, list[float]] = {}
