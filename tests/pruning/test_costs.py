@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import dpap
+from dpap.anatomy.observing.sampling import StepSampler
 from dpap.metrics import SynapticOperations, inference_picojoules, macs, parameters, synaptic_operations
 from dpap.models import NetworkConfig, build_network
 from dpap.pruning.config import TargetOf
 from dpap.pruning.costs import COSTS
 from dpap.pruning.layer_times import LayerTime
+from dpap.pruning.observation import COUNTED
 from dpap.surgery import Masks
 
 NETWORKS = {
@@ -117,7 +119,10 @@ def test_operations_and_energy_are_those_of_what_was_observed(network: str) -> N
         )
         with _recorded_inputs(model) as entered:
             _learn(model, optimizer)
-        entered = {name: parts[::2] for name, parts in entered.items()}  # every other presentation is counted
+        sampler = StepSampler(1)  # every other presentation is counted
+        presentations = range(len(next(iter(entered.values()))))
+        counted_now = [place for place in presentations if sampler.take() and sampler.takes_also(COUNTED)]
+        entered = {name: [parts[place] for place in counted_now] for name, parts in entered.items()}
         dense = _count(model, entered)
         report = pruner.step()
         for name, layer in pruner.wiring.layers.items():

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from dpap.surgery import CompactionError
-from dpap.surgery.optimizer import moments
+from dpap.surgery.optimizer import change_state, moments
 from support.twins import Twin, batch, by_hand, small_network
 
 LABELS = torch.arange(6) % 3
@@ -102,8 +102,13 @@ def test_training_goes_on_as_in_a_network_sliced_by_hand(kind: str) -> None:
     for index, name in enumerate(("6", "8")):
         for key, value in state["state"][index].items():
             if value.ndim == 2:
-                value = value[kept.units[name]] if name in kept.units and len(value) > 1 else value
-                value = value[:, kept.features[name]] if value.shape[1] > 1 else value
+                whole = weights[int(name)].weight.shape
+                if name in kept.units:
+                    rows = kept.units[name]
+                    # a mean over rows, of which the dead are zero
+                    value = value[rows] if len(value) > 1 else value * whole[0] / len(rows)
+                columns = kept.features[name]
+                value = value[:, columns] if value.shape[1] > 1 else value * whole[1] / len(columns)
             state["state"][index][key] = value
     small, left = small_network(), by_hand(weights, kept)
     for name, tensor in (*small.named_parameters(), *small.named_buffers()):
@@ -172,3 +177,31 @@ def test_groups_and_optimizers_on_parts_all_follow() -> None:
     for twin in (silent, compact):
         _learn(twin.model, twin.optimizers, range(3, 6))
     _assert_equal(compact, by_hand(silent.model, kept))
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((6, 5), 0), ((6, 5), 1), ((6, 4, 3, 3), 0), ((6, 4, 3, 3), 1)])
+def test_means_over_the_dead_become_means_of_what_remains(shape: tuple[int, ...], axis: int) -> None:
+    """The factored second moments of Adafactor are those that it would have made of what remains alone."""
+    generator = torch.Generator().manual_seed(0)
+    squares = torch.rand(shape, generator=generator, dtype=torch.float64)
+    kept = torch.tensor([0, 2, 3])
+    dead = torch.ones(shape[axis], dtype=torch.bool)
+    dead[kept] = False
+    squares.movedim(axis, 0)[dead] = 0
+    parameter = nn.Parameter(torch.zeros(shape, dtype=torch.float64))
+    optimizer = torch.optim.Adafactor([parameter])
+    optimizer.state[parameter] = {
+        "row_var": squares.mean(-1, keepdim=True),
+        "col_var": squares.mean(-2, keepdim=True),
+    }
+    undo = change_state(
+        optimizer,
+        parameter,
+        lambda one: one if one.shape[axis] != shape[axis] else one.index_select(axis, kept),
+    )
+    left = squares.index_select(axis, kept)
+    state = optimizer.state[parameter]
+    torch.testing.assert_close(state["row_var"], left.mean(-1, keepdim=True))
+    torch.testing.assert_close(state["col_var"], left.mean(-2, keepdim=True))
+    undo()
+    torch.testing.assert_close(optimizer.state[parameter]["row_var"], squares.mean(-1, keepdim=True))

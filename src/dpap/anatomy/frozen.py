@@ -3,7 +3,7 @@
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -34,7 +34,11 @@ def frozen(model: nn.Module, *, training_paths: bool = False) -> Iterator[None]:
         for module in compiled:
             module._compiled_call_impl = None
         torch.backends.mha.set_fastpath_enabled(False)
-        with torch.no_grad(), _not_compiled(), preserved_state(model), warnings.catch_warnings():
+        with ExitStack() as stack:
+            for manager in (
+                torch.no_grad(), _not_compiled(), *_plain(model), preserved_state(model), warnings.catch_warnings()
+            ):  # fmt: skip
+                stack.enter_context(manager)
             # of checkpoints, which are no use without gradients
             warnings.filterwarnings("ignore", message="None of the inputs have requires_grad")
             yield
@@ -53,6 +57,12 @@ def _contains_layers(module: nn.Module) -> bool:
     own = (*module._parameters.values(), *module._buffers.values())
     parts = list(module.modules())[1:]
     return all(tensor is None for tensor in own) or any(layer_kind(part) is not None for part in parts)
+
+
+def _plain(model: nn.Module) -> Iterator[AbstractContextManager[object]]:
+    """No autocast around the look, in which what is silent would be told from what is not in eight bits."""
+    for kind in {"cpu", *(parameter.device.type for parameter in model.parameters())} - {"meta"}:
+        yield torch.autocast(kind, enabled=False)
 
 
 def _not_compiled() -> AbstractContextManager[object]:

@@ -16,6 +16,8 @@ from weakref import ProxyTypes
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import is_lazy
 
 from dpap.anatomy.frameworks import STATES, qualified_name
 from dpap.anatomy.layers import layer_kind
@@ -173,6 +175,7 @@ def preserved_state(model: nn.Module) -> Iterator[None]:
     they were, bit for bit. State may be of any batch size and part of an autograd graph: the network works on copies
     of it meanwhile.
     """
+    check_initialised(model)
     network = _Network.of(model)
     modules = [
         (owner, preserved)
@@ -195,6 +198,25 @@ def preserved_state(model: nn.Module) -> Iterator[None]:
             preserved.put_back(owner)
         network.snapshot.restore()
         network.random.restore()
+
+
+def check_initialised(model: nn.Module) -> None:
+    """Check that no parameter of a network still waits for its first forward.
+
+    Raises:
+        ValueError: where one does.
+    """
+    lazy = [
+        name for name, module in model.named_modules()
+        if isinstance(module, LazyModuleMixin) or any(
+            map(is_lazy, (*module._parameters.values(), *module._buffers.values()))
+        )
+    ]  # fmt: skip
+    if lazy:
+        raise ValueError(
+            f"expected a network that has its sizes; got lazy modules that have not run yet ({', '.join(lazy[:3])}): "
+            "run one forward of it first, model(example_inputs)"
+        )
 
 
 def reset_state(model: nn.Module, *, weights: bool = True) -> None:

@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -18,6 +17,7 @@ from dpap.pruning.distributed import Ranks
 from dpap.pruning.reports import LayerReport, PruneReport
 from dpap.pruning.wrappers import renew, wrappers_around
 from dpap.surgery import CompactReport, Masks
+from dpap.surgery.changing import changes_tensors
 from dpap.surgery.trial import try_removal
 
 Weights = dict[str, Tensor]
@@ -45,6 +45,7 @@ class Baseline(ABC):
         ValueError: where nothing can be pruned, there is no target of weights, or neuron-timesteps would be pruned.
     """
 
+    @changes_tensors
     def __init__(
         self,
         model: nn.Module,
@@ -104,7 +105,7 @@ class Baseline(ABC):
         """Nothing: units have no survival here."""
         return {}
 
-    @torch.no_grad()
+    @changes_tensors
     def step(self) -> PruneReport:
         """End an epoch."""
         epoch, before = self.epoch, self._units_alive()
@@ -138,7 +139,7 @@ class Baseline(ABC):
             },
         }
 
-    @torch.no_grad()
+    @changes_tensors
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state. Load the network's and the optimizer's state after this.
 

@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from dpap.anatomy.pytrees import Inputs, Outputs, all_tensors, is_float
 from dpap.pruning.wrappers import check_whole
+from dpap.surgery.known_optimizers import KnownOptimizers
 from dpap.surgery.timesteps import AXES, BUFFER
 
 
@@ -24,6 +25,16 @@ class OptimizerWrapper(Protocol):
         """The optimizer, or another wrapper."""
 
 
+FRAMEWORKS = (
+    "accelerate",
+    "lightning",
+    "lightning_fabric",
+    "pytorch_lightning",
+    "deepspeed",
+    "transformers",
+    "torch",
+)
+"""Packages whose wrappers of optimizers write no weights themselves."""
 AnyOptimizer = Optimizer | OptimizerWrapper
 """An optimizer, also in wrappers."""
 
@@ -133,6 +144,28 @@ def as_optimizers(optimizer: Any) -> tuple[Optimizer, ...]:
     several = isinstance(optimizer, Iterable) and not _is_wrapper(optimizer)
     found = tuple(_bare(one) for one in (optimizer if several else (optimizer,)))
     return tuple(one for place, one in enumerate(found) if all(one is not other for other in found[:place]))
+
+
+def known_optimizers(optimizer: Any) -> KnownOptimizers:
+    """None, one or several optimizers, with the wrappers that may write weights after they have stepped.
+
+    Raises:
+        TypeError: where one is something else.
+    """
+    return KnownOptimizers(as_optimizers(optimizer), wrappers=_foreign_wrappers(optimizer))
+
+
+def _foreign_wrappers(optimizer: Any) -> tuple[Any, ...]:
+    if optimizer is None:
+        return ()
+    several = isinstance(optimizer, Iterable) and not _is_wrapper(optimizer)
+    found = []
+    for one in optimizer if several else (optimizer,):
+        while _is_wrapper(one) and one.optimizer is not one:
+            if type(one).__module__.partition(".")[0] not in FRAMEWORKS:
+                found.append(one)
+            one = one.optimizer
+    return tuple(found)
 
 
 def _is_wrapper(optimizer: Any) -> bool:

@@ -38,6 +38,10 @@ class BadBatches:
                 stacklevel=2,
             )
 
+    def first(self, name: str) -> str:
+        """In words, when something of a layer was not finite first; nothing where all was."""
+        return f" (first in batch {self._first[name]})" if name in self._first else ""
+
     def end_epoch(self) -> int:
         """Begin to count anew; returns how much was left out.
 

@@ -85,7 +85,8 @@ class PruningConfig:
         synapses: whether single synapses of fully connected layers die too, besides neurons and channels.
         timesteps: whether neuron-timesteps of spiking neurons die.
         timestep_target: share of neuron-timesteps that is dead at `end_epoch`; implies `timesteps`.
-        observe_every: observe every n-th batch, or step of the optimizer; 4 is ours, for the cost.
+        observe_every: observe one of every n batches, or steps of the optimizer, and the first n of each epoch; at
+            changing places, so that of tasks in turn all are observed alike. 4 is ours, for the cost.
         min_units: units of each layer, the strongest, that survive whatever their importance; 2 is ours, so
             that no layer dies whole.
         min_share: share of each layer's units that survives likewise; 0.05 is ours. Without it the layer whose

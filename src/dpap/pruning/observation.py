@@ -10,15 +10,16 @@ from torch import nn
 from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring
-from dpap.anatomy.observing.contributions import ContributionRecorder
+from dpap.anatomy.observing.contributions import ContributionRecorder, unobserved
 from dpap.anatomy.observing.levels import joint_step
 from dpap.anatomy.observing.operations import OperationCounter, OperationCounts
 from dpap.anatomy.observing.recording import Recorder, Recording
+from dpap.anatomy.observing.sampling import UNSAMPLED
 from dpap.plasticity import Contribution
 from dpap.pruning.config import PruningConfig
 from dpap.pruning.distributed import Ranks
 from dpap.pruning.state import PruningState
-from dpap.pruning.state_form import check_form, check_operations
+from dpap.pruning.state_form import check_dict, check_form, check_operations
 
 COUNTED = 2
 """Of so many recorded presentations, one has its operations counted, where the target is a share of them."""
@@ -103,8 +104,8 @@ class Observation:
         """What was counted since the epoch began, as plain tensors and numbers."""
         recorder, contributions, counter = self._recorder, self._contributions, self._counter
         return {
-            "presentations": 0 if recorder is None else recorder.presentations,
-            "steps": 0 if contributions is None else contributions.steps,
+            "presentations": dict(UNSAMPLED) if recorder is None else recorder.sampler.state(),
+            "contributions": unobserved() if contributions is None else contributions.state_dict(),
             "samples": self._samples,
             "operations": {} if counter is None else counter.state_dict(),
         }
@@ -115,17 +116,33 @@ class Observation:
         Raises:
             ValueError: where it is of another network.
         """
-        check_form(state, {"presentations": 0, "steps": 0, "samples": 0, "operations": {}}, "observation")
+        check_dict(state, "observation")
+        if "contributions" not in state:
+            state = _of_fixed_stride(state)
+        form = {"presentations": UNSAMPLED, "contributions": unobserved(), "samples": 0, "operations": {}}
+        check_form(state, form, "observation")
+        self._check_contributions(state["contributions"])
         features = {name: layer.features for name, layer in self.wiring.layers.items()}
         names = {each.name for each in fields(OperationCounts)}
         check_operations(state["operations"], features, names, "observation, operations")
         self._samples = state["samples"]
         if self._recorder is not None:
-            self._recorder.presentations = state["presentations"]
+            self._recorder.sampler.load_state(state["presentations"])
         if self._contributions is not None:
-            self._contributions.steps = state["steps"]
+            self._contributions.load_state_dict(state["contributions"])
         if self._counter is not None:
             self._counter.load_state_dict(state["operations"])
+
+    def _check_contributions(self, given: dict[str, Any]) -> None:
+        where = "observation, contributions"
+        for place, one in given["samplers"].items():
+            check_form(one, UNSAMPLED, f"{where}, samplers, {place}")
+        if self._contributions is None:
+            return
+        places = self._contributions.state_dict()["samplers"]
+        check_form({"stepped": sorted(given["stepped"].keys() - places.keys())}, {"stepped": []}, where)
+        for part, forms in self._contributions.forms(given).items():
+            check_form(given[part], forms, f"{where}, {part}")
 
     def rewire(self) -> None:
         """Follow the wiring after a removal."""
@@ -159,19 +176,29 @@ class Observation:
         if self._counts() and self._counter is not None and self._counter.accept(finite, agreed):
             self._samples += recording.batch
         if not finite and self._recorder is not None:
-            self._recorder.presentations -= 1  # the next is observed in its place
+            self._recorder.sampler.again()  # the next is observed in its place
 
     def _observe_contributions(self, contributions: dict[str, Contribution]) -> None:
         if not self.state.observe_contributions(contributions) and self._contributions is not None:
-            self._contributions.steps -= 1  # likewise
+            self._contributions.take_again()  # likewise
 
     def _counts(self) -> bool:
         """Whether the operations of the presentation that is recorded now are counted."""
-        recorder = self._recorder
-        return recorder is not None and (recorder.presentations - 1) % (COUNTED * recorder.every) == 0
+        return self._recorder is not None and self._recorder.sampler.takes_also(COUNTED)
 
     def _counting(self) -> bool:
         return self._recorder is not None and self._recorder.recording and self._counts()
+
+
+def _of_fixed_stride(state: dict[str, Any]) -> dict[str, Any]:
+    """A state of earlier versions, which took every n-th step from the beginning of the epoch on."""
+    check_form(state, {"presentations": 0, "steps": 0, "samples": 0, "operations": {}}, "observation")
+    first = {**UNSAMPLED, "steps": state["steps"]}
+    return {
+        **state,
+        "presentations": {**UNSAMPLED, "steps": state["presentations"]},
+        "contributions": {**unobserved(), "samplers": {"0": first}},
+    }
 
 
 def summed_counts(

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -15,10 +16,10 @@ from dpap.pruning.arguments import (
     AnyOptimizer,
     as_copies,
     as_inputs,
-    as_optimizers,
     as_outputs,
     check_call,
     check_trained,
+    known_optimizers,
     unwrapped,
 )
 from dpap.pruning.budget import dead_timesteps
@@ -28,26 +29,23 @@ from dpap.pruning.costs import MEASURED, OBSERVED, CostLedger
 from dpap.pruning.distributed import DIFFERENT, Ranks, check_networks, check_pruners
 from dpap.pruning.layer_times import layer_times
 from dpap.pruning.observation import Observation
+from dpap.pruning.removal import check_wrappers, saves_time
 from dpap.pruning.reports import PruneReport, layer_reports
 from dpap.pruning.resume import Structure, match_timesteps, slice_all, take_sizes
-from dpap.pruning.state import PruningState
-from dpap.pruning.versions import VERSION, upgraded
+from dpap.pruning.state import NotFinite, PruningState
+from dpap.pruning.versions import VERSION, check_criterion, upgraded
 from dpap.pruning.wrappers import renew, wrappers_around, wrappers_of
 from dpap.surgery import CompactionError, CompactReport, Silence
-from dpap.surgery.compact import remove_dead, what_remains
+from dpap.surgery.changing import changes_tensors
+from dpap.surgery.compact import remove_dead
 from dpap.surgery.compiled import recompile
 from dpap.surgery.copies import Copies
-from dpap.surgery.known_optimizers import KnownOptimizers
 from dpap.surgery.pruned import check_unpruned, mark, remove_idle_hooks, unmark
 from dpap.surgery.slicing import Kept
 from dpap.surgery.trial import try_removal
 
-STEP = 3
-"""Multiplications of a training step, in forwards: one forwards, twice as many backwards."""
 _CONNECTION = frozenset(("_silence", "_observation", "_handles", "_mark"))
 """Attributes that hold hooks, or stand for them."""
-REMOVAL = 4
-"""Cost of a removal, in forwards: it is checked by two of the example inputs in double precision."""
 
 
 class Pruner:
@@ -100,6 +98,7 @@ class Pruner:
         >>> pruner.detach()
     """
 
+    @changes_tensors
     def __init__(
         self,
         model: nn.Module,
@@ -120,7 +119,7 @@ class Pruner:
         wrappers = wrappers_around(model, self.model)
         self._ranks = Ranks.of(wrappers, self.model)
         self._example = self._ranks.broadcast(as_inputs(example_inputs, self.model))
-        self._optimizers = KnownOptimizers(as_optimizers(optimizer))
+        self._optimizers = known_optimizers(optimizer)
         followers = as_copies(copies, self.model)
         for example in examples_of(self._example):
             check_call(self.model, example)
@@ -188,7 +187,7 @@ class Pruner:
         )
         self._looked_at: dict[str, int] | None = None
         if self._optimizers.given:
-            self._handles.append(self._optimizers.given[-1].register_step_post_hook(self._after_step))
+            self._handles.append(self._optimizers.given[-1].register_step_post_hook(Hook(self._after_step)))
         for network in (self.model, *self._copies.models):
             self._handles.append(network.register_load_state_dict_pre_hook(Hook(self._before_loading)))
             self._handles.append(network.register_load_state_dict_post_hook(Hook(self._after_loading)))
@@ -220,7 +219,7 @@ class Pruner:
             name: self._structure.of_dense(name, one.units, masks[name]) for name, one in survival.items()
         }
 
-    @torch.no_grad()
+    @changes_tensors
     def step(self) -> PruneReport:
         """End an epoch: survival is updated by what was observed, and what falls below zero dies.
 
@@ -257,16 +256,14 @@ class Pruner:
             target_of=config.target_of,
             achieved=self._share(config.target_of),
             target=config.due(epoch + 1.0),
-            layers=tuple(
-                layer_reports(
-                    self.wiring, self._state.masks, self._structure.units, self._structure.weights, before
-                )
+            layers=layer_reports(
+                self.wiring, self._state.masks, self._structure.units, self._structure.weights, before
             ),
             compacted=compacted,
             left_out=left_out,
         )
 
-    @torch.no_grad()
+    @changes_tensors
     def compact(self) -> CompactReport:
         """Remove dead units physically: from parameters, buffers and optimizer state, in place.
 
@@ -276,6 +273,7 @@ class Pruner:
         self._structure.check_complete()
         self._renew()
         self._check_claims(always=True)
+        check_wrappers(self._optimizers)
         try:
             kept, report = remove_dead(
                 self.model,
@@ -330,7 +328,7 @@ class Pruner:
             "observation": self._observation.state_dict(),
         }
 
-    @torch.no_grad()
+    @changes_tensors
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved state: the network takes the structure that was saved, with its optimizers and copies.
 
@@ -356,6 +354,7 @@ class Pruner:
             <All keys matched successfully>
         """
         state = upgraded(state)
+        check_criterion(state, self.config)
         kept = self._structure.leading_to(state)
         if not kept.everything:
             self._slice(kept)
@@ -400,7 +399,9 @@ class Pruner:
             self._observation.end()
             self._state.share()
             if self._state.updatable:
-                self._update(self.epoch + done / deaths)
+                # a weight that is not finite is told of at the end of the epoch, not out of the optimizer's step
+                with suppress(NotFinite):
+                    self._update(self.epoch + done / deaths)
 
     def _update(self, progress: float) -> None:
         """Move survival, and silence what falls below zero; `progress` epochs have been trained."""
@@ -426,7 +427,7 @@ class Pruner:
         if self._loaded:
             self._renew()
 
-    @torch.no_grad()
+    @changes_tensors
     def _before_loading(self, network: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Let the network take the sizes of a state that is loaded into it, where it is smaller."""
         match_timesteps(network, state, prefix)
@@ -443,6 +444,7 @@ class Pruner:
         """Silence the dead again, where something else wrote into them."""
         self._loaded = False
         self._silence.renew(self._state.masks)
+        self._copies.renew(self._state.masks)
 
     def _slice(self, kept: Kept) -> Callable[[], None]:
         return slice_all(self.model, self.wiring, kept, self._optimizers, self._copies)
@@ -475,10 +477,8 @@ class Pruner:
 
     def _compact_if_worth_it(self) -> CompactReport | None:
         """Compact where another epoch like this one would save more multiplications than the removal takes."""
-        kept = what_remains(self.wiring, self._state.masks.removable(self.wiring, self.config.round_to))
-        now, left = self.wiring.macs(), self.wiring.macs(kept.units, kept.features)
         forwards = self._ranks.largest("count forwards", self._forwards)
-        if self._refused or STEP * forwards * (now - left) <= REMOVAL * now:
+        if self._refused or not saves_time(self.wiring, self._state.masks, self.config.round_to, forwards):
             return None
         try:
             return self.compact()

@@ -1,6 +1,6 @@
 """What the pruner reports after each step."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dpap.anatomy import Wiring
@@ -107,7 +107,7 @@ def layer_reports(
     initial_units: Mapping[str, int],
     initial_weights: Mapping[str, int],
     alive_before: Mapping[str, int],
-) -> Iterator[LayerReport]:
+) -> tuple[LayerReport, ...]:
     """Every weight layer of which any weight can die.
 
     Args:
@@ -116,12 +116,13 @@ def layer_reports(
         initial_units, initial_weights: of the dense network, by layer.
         alive_before: units that were alive before the step.
     """
+    reports = []
     for name, weights_alive in masks.alive_weights(wiring).items():
         layer = wiring.layers[name]
         units, times = masks.units.get(name), masks.timesteps.get(name)
         alive = layer.units if units is None else int(units.sum())
         known = times is not None and units is not None and bool(units.any())
-        yield LayerReport(
+        reports.append(LayerReport(
             name=name,
             kind=layer.kind.name,
             units=initial_units[name],
@@ -130,4 +131,5 @@ def layer_reports(
             weights=initial_weights[name],
             weights_alive=weights_alive,
             timesteps_alive=float(times[:, units].float().mean()) if known else 1.0,  # type: ignore[index]
-        )
+        ))  # fmt: skip
+    return tuple(reports)

@@ -43,6 +43,10 @@ ROUNDS = 8
 """At most so often are two targets that depend on each other solved for in turn."""
 
 
+class NotFinite(ValueError):
+    """Weights, or what was observed, have overflowed, so that nothing can be compared."""
+
+
 class PruningState:
     """Everything that can die in a network.
 
@@ -320,9 +324,10 @@ class PruningState:
         for name, parts in found.items():
             for part, value in parts.items():
                 if not value[alive[name][part]].isfinite().all():
-                    raise ValueError(
-                        f"importance must be finite; that of {name}'s {part} is not: its weights or sums have "
-                        "overflowed; go back to an earlier checkpoint, or lower the learning rate"
+                    raise NotFinite(
+                        f"importance must be finite; that of {name}'s {part} is not, at batch {self.bad_batches.batch} "
+                        f"of this epoch{self.bad_batches.first(name)}: its weights or sums have overflowed; go back to "
+                        "an earlier checkpoint, or lower the learning rate"
                     )
         if config.scope == "layer":
             return within_layers(found, alive, config)

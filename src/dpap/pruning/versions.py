@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from dpap.pruning.config import PruningConfig
 from dpap.pruning.state_form import ADVICE, NO_STATE, check_dict, check_form
 
 VERSION = 2
@@ -19,6 +20,22 @@ RENAMED = {
 
 NUMBERS: dict[str, Any] = {"epoch": 0, "steps": 0, "steps_per_epoch": 0, "forwards": 0, "refused": False}
 """Values of a state that belong to no layer."""
+
+
+def check_criterion(state: dict[str, Any], config: PruningConfig) -> None:
+    """Check that a state was observed for the criterion that goes on with it.
+
+    Raises:
+        ValueError: where it was for another.
+    """
+    saved = state.get("config")
+    saved = saved.get("criterion") if isinstance(saved, dict) else None
+    if saved is not None and saved != config.criterion:
+        raise ValueError(
+            f"this state was observed for criterion {saved!r}, and this pruner has {config.criterion!r}, which sums "
+            f"something else: make it with PruningConfig(criterion={saved!r}), or begin anew from the network alone, "
+            "dpap.load_state(...)"
+        )
 
 
 def upgraded(state: dict[str, Any]) -> dict[str, Any]:

@@ -121,6 +121,8 @@ def remove_dead(
                 staying |= dict.fromkeys(now, why)
     # a compiled network would be compiled anew for every size, and given up after a few
     recompile()
+    # around a whole loop, autocast would go on with the weights of before
+    torch.clear_autocast_cache()
     after = sum(parameter.numel() for parameter in model.parameters())
     if staying:
         warnings.warn(

@@ -11,7 +11,7 @@ from dpap.anatomy import Wiring
 from dpap.anatomy.recurrent import with_parts
 from dpap.anatomy.views import FusedView
 from dpap.surgery.masks import Masks
-from dpap.surgery.silence import impose
+from dpap.surgery.silence import dead_tensors, impose, revived_weights, warn_of_revived
 from dpap.surgery.slicing import Kept, keep_only
 
 
@@ -37,6 +37,16 @@ class Copies:
         """Silence what is silent in the followed network."""
         for model in self.models:
             impose(model, self._wiring_of(model), masks, self.optimizers)
+
+    @torch.no_grad()
+    def renew(self, masks: Masks) -> None:
+        """Silence again what was written into the dead, as by an earlier state that was loaded; warns of it."""
+        for model in self.models:
+            wiring = self._wiring_of(model)
+            revived = revived_weights(dead_tensors(wiring, masks))
+            if revived:
+                impose(model, wiring, masks, self.optimizers)
+                warn_of_revived(revived, " of a copy")
 
     def keep_only(self, kept: Kept) -> Callable[[], None]:
         """Slice what is sliced in the followed network, before its wiring is renumbered.

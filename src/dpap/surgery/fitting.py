@@ -9,6 +9,7 @@ from torch.nn.parameter import is_lazy
 
 from dpap.anatomy.hidden_state import make_persistent, preserved_state, reset_state, state_buffers
 from dpap.anatomy.layers import layer_kind
+from dpap.surgery.changing import changes_tensors
 from dpap.surgery.coherence import contradictions, groups_left
 from dpap.surgery.pruned import check_unpruned
 from dpap.surgery.structure import differences, modules_of, plain_name, recount
@@ -60,7 +61,7 @@ def load_state(model: Network, state: Mapping[str, Any]) -> Network:
     return model
 
 
-@torch.no_grad()
+@changes_tensors
 def fit(
     model: nn.Module, stored: Mapping[str, Tensor], about: dict[str, Any], origin: str, place: str
 ) -> None:

@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
+from dpap.anatomy.observing.hooks import Hook
 from dpap.surgery.equivalence import CompactionError
 from dpap.surgery.optimizer import check_state
 
@@ -18,6 +19,7 @@ class KnownOptimizers(Sequence[Optimizer]):
     Args:
         given: those that the user gave; kept alive.
         noticed: others that step the network's parameters; not kept alive.
+        wrappers: of those that were given, such as may write weights themselves.
 
     Attributes:
         removed: whether anything was removed, so that state of before no longer fits.
@@ -25,8 +27,11 @@ class KnownOptimizers(Sequence[Optimizer]):
 
     removed = False
 
-    def __init__(self, given: Iterable[Optimizer], noticed: Iterable[Optimizer] = ()) -> None:
+    def __init__(
+        self, given: Iterable[Optimizer], noticed: Iterable[Optimizer] = (), wrappers: Iterable[object] = ()
+    ) -> None:
         self.given = tuple(given)
+        self.wrappers = tuple(wrappers)
         self.noticed: WeakSet[Optimizer] = WeakSet(noticed)
 
     def __iter__(self) -> Iterator[Optimizer]:
@@ -44,7 +49,7 @@ class KnownOptimizers(Sequence[Optimizer]):
         return tuple(self)[index]
 
     def __reduce__(self) -> tuple[type["KnownOptimizers"], tuple[Any, ...]]:
-        return KnownOptimizers, (self.given, tuple(self.noticed))
+        return KnownOptimizers, (self.given, tuple(self.noticed), self.wrappers)
 
 
 class Watch:
@@ -113,8 +118,8 @@ _HANDLES: list[Any] = []
 
 def _begin(watch: Watch) -> None:
     if not _HANDLES:
-        _HANDLES.append(register_optimizer_step_pre_hook(_before_any_step))
-        _HANDLES.append(register_optimizer_step_post_hook(_after_any_step))
+        _HANDLES.append(register_optimizer_step_pre_hook(Hook(_before_any_step)))
+        _HANDLES.append(register_optimizer_step_post_hook(Hook(_after_any_step)))
     _WATCHES.add(watch)
 
 

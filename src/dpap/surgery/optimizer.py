@@ -5,6 +5,7 @@ size 1 (as in the factored moments of Adafactor), is changed along with the para
 any other layout is refused: dropping it would change the training that follows, unnoticed.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -105,8 +106,24 @@ def change_state(
         return _change_history(optimizer, parameter, change)
     state = optimizer.state.get(parameter, {})
     old = dict(state)
-    state.update({name: change(moment) for name, moment in moments(optimizer, parameter)})
+    state.update(
+        {name: _changed(moment, parameter, change) for name, moment in moments(optimizer, parameter)}
+    )
     return lambda: state.update(old)
+
+
+def _changed(moment: Tensor, parameter: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """A moment, changed; where it is a mean over an axis, in which the dead were zeros, of what remains there."""
+    changed = change(moment)
+    if moment.shape == parameter.shape:
+        return changed
+    left = change(moment.new_zeros(()).expand(parameter.shape)).shape
+    share = math.prod(
+        now / whole
+        for now, whole, own in zip(left, parameter.shape, moment.shape, strict=True)
+        if own == 1 < whole
+    )
+    return changed / share if 0 < share < 1 else changed
 
 
 def _is_moment(value: Any, parameter: Tensor) -> bool:

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from dpap.anatomy import Wiring, neuron_kind
 from dpap.anatomy.layers import as_weight, between, bias_of, by_row, matrices_of, weight_of
-from dpap.anatomy.observing.hooks import Around
+from dpap.anatomy.observing.hooks import Around, Hook
 from dpap.anatomy.ownership import tensor_of
 from dpap.anatomy.wiring import Attachment
 from dpap.surgery.known_optimizers import KnownOptimizers, Watch
@@ -114,8 +114,8 @@ class Silence:
 
     Gradients of the dead are cleared as soon as they arrive, so that code that reads gradients (clipping, a gradient
     scaler) gets what it would get without the dead. Their values are cleared after each step of the optimizers;
-    without an optimizer, before every forward of the network. An optimizer that was not given is noticed when it
-    steps, and named when it changes the dead.
+    without an optimizer, or where a wrapper may write after it has stepped, before every forward of the network. An
+    optimizer that was not given is noticed when it steps, and named when it changes the dead.
 
     Args:
         model: the network.
@@ -133,9 +133,9 @@ class Silence:
         self._gradient_handles: list[Any] = []
         self._handles: list[Any] = []
         for optimizer in self.optimizers.given:
-            self._handles.append(optimizer.register_step_pre_hook(self._before_step))
-            self._handles.append(optimizer.register_step_post_hook(self._after_step))
-        if not self.optimizers.given:
+            self._handles.append(optimizer.register_step_pre_hook(Hook(self._before_step)))
+            self._handles.append(optimizer.register_step_post_hook(Hook(self._after_step)))
+        if not self.optimizers.given or self.optimizers.wrappers:
             self._handles.append(Around(model, "before", self._before_forward))
         self._watch = Watch(model, self.optimizers, self._after_foreign_step)
         self._named: set[int] = set()
@@ -162,19 +162,14 @@ class Silence:
     def renew(self, masks: Masks) -> None:
         """Silence again what was written into the dead, also where parameters are new objects; warns of it."""
         dead = dead_tensors(self.wiring, masks)
-        revived = _revived([pair for pair in dead if isinstance(pair[0], Parameter)])
+        revived = revived_weights(dead)
         same = [id(tensor) for tensor, _ in dead] == [id(tensor) for tensor, _ in self._dead]
         if not same or _revived(dead):
             self.hold(dead)
         _impose_timesteps(self.model, self.wiring, masks)
-        # without a given optimizer, code of the user's own may write them at every step
-        if revived and self.optimizers.given:
-            warnings.warn(
-                f"{revived:,} dead weights were no longer zero, as after weights of an earlier epoch were loaded, and "
-                "were silenced again: to go back to an earlier epoch, load the pruner's state of that epoch too, "
-                "pruner.load_state_dict(...)",
-                stacklevel=4,
-            )
+        # without a given optimizer, or with a wrapper of it, other code may write them at every step
+        if revived and self.optimizers.given and not self.optimizers.wrappers:
+            warn_of_revived(revived)
 
     def remove(self) -> None:
         """Remove the hooks; the dead stay zero only as long as nothing changes them."""
@@ -218,6 +213,21 @@ class Silence:
 
     def _before_forward(self, *forward: Any) -> None:
         self._clear_values()
+
+
+def revived_weights(dead: Dead) -> int:
+    """How many dead entries of parameters are not zero."""
+    return _revived([pair for pair in dead if isinstance(pair[0], Parameter)])
+
+
+def warn_of_revived(count: int, where: str = "") -> None:
+    """Warn that dead weights were written to."""
+    warnings.warn(
+        f"{count:,} dead weights{where} were no longer zero, as after weights of an earlier epoch were loaded, and "
+        "were silenced again: to go back to an earlier epoch, load the pruner's state of that epoch too, "
+        "pruner.load_state_dict(...)",
+        stacklevel=8,
+    )
 
 
 def _revived(dead: Dead) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dpap.anatomy.hidden_state import preserved_state
 from dpap.files import write_bytes
+from dpap.surgery.changing import changes_tensors
 from dpap.surgery.fitting import Network, fit, printable, tensors_of, tied_names
 from dpap.surgery.header import check_header, parsed
 from dpap.surgery.plain import check_plain, is_json, write_plain
@@ -102,7 +103,7 @@ def save(
     return path
 
 
-@torch.no_grad()
+@changes_tensors
 def load(path: str | Path, model: Network) -> Network:
     """Shrink a freshly built network to the stored structure and give it the stored weights, in place.
 

@@ -6,8 +6,8 @@ anyway when an optimizer steps, after unscaling, accumulation and the reduction 
 recorded.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,25 +17,23 @@ from torch.utils.hooks import RemovableHandle
 
 from dpap.anatomy.layers import (
     as_rows,
-    bias_of,
     by_unit,
-    is_depthwise,
     matrices_of,
     sum_over_features,
     sum_over_units,
     weight_of,
 )
-from dpap.anatomy.neurons import neuron_kind
 from dpap.anatomy.observing.axes import map_summed
 from dpap.anatomy.observing.gather import FeatureSums
 from dpap.anatomy.observing.hooks import Around, Hook, in_backward
-from dpap.anatomy.staining.codes import MIXED, NO_UNIT
-from dpap.anatomy.wiring import Attachment, WeightLayer, Wiring
+from dpap.anatomy.observing.routes import BIAS, READ, WEIGHT, Key, Route, listed, routes_of
+from dpap.anatomy.observing.sampling import UNSAMPLED, StepSampler
+from dpap.anatomy.wiring import Wiring
 from dpap.plasticity import Contribution
 
 
 class ContributionRecorder:
-    """Hooks that pass on what each layer contributes to the loss at every n-th step of the optimizers.
+    """Hooks that pass on what each layer contributes to the loss at one of every n steps of the optimizers.
 
     A unit's contribution is taken where it is read. Where it is read through weights that have no gradient of their
     own (frozen, parametrised, shared) or where features are mixed, it is taken where the unit's input arrives: at the
@@ -47,9 +45,10 @@ class ContributionRecorder:
         units: layers whose units are wanted.
         synapses: layers of which single synapses are wanted too.
         timesteps: layers of which neuron-timesteps are wanted too.
-        every: take every n-th step.
+        every: take one of every n steps of each optimizer.
         receive: called with the contributions by layer; a layer without gradients is missing.
-        optimizers: a step of all of them is one step. Without any, every backward pass is one.
+        optimizers: a step of all of them is one step; one that steps less often than others joins theirs when it does.
+            Without any, every backward pass is a step, and all are taken.
         active: whether anything is taken now.
         average: averages tensors over the processes that train the network together; called once in a step that is
             taken, where something of it is of this process alone: gradients of spikes, and those within a closure.
@@ -70,27 +69,29 @@ class ContributionRecorder:
     ) -> None:
         self.active = active
         self.wiring = wiring
-        self.every = every
         self.receive = receive
         self._average = average
         self._timesteps = tuple(timesteps)
         self._taken = self._within = False
         self._units = tuple(units)
         self._synapses = frozenset(synapses)
-        self._routes: dict[str, list[_Route]] = {}
+        self._routes: dict[str, list[Route]] = {}
         self._spike_sums: dict[str, FeatureSums] = {}
-        self._parameters = tuple(self._listed())
-        self._found: dict[_Key, Tensor] = {}
+        self._parameters = tuple(listed(self.wiring))
+        self._found: dict[Key, Tensor] = {}
         self._single: dict[str, Tensor] = {}
         self._in_closure: list[RemovableHandle] = []
         self._spikes: dict[str, Tensor] = {}
         self._stepped: set[int] = set()
-        self.steps = 0
+        self._ended: frozenset[int] = frozenset()
+        # of optimizers that step less often than others, what was found of their parameters last
+        self._held: dict[Key, Tensor] = {}
         self._optimizers = tuple(optimizers)
+        self.samplers = [StepSampler(every) for _ in self._optimizers]
         self._handles: list[RemovableHandle | Around] = []
         for number, optimizer in enumerate(self._optimizers):
-            self._handles.append(optimizer.register_step_pre_hook(self._before_step(number)))
-            self._handles.append(optimizer.register_step_post_hook(self._after_step(number)))
+            self._handles.append(optimizer.register_step_pre_hook(Hook(self._before_step(number))))
+            self._handles.append(optimizer.register_step_post_hook(Hook(self._after_step(number))))
         if not self._optimizers:
             self._handles += self._watch_gradients()
             self._handles.append(Around(model, "before", self._before_forward))
@@ -103,27 +104,31 @@ class ContributionRecorder:
         self._handles.clear()
 
     def begin_epoch(self) -> None:
-        """Count from anew, so that every epoch takes its first step."""
+        """Count from anew, so that every epoch takes its first steps."""
         self.end_step()
-        self.steps = 0
+        for sampler in self.samplers:
+            sampler.begin_epoch()
 
     def rewire(self) -> None:
         """Follow the wiring after a removal."""
         self._routes.clear()
         self._spike_sums.clear()
-        self._parameters = tuple(self._listed())
-        self._found.clear()
-        self._single.clear()
-        self._spikes.clear()
+        self._parameters = tuple(listed(self.wiring))
+        for found in (self._found, self._held, self._single, self._spikes):
+            found.clear()
 
     @torch.no_grad()
     def end_step(self) -> None:
         """Pass on what was found since the last step."""
-        found, single, spikes = self._found, self._single, self._spikes
+        fresh, single, spikes = self._found, self._single, self._spikes
         self._found, self._single, self._spikes = {}, {}, {}
+        found = self._with_held(fresh)
+        self._ended = frozenset(self._stepped)
         self._stepped.clear()
         taken, within, self._taken, self._within = self._taken, self._within, False, False
-        units = {name: total for name in self._units if (total := self._of_units(name, found)) is not None}
+        units = {
+            name: total for name in self._units if (total := self._of_units(name, found, fresh)) is not None
+        }
         if self._average is not None and taken:
             if self._timesteps:
                 spikes = self._averaged(spikes, self._timesteps, self._blank_timesteps)
@@ -140,6 +145,24 @@ class ContributionRecorder:
                 total, single.get(name), None if times is None else times / scale
             )
         self.receive(contributions)
+
+    def _with_held(self, fresh: dict[Key, Tensor]) -> dict[Key, Tensor]:
+        """What was found, with what was found last of optimizers that did not step now."""
+        if len(self._stepped) == len(self._optimizers):
+            self._held = {}
+            return fresh
+        if not fresh:
+            return fresh
+        waiting = [place for place in range(len(self._optimizers)) if place not in self._stepped]
+        theirs = {key for place in waiting for key, _ in self._of_optimizer(place)}
+        # sums of weights by feature go with the weight
+        held = {
+            key: one
+            for key, one in self._held.items()
+            if replace(key, part=WEIGHT) in theirs or key in theirs
+        }
+        self._held = {**held, **fresh}
+        return self._held
 
     def _averaged(
         self, own: Mapping[str, Tensor], names: Sequence[str], blank: Callable[[str], Tensor]
@@ -174,9 +197,7 @@ class ContributionRecorder:
         def hook(optimizer: Optimizer, args: tuple[Any, ...], options: dict[str, Any]) -> None:
             if number in self._stepped:
                 self.end_step()
-            if not self._stepped:
-                self.steps += 1
-            if not self._chosen:
+            if not (self.samplers[number].take() and self.active()):
                 return
             self._taken = True
             own = self._of_optimizer(number)
@@ -203,7 +224,7 @@ class ContributionRecorder:
 
         return hook
 
-    def _of_optimizer(self, number: int) -> list[tuple["_Key", nn.Parameter]]:
+    def _of_optimizer(self, number: int) -> list[tuple[Key, nn.Parameter]]:
         """The parameters that one optimizer steps; the first also has those that none does."""
         owners: dict[int, int] = {}
         for place, optimizer in enumerate(self._optimizers):
@@ -227,25 +248,8 @@ class ContributionRecorder:
             if one is parameter:
                 self._measure(key, parameter, None)
 
-    @property
-    def _chosen(self) -> bool:
-        return self.active() and (not self._optimizers or (self.steps - 1) % self.every == 0)
-
-    def _listed(self) -> Iterator[tuple["_Key", nn.Parameter]]:
-        """Every parameter of which the contribution is of use, with what it says."""
-        for name, layer in self.wiring.layers.items():
-            for number, (matrix, _) in enumerate(matrices_of(layer.module)):
-                weight, bias = weight_of(matrix), bias_of(matrix)
-                if isinstance(weight, nn.Parameter):
-                    yield _Key(name, WEIGHT, number), weight
-                if isinstance(bias, nn.Parameter):
-                    yield _Key(name, BIAS, number), bias
-        for name, attachment in self.wiring.attachments.items():
-            for part in _affine(attachment):
-                yield _Key(name, part), getattr(attachment.module, part)
-
     @torch.no_grad()
-    def _measure(self, key: "_Key", parameter: Tensor, scale: Tensor | None) -> None:
+    def _measure(self, key: Key, parameter: Tensor, scale: Tensor | None) -> None:
         gradient = parameter.grad
         if gradient is None or gradient.shape != parameter.shape:
             return
@@ -258,21 +262,27 @@ class ContributionRecorder:
             each = (parameter.detach().to(precision).conj() * gradient.to(precision)).real
         if scale is not None:
             each /= scale
-        if key.part not in (WEIGHT, BIAS):
-            self._found[key] = each
-            return
-        matrix = list(matrices_of(self.wiring.layers[key.module].module))[key.matrix][0]
-        if key.part == BIAS:
-            self._found[key] = by_unit(each, matrix).sum(1)
-            return
-        self._found[replace(key, part=READ)] = sum_over_units(each, matrix)
-        self._found[key] = sum_over_features(each, matrix)
-        if key.module in self._synapses:
-            self._single[key.module] = as_rows(each, matrix)
+        self._found |= self._parts(key, each)
+        if key.part == WEIGHT and key.module in self._synapses:
+            self._single[key.module] = as_rows(each, self._matrix(key))
 
-    def _of_units(self, name: str, found: Mapping["_Key", Tensor]) -> Tensor | None:
+    def _parts(self, key: Key, each: Tensor) -> dict[Key, Tensor]:
+        """What is summed of the contributions of a parameter's entries: of a weight, by unit and by feature."""
+        if key.part not in (WEIGHT, BIAS):
+            return {key: each}
+        matrix = self._matrix(key)
+        if key.part == BIAS:
+            return {key: by_unit(each, matrix).sum(1)}
+        return {replace(key, part=READ): sum_over_units(each, matrix), key: sum_over_features(each, matrix)}
+
+    def _matrix(self, key: Key) -> nn.Module:
+        return list(matrices_of(self.wiring.layers[key.module].module))[key.matrix][0]
+
+    def _of_units(self, name: str, found: Mapping[Key, Tensor], fresh: Collection[Key]) -> Tensor | None:
         if name not in self._routes:
-            self._routes[name] = list(self._routes_of(self.wiring.layers[name]))
+            self._routes[name] = list(routes_of(self.wiring, self.wiring.layers[name]))
+        if not any(route.key in fresh for route in self._routes[name]):
+            return None
         total: Tensor | None = None
         for route in self._routes[name]:
             if route.key not in found:
@@ -280,39 +290,6 @@ class ContributionRecorder:
             part = route.sums(found[route.key])
             total = part if total is None else total + part.to(total.device)
         return total
-
-    def _routes_of(self, layer: WeightLayer) -> Iterator["_Route"]:
-        """Where the contributions of a layer's units are summed from."""
-        readers = [
-            reader
-            for reader in self.wiring.layers.values()
-            if layer.name in reader.feeds and bool((reader.feeds[layer.name] != NO_UNIT).any())
-        ]
-        if readers and all(_readable(reader, layer.name) for reader in readers):
-            for reader in readers:
-                for number, (_, features) in enumerate(matrices_of(reader.module)):
-                    fed = reader.feeds[layer.name][features]
-                    if bool((fed >= 0).any()):
-                        yield _Route(_Key(reader.name, READ, number), FeatureSums(fed, layer.units))
-            return
-        norms = [
-            attachment
-            for attachment in self.wiring.attachments.values()
-            if _affine(attachment)
-            and layer.name in attachment.feeds
-            and bool((attachment.feeds[layer.name] >= 0).any())
-        ]
-        for norm in norms:
-            sums = FeatureSums(norm.feeds[layer.name], layer.units)
-            for part in _affine(norm):
-                yield _Route(_Key(norm.name, part), sums)
-        if norms:
-            return
-        sums = FeatureSums(torch.arange(layer.units), layer.units)
-        for number, (matrix, _) in enumerate(matrices_of(layer.module)):
-            yield _Route(_Key(layer.name, WEIGHT, number), sums)
-            if bias_of(matrix) is not None:
-                yield _Route(_Key(layer.name, BIAS, number), sums)
 
     def _watch_spikes(self, model: nn.Module, timesteps: Collection[str]) -> None:
         by_module: dict[str, list[tuple[str, int]]] = {}
@@ -342,7 +319,71 @@ class ContributionRecorder:
     @property
     def takes_next(self) -> bool:
         """Whether the step that is being prepared is one of those that are taken."""
-        return self.active() and (not self._optimizers or self.steps % self.every == 0)
+        return self.active() and (not self.samplers or any(one.takes_next for one in self.samplers))
+
+    def take_again(self) -> None:
+        """Take the next step in the place of the last one."""
+        for place, sampler in enumerate(self.samplers):
+            if place in self._ended:
+                sampler.again()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which steps come next, and what was found of one that not all optimizers have made yet."""
+        return {
+            "samplers": {str(place): sampler.state() for place, sampler in enumerate(self.samplers)},
+            "stepped": {str(place): True for place in sorted(self._stepped)},
+            "taken": self._taken,
+            "within": self._within,
+            "found": {key.text: one.clone() for key, one in self._found.items()},
+            "held": {key.text: one.clone() for key, one in self._held.items()},
+            "single": {name: one.clone() for name, one in self._single.items()},
+            "spikes": {name: one.clone() for name, one in self._spikes.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave, of as many optimizers."""
+        for place, sampler in enumerate(self.samplers):
+            # one that was added since goes with the first
+            sampler.load_state(state["samplers"].get(str(place), state["samplers"].get("0", UNSAMPLED)))
+        self._stepped = {int(place) for place in state["stepped"]}
+        self._taken, self._within = state["taken"], state["within"]
+        device = next((one.device for _, one in self._parameters), None)
+        own = {
+            part: {name: state[part][name].to(device, copy=True) for name in known}
+            for part, known in self.forms(state).items()
+        }
+        self._found, self._held = (
+            {Key.of(text): one for text, one in own[part].items()} for part in ("found", "held")
+        )
+        self._single, self._spikes = own["single"], own["spikes"]
+
+    def forms(self, state: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
+        """What a state holds of steps that are not over, as zeros; without what belongs to no layer of this network."""
+        blanks = {
+            "single": {
+                name: self._blank_synapses(name) for name in self._synapses if name in state["single"]
+            },
+            "spikes": {
+                name: self._blank_timesteps(name) for name in self._timesteps if name in state["spikes"]
+            },
+        }
+        if state["found"] or state["held"]:
+            everything = {
+                key.text: part
+                for own, parameter in self._parameters
+                for key, part in self._parts(own, torch.zeros_like(parameter).real).items()
+            }
+            for name in ("found", "held"):
+                blanks[name] = {text: everything[text] for text in everything.keys() & state[name].keys()}
+        return {part: blanks.get(part, {}) for part in ("found", "held", "single", "spikes")}
+
+
+def unobserved() -> dict[str, Any]:
+    """The state of a recorder before the first step."""
+    return {
+        "samplers": {}, "stepped": {}, "taken": False, "within": False,
+        "found": {}, "held": {}, "single": {}, "spikes": {},
+    }  # fmt: skip
 
 
 class _SpikeWatcher:
@@ -374,44 +415,6 @@ class _SpikeWatcher:
                     self.recorder.take_spikes(name, emitted, gradient)
 
             spikes.register_hook(torch.no_grad()(hook))
-
-
-@dataclass(frozen=True)
-class _Key:
-    """A module, and a parameter of it or what is summed from one; of several matrices, which."""
-
-    module: str
-    part: str
-    matrix: int = 0
-
-
-WEIGHT, BIAS, READ = "weight of each unit", "bias of each unit", "weight by feature"
-"""Parts of weight layers; those of normalisations are called as their parameters."""
-
-
-@dataclass(frozen=True)
-class _Route:
-    """What is found under a key, summed over the features that each unit feeds there."""
-
-    key: _Key
-    sums: FeatureSums
-
-
-def _readable(reader: WeightLayer, source: str) -> bool:
-    """Whether the weights of a reader have gradients of their own, feature by feature of the source."""
-    own = all(isinstance(weight, nn.Parameter) and weight.requires_grad for weight in reader.tensors())
-    mixed = bool((reader.feeds[source] == MIXED).any())
-    return own and not (reader.fixed or mixed)
-
-
-def _affine(attachment: Attachment) -> tuple[str, ...]:
-    """Weight and bias of a normalisation, one value per feature each; nothing of other modules."""
-    module = attachment.module
-    if is_depthwise(module) or neuron_kind(module) is not None:
-        return ()
-    parts = ("weight", "bias")
-    own = all(isinstance(module._parameters.get(part), nn.Parameter) for part in parts)
-    return parts if own and all(part in attachment.tensors for part in parts) else ()
 
 
 def _closure(args: tuple[Any, ...], options: dict[str, Any]) -> bool:

@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from dpap.anatomy.observing.axes import Activity, ActivityAxes, map_summed
 from dpap.anatomy.observing.hooks import Around, Hook, in_backward
+from dpap.anatomy.observing.sampling import StepSampler
 from dpap.anatomy.pytrees import all_tensors, first_float, is_float
 from dpap.anatomy.staining.dye import Site
 from dpap.anatomy.wiring import WeightLayer, Wiring
@@ -85,7 +86,7 @@ def check_recordable(wiring: Wiring) -> None:
 
 
 class Recorder:
-    """Hooks that record every n-th presentation in training and pass it on when it ends.
+    """Hooks that record one of every n presentations in training and pass it on when it ends.
 
     A presentation is a forward. Where forwards are single timesteps, because the spiking neurons keep their state
     from call to call, it is all of those between two steps of the optimizers.
@@ -93,7 +94,7 @@ class Recorder:
     Args:
         model: the network; forwards in evaluation mode are not recorded.
         wiring: its wiring.
-        every: record every n-th presentation.
+        every: record one of every n presentations.
         receive: called with each recording.
         optimizers: their steps end the presentations of a stepped network; without any, each timestep is one.
         active: whether anything is recorded now.
@@ -109,9 +110,8 @@ class Recorder:
         active: Callable[[], bool] = lambda: True,
     ) -> None:
         self.active = active
-        self.every = every
         self.receive = receive
-        self.presentations = 0
+        self.sampler = StepSampler(every)
         self._stepped = wiring.stepped and bool(optimizers)
         self._steps: list[Recording] = []
         self._begun = False
@@ -155,9 +155,9 @@ class Recorder:
         self._handles.clear()
 
     def begin_epoch(self) -> None:
-        """Count from anew, so that every epoch records its first presentation."""
+        """Count from anew, so that every epoch records its first presentations."""
         self.end_presentation()
-        self.presentations = 0
+        self.sampler.begin_epoch()
 
     def end_presentation(self) -> None:
         """Pass on what was recorded of a stepped network so far."""
@@ -177,8 +177,7 @@ class Recorder:
         if not (model.training and torch.is_grad_enabled() and self.active()):
             return
         if not self._begun:
-            self._chosen = self.presentations % self.every == 0
-            self.presentations += 1
+            self._chosen = self.sampler.take()
             self._begun = self._stepped
         if self._chosen:
             self._now = _Forward(_batches((args, options)))

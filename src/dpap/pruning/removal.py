@@ -1,0 +1,46 @@
+"""Whether the dead are removed from a network that goes on training: when it saves time, and what forbids it."""
+
+from torch import Tensor
+
+from dpap.anatomy import Wiring
+from dpap.anatomy.pytrees import float_tensors
+from dpap.surgery import CompactionError
+from dpap.surgery.compact import what_remains
+from dpap.surgery.known_optimizers import KnownOptimizers
+from dpap.surgery.masks import Masks
+
+STEP = 3
+"""Multiplications of a training step, in forwards: one forwards, twice as many backwards."""
+REMOVAL = 4
+"""Cost of a removal, in forwards: it is checked by two of the example inputs in double precision."""
+
+
+def saves_time(wiring: Wiring, masks: Masks, round_to: int, forwards: int) -> bool:
+    """Whether another epoch of so many training forwards would save more multiplications than the removal takes."""
+    kept = what_remains(wiring, masks.removable(wiring, round_to))
+    now, left = wiring.macs(), wiring.macs(kept.units, kept.features)
+    return STEP * forwards * (now - left) > REMOVAL * now
+
+
+def check_wrappers(optimizers: KnownOptimizers) -> None:
+    """Check that no wrapper of an optimizer keeps weights of its own, which would not shrink with the network.
+
+    Raises:
+        CompactionError: where one does, such as Lookahead its slow weights.
+    """
+    known = {
+        id(tensor)
+        for optimizer in optimizers
+        for tensor in float_tensors(
+            [list(optimizer.state), list(optimizer.state.values()), optimizer.param_groups]
+        )
+    }
+    for wrapper in optimizers.wrappers:
+        for name, value in vars(wrapper).items():
+            if name == "optimizer" or not isinstance(value, dict | list | tuple | Tensor):
+                continue
+            if any(one.ndim and id(one) not in known for one in float_tensors(value)):
+                raise CompactionError(
+                    f"{type(wrapper).__name__} keeps tensors of its own, {name!r}, which do not follow a removal. "
+                    f"Nothing was removed: empty it (.{name}.clear()) once training has ended, or train without it"
+                )

@@ -1,0 +1,314 @@
+"""Training loops that differ from the plain one: what they train is judged alike, and goes on to the same bits."""
+
+import copy
+import io
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+import dpap
+from dpap.surgery import CompactionError
+
+
+def _data(samples: int = 64) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(samples, 16, generator=generator)
+    return x, (x[:, :4] + x[:, 4:8]).argmax(1)
+
+
+def _network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4))
+
+
+X, Y = _data()
+BATCHES = list(zip(X.split(8), Y.split(8), strict=True))
+
+
+def _backward(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    cross_entropy(model(x), y).backward()
+
+
+def _epoch(model: nn.Module, optimizer: Any) -> None:
+    for x, y in BATCHES:
+        optimizer.zero_grad()
+        _backward(model, x, y)
+        optimizer.step()
+
+
+@pytest.mark.parametrize("rate", [1, 2, 3, 4])
+@pytest.mark.parametrize("slow", ["head", "body"])
+def test_optimizers_that_step_at_different_rates_are_all_observed(rate: int, slow: str) -> None:
+    model = _network()
+    body = torch.optim.SGD([*model[0].parameters(), *model[2].parameters()], 0.05)
+    head = torch.optim.SGD(model[4].parameters(), 0.05)
+    config = dpap.PruningConfig(target=0.6, end_epoch=3, target_of="parameters")
+    pruner = dpap.Pruner(model, X[:8], (body, head), config)
+    rates = {body: rate if slow == "body" else 1, head: rate if slow == "head" else 1}
+    for _ in range(4):
+        for step, (x, y) in enumerate(BATCHES):
+            _backward(model, x, y)
+            for optimizer, every in rates.items():
+                if step % every == every - 1:
+                    optimizer.step()
+                    optimizer.zero_grad()
+        report = pruner.step()
+    died = {layer.name: layer.units - layer.alive for layer in report.layers}
+    assert died["0"] > 4
+    assert died["2"] > 4
+
+
+class _TwoBranches(nn.Module):
+    """Two tasks, one of which each step trains."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Sequential(nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 4))
+        self.b = nn.Sequential(nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 4))
+
+    def forward(self, x: Tensor, task: int | None = None) -> Tensor | tuple[Tensor, Tensor]:
+        if task is None:
+            return self.a(x), self.b(x)
+        return self.b(x) if task else self.a(x)
+
+
+@pytest.mark.parametrize("every", [2, 4])
+def test_tasks_that_alternate_are_judged_alike(every: int) -> None:
+    torch.manual_seed(0)
+    model = _TwoBranches()
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    config = dpap.PruningConfig(target=0.5, end_epoch=4, target_of="parameters", observe_every=every)
+    pruner = dpap.Pruner(model, X[:8], optimizer, config)
+    for _ in range(5):
+        for step, (x, y) in enumerate(BATCHES * 2):
+            optimizer.zero_grad()
+            cross_entropy(model(x, step % 2), y).backward()
+            optimizer.step()
+        report = pruner.step()
+    alive = {layer.name: layer.alive for layer in report.layers}
+    assert abs(alive["a.0"] - alive["b.0"]) <= 8
+    assert min(alive["a.0"], alive["b.0"]) < 24
+
+
+@pytest.mark.parametrize("cut", [3, 4, 5, 6])
+def test_a_step_that_not_all_optimizers_have_made_is_in_the_state(cut: int) -> None:
+    def run(cut: int | None) -> dict[str, Tensor]:
+        model = _network()
+
+        def optimizers(of: nn.Sequential) -> list[torch.optim.Optimizer]:
+            return [torch.optim.Adam(of[:4].parameters(), 0.01), torch.optim.Adam(of[4].parameters(), 0.01)]
+
+        def pruner_of(of: nn.Sequential, its: list[torch.optim.Optimizer]) -> dpap.Pruner:
+            return dpap.Pruner(of, X[:8], its, dpap.PruningConfig(target=0.7, end_epoch=2, observe_every=1))
+
+        own = optimizers(model)
+        pruner = pruner_of(model, own)
+        for epoch in range(3):
+            for step, (x, y) in enumerate(BATCHES):
+                _backward(model, x, y)
+                own[0].step()
+                own[0].zero_grad()
+                if step % 3 == 2:
+                    own[1].step()
+                    own[1].zero_grad()
+                if epoch == 1 and step == cut:
+                    file = io.BytesIO()
+                    gradients = [copy.deepcopy(one.grad) for one in model.parameters()]
+                    torch.save(
+                        [pruner.state_dict(), model.state_dict(), [one.state_dict() for one in own]], file
+                    )
+                    pruner.detach()
+                    file.seek(0)
+                    states = torch.load(file, weights_only=True)
+                    model = _network()
+                    own = optimizers(model)
+                    pruner = pruner_of(model, own)
+                    pruner.load_state_dict(states[0])
+                    model.load_state_dict(states[1])
+                    for one, state in zip(own, states[2], strict=True):
+                        one.load_state_dict(state)
+                    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
+                        parameter.grad = gradient
+            pruner.step()
+        return dict(model.state_dict())
+
+    expected, found = run(None), run(cut)
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, found[name]), name
+
+
+def test_the_optimizer_may_be_compiled() -> None:
+    torch._dynamo.reset()
+    model = _network()
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    pruner = dpap.Pruner(model, X[:8], optimizer, dpap.PruningConfig(target=0.6, end_epoch=2))
+    step = torch.compile(lambda: optimizer.step(), backend="eager")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the compiler, about the profiler
+        for _ in range(3):
+            for x, y in BATCHES:
+                optimizer.zero_grad()
+                _backward(model, x, y)
+                step()
+            report = pruner.step()
+    assert report.achieved == pytest.approx(0.6, abs=0.01)
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("how", ["auto", "manual", "made within", "loaded within"])
+def test_a_network_that_shrank_in_inference_mode_learns_on(how: str, tmp_path: Any) -> None:
+    model = _network()
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    compact = "auto" if how == "auto" else "manual"
+    config = dpap.PruningConfig(target=0.7, end_epoch=2, target_of="parameters", compact=compact)
+    with torch.inference_mode(how == "made within"):
+        pruner = dpap.Pruner(model, X[:8], optimizer, config)
+    for _ in range(3):
+        _epoch(model, optimizer)
+        with torch.inference_mode():
+            model.eval()(X)
+            pruner.step()
+        model.train()
+    with torch.inference_mode():
+        pruner.compact()
+        if how == "loaded within":
+            pruner.detach()
+            path = dpap.save(model, tmp_path / "small.safetensors")
+    if how == "loaded within":
+        model = _network()
+        with torch.inference_mode():
+            dpap.load(path, model)
+        optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    assert not any(parameter.is_inference() for parameter in model.parameters())
+    _epoch(model, optimizer)
+    assert model[0].out_features < 32
+
+
+def test_earlier_weights_that_are_loaded_into_a_copy_are_silenced() -> None:
+    model = _network()
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
+    config = dpap.PruningConfig(target=0.8, end_epoch=4)
+    pruner = dpap.Pruner(model, X[:8], optimizer, config, copies=average)
+    saved = {}
+    for epoch in range(4):
+        _epoch(model, optimizer)
+        average.update_parameters(model)
+        pruner.step()
+        if epoch == 1:
+            saved = copy.deepcopy(average.state_dict())
+    average.load_state_dict(saved)
+    with pytest.warns(UserWarning, match="dead weights of a copy"):
+        assert pruner.sparsity == pytest.approx(0.8, abs=0.01)
+    before = average.eval()(X)
+    pruner.compact()
+    torch.testing.assert_close(average(X), before)
+
+
+class _Lookahead(torch.optim.Optimizer):
+    """Writes weights after the optimizer inside has stepped, as Lookahead does."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+        self.param_groups, self.state, self.defaults = optimizer.param_groups, optimizer.state, {}
+        self.slow = {one: one.detach().clone() for group in self.param_groups for one in group["params"]}
+        self.steps = 0
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        self.optimizer.zero_grad(set_to_none)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.optimizer.step(closure)
+        self.steps += 1
+        if self.steps % 3 == 0:
+            for fast, slow in self.slow.items():
+                slow.add_(fast - slow, alpha=0.5)
+                fast.copy_(slow)
+
+
+def test_what_a_wrapper_of_the_optimizer_writes_is_silenced_before_it_is_used() -> None:
+    model = _network()
+    optimizer = _Lookahead(torch.optim.Adam(model.parameters(), 0.01))
+    pruner = dpap.Pruner(model, X[:8], optimizer, dpap.PruningConfig(target=0.8, end_epoch=2))
+    seen: list[float] = []
+
+    def look(module: nn.Module, args: Any) -> None:
+        if module.training:
+            dead = torch.tensor([one is None for one in pruner.survival()["0"]])
+            seen.append(float(module.weight.detach()[dead].abs().sum()))
+
+    for _ in range(3):
+        _epoch(model, optimizer)
+        pruner.step()
+    model[0].register_forward_pre_hook(look)
+    _epoch(model, optimizer)
+    assert set(seen) == {0.0}
+    with pytest.raises(
+        CompactionError, match=r"_Lookahead keeps tensors of its own, 'slow'.*\.slow\.clear\(\)"
+    ):
+        pruner.compact()
+    assert model[0].out_features == 32
+    optimizer.slow.clear()
+    pruner.compact()
+    assert model[0].out_features < 32
+
+
+@pytest.mark.parametrize("lazy", ["whole", "last", "norm"])
+def test_lazy_modules_that_have_not_run_are_refused_and_stay_usable(lazy: str) -> None:
+    first = nn.LazyLinear(8) if lazy == "whole" else nn.Linear(16, 8)
+    norm = nn.LazyBatchNorm1d() if lazy == "norm" else nn.BatchNorm1d(8)
+    model = nn.Sequential(first, norm, nn.ReLU(), nn.LazyLinear(4) if lazy == "last" else nn.Linear(8, 4))
+    for refused in (lambda: dpap.Pruner(model, X[:8]), lambda: dpap.find_wiring(model, (X[:8],))):
+        with pytest.raises(ValueError, match=r"lazy modules that have not run yet.*run one forward"):
+            refused()
+    model(X[:8])
+    assert dpap.Pruner(model, X[:8], config=dpap.PruningConfig(target=0.5, end_epoch=2)).wiring.layers
+
+
+def test_a_pruner_may_be_made_and_used_within_autocast() -> None:
+    model = _network()
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    config = dpap.PruningConfig(target=0.6, end_epoch=2, target_of="macs", compact="auto")
+    with torch.autocast("cpu", torch.bfloat16):
+        pruner = dpap.Pruner(model, X[:8], optimizer, config)
+        for _ in range(4):
+            _epoch(model, optimizer)
+            report = pruner.step()
+        pruner.compact()
+        _epoch(model, optimizer)
+    assert report.achieved == pytest.approx(0.6, abs=0.05)
+    assert model[0].out_features < 32
+
+
+def test_a_state_of_another_criterion_is_refused() -> None:
+    def pruner(criterion: str) -> dpap.Pruner:
+        return dpap.Pruner(
+            _network(), X[:8], config=dpap.PruningConfig(target=0.5, end_epoch=2, criterion=criterion)
+        )
+
+    state = pruner("taylor_strength").state_dict()
+    pruner("taylor_strength").load_state_dict(state)
+    with pytest.raises(
+        ValueError, match=r"observed for criterion 'taylor_strength', and this pruner has 'magnitude'"
+    ):
+        pruner("magnitude").load_state_dict(state)
+
+
+def test_weights_that_overflow_are_told_of_at_the_end_of_the_epoch_not_in_the_optimizers_step() -> None:
+    model = _network()
+    optimizer = torch.optim.SGD(model.parameters(), 0.01)
+    pruner = dpap.Pruner(model, X[:8], optimizer, dpap.PruningConfig(target=0.6, start_epoch=0, end_epoch=4))
+    _epoch(model, optimizer)
+    pruner.step()
+    with torch.no_grad():
+        model[2].weight[0, 0] = float("inf")
+    with pytest.warns(UserWarning, match="not finite"):
+        _epoch(model, optimizer)
+    with pytest.raises((ValueError, RuntimeError), match="batch"):
+        pruner.step()
