@@ -3,11 +3,11 @@
     python benchmarks/evidence.py runs/mnist_ann runs/mnist_snn runs/nmnist
 
 In README.md, docs/results.md and docs/results/*.md, what stands between `<!-- NAME -->` and `<!-- end -->` is replaced
-by the table of that name: a recipe of the comparisons, `summary`, `summary_spread`, `published`, `speed` or `legend`. A
-recipe that no page names gets a section in the page of its data set in docs/results, which is made where there is
-none. Text around the tables stays. It may be called while runs are missing: what is finished is shown, with its n. Runs
-published before and not in the folders stay, so that a comparison can be continued elsewhere; to begin anew remove its
-folder from docs/evidence.
+by the table of that name: a recipe of the comparisons, `summary`, `summary_default`, `summary_paper`, `published`,
+`speed` or `legend`. A recipe that no page names gets a section in the page of its data set in docs/results, which is
+made where there is none. Text around the tables stays. It may be called while runs are missing: what is finished is
+shown, with its n. Runs published before and not in the folders stay, so that a comparison can be continued elsewhere;
+to begin anew remove its folder from docs/evidence.
 """
 
 import argparse
@@ -48,57 +48,76 @@ HEAD = (
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the summary.
+    """A line of the summaries.
 
     Attributes:
         title: data set and network.
         recipes: of the comparisons; a method that the first lacks is taken from the next.
         target: share that is pruned.
         target_of: what it is a share of.
+        front: whether the README has it: of each network one or two.
     """
 
     title: str
     recipes: tuple[str, ...]
     target: float
     target_of: str = "weights"
+    front: bool = False
 
 
 VGG16 = "CIFAR-10 (a fifth), VGG16 of a quarter's width"
 VGG16_RECIPES = ("cifar10_vgg16_float32", "cifar10_vgg16")
 SUMMARY = (
     Row("MNIST, 2Conv2FC", ("mnist_ann", "mnist_ann_float32"), 0.9),
-    Row("MNIST, 2Conv2FC", ("mnist_ann", "mnist_ann_float32"), 0.98),
-    Row("MNIST, spiking 2Conv2FC", ("mnist_snn_98", "mnist_snn"), 0.98),
-    Row("Fashion-MNIST (a third), 2Conv2FC", ("fashion_ann",), 0.9),
+    Row("MNIST, 2Conv2FC", ("mnist_ann", "mnist_ann_float32"), 0.98, front=True),
+    Row("MNIST, spiking 2Conv2FC", ("mnist_snn_98", "mnist_snn"), 0.98, front=True),
+    Row("Fashion-MNIST (a third), 2Conv2FC", ("fashion_ann",), 0.9, front=True),
     Row("Fashion-MNIST (a third), 2Conv2FC", ("fashion_ann",), 0.98),
     Row("Fashion-MNIST (a third), 2Conv2FC", ("fashion_ann",), 0.9, "parameters"),
-    Row("Fashion-MNIST (a third), spiking 2Conv2FC", ("fashion_snn",), 0.9),
-    Row("N-MNIST (1,100 recordings), spiking 2Conv2FC", ("nmnist_rates", "nmnist"), 0.98),
+    Row("Fashion-MNIST (a third), spiking 2Conv2FC", ("fashion_snn",), 0.9, front=True),
+    Row("N-MNIST (1,100 recordings), spiking 2Conv2FC", ("nmnist_rates", "nmnist"), 0.98, front=True),
     Row("N-MNIST, 53% of the neuron-timesteps too", ("nmnist_timesteps",), 0.6201),
-    Row(VGG16, VGG16_RECIPES, 0.9),
+    Row(VGG16, VGG16_RECIPES, 0.9, front=True),
     Row(VGG16, VGG16_RECIPES, 0.98),
-    Row(VGG16, VGG16_RECIPES, 0.8, "macs"),
+    Row(VGG16, VGG16_RECIPES, 0.8, "macs", front=True),
     Row(VGG16, VGG16_RECIPES, 0.9, "macs"),
-    Row("CIFAR-10 (a fifth), ResNet-20", ("cifar10_resnet20",), 0.9),
-    Row("CIFAR-10 (a fifth), spiking 6Conv2FC of a quarter's width", ("cifar10_6conv2fc_90",), 0.9),
+    Row("CIFAR-10 (a fifth), ResNet-20", ("cifar10_resnet20",), 0.9, front=True),
+    Row(
+        "CIFAR-10 (a fifth), spiking 6Conv2FC of a quarter's width", ("cifar10_6conv2fc_90",), 0.9, front=True
+    ),
 )
-"""Lines of the summary; those of which nothing but the dense twin was measured are left out."""
+"""Lines of the summaries; those of which nothing but the dense twin was measured are left out."""
 LONGER = "scratch_long"
 """Has `LONG` times the epochs of the others."""
-SCRATCH, LAST = "scratch", "small dense, from scratch"
-COLUMNS = {
-    "dpap (default)": ("dpap",),
-    "magnitude, by that rule": ("global_magnitude",),
+Columns = Mapping[str, tuple[str, ...]]
+"""Column of a summary -> methods, the one of the highest mean of which counts."""
+OURS, LAST = "dpap (default)", "small dense from scratch"
+DEFAULT: Columns = {
+    OURS: ("dpap",),
+    "magnitude by that rule": ("global_magnitude",),
+    "small dense of thrice the epochs": (LONGER,),
+    LAST: ("scratch",),
+}
+PAPER: Columns = {
+    OURS: ("dpap",),
     "paper's rule (`bcm`)": ("paper", "units_paper"),
     "`bcm_strength`": ("strength",),
     "magnitude": ("magnitude", "units_magnitude"),
     "random": ("random_once", "random", "units_random"),
-    "small dense, thrice the epochs": (LONGER,),
-    LAST: (SCRATCH,),
 }
-"""Column of the summary -> methods, the first of which that was run counts."""
-SHORT = {name: methods for name, methods in COLUMNS.items() if name not in ("`bcm_strength`", "random")}
-"""Those of the README."""
+FRONT: Columns = {
+    OURS: ("dpap",),
+    "magnitude (better of both rules)": DEFAULT["magnitude by that rule"] + PAPER["magnitude"],
+    LAST: DEFAULT[LAST],
+}
+ALL: Columns = {
+    **DEFAULT,
+    **PAPER,
+    "`taylor`": ("taylor",),
+    "such widths from scratch": ("scratch_widths",),
+    "Grad R": ("gradient_rewiring",),
+}
+"""Among these it is decided which is ahead, whatever a table shows."""
 RULES = ("dpap", "paper")
 """Methods that stand beside the paper's figures."""
 
@@ -129,8 +148,9 @@ def made_from(evidence: Path) -> tuple[dict[str, str], dict[str, str]]:
     tables = {
         "published": beside(results, published["paper"]),
         "speed": speed(results, published["paper"]),
-        "summary": summary(results, published["once"], spread=False),
-        "summary_spread": summary(results, published["once"], spread=True),
+        "summary": summary(results, FRONT, [row for row in SUMMARY if row.front], spread=False),
+        "summary_default": summary(results, DEFAULT, SUMMARY, spread=True),
+        "summary_paper": summary(results, PAPER, SUMMARY, spread=True),
         "legend": LEGEND,
     }
     homes = {}
@@ -233,76 +253,56 @@ def _run(line: Result | EpochResult) -> tuple[object, ...]:
     return line.recipe, line.method, line.target, line.target_of, line.seed
 
 
-def summary(results: Sequence[Result], once: Mapping[str, Any], *, spread: bool) -> str:
-    """A Markdown table of the main accuracies, method by method, and which of them is ahead.
+def summary(results: Sequence[Result], columns: Columns, rows: Sequence[Row], *, spread: bool) -> str:
+    """A Markdown table of the main accuracies, method by method, and which of all is ahead.
 
     Args:
         results: of all recipes.
-        once: recipe -> target -> method -> accuracy, of what was measured once and is in no comparison.
+        columns: of the table; a line that has nothing in any but the first is left out.
+        rows: lines of the table.
         spread: whether n and standard deviations are shown.
     """
-    lines, columns = [], COLUMNS if spread else SHORT
-    for row in SUMMARY:
-        dense = _chosen(results, row.recipes, (DENSE,), None)
-        chosen = {
-            column: _chosen(results, row.recipes, methods, row.target, row.target_of)
-            for column, methods in columns.items()
-        }
-        measured = sum(bool(runs) for runs in chosen.values())
-        if not measured:
+    lines = []
+    for row in rows:
+        dense = _chosen(results, row, (DENSE,))
+        shown = [_chosen(results, row, methods) for methods in columns.values()]
+        if not any(shown[1:]):
             continue
-        # as one comparison, so that ties are decided as in its table
-        together = [replace(each, recipe=row.title) for runs in chosen.values() for each in runs]
-        best = {group.first.method for group in groups(together)[row.title] if group.best}
-        accuracies = {column: _accuracy(runs, spread, dense) for column, runs in chosen.items()}
-        ahead = [
-            column.partition(" (")[0] for column, runs in chosen.items() if runs and runs[0].method in best
-        ]
-        single = _once(once, row)
-        if single is not None and not chosen[LAST]:
-            accuracies[LAST] = f"{single:.1f} (n = 1)"
-            ahead = [LAST] if single > max(_mean(runs) for runs in chosen.values() if runs) else ahead
-        words = "all tie" if 1 < len(ahead) == measured else ", ".join(ahead)
-        words += " (a tie)" if 1 < len(ahead) < measured else ""
-        runs_of = [str(len(dense))] if spread else []
         share = "" if row.target_of == "weights" else f" of {row.target_of.replace('macs', 'MACs')}"
-        line = [
-            row.title,
-            f"{row.target:.0%}{share}",
-            *runs_of,
-            _accuracy(dense, spread, dense),
-            *accuracies.values(),
-            words,
-        ]
-        lines.append(line)
+        line = [row.title, f"{row.target:.0%}{share}"]
+        line += [str(len(dense))] if spread else []
+        line += [_accuracy(runs, spread, dense) for runs in (dense, *shown)]
+        lines.append([*line, ahead(results, row)])
     count = ["n"] if spread else []
     return markdown(("data, network", "pruned", *count, DENSE, *columns, "ahead"), lines)
 
 
-def _chosen(
-    results: Sequence[Result],
-    recipes: Sequence[str],
-    methods: Sequence[str],
-    target: float | None,
-    target_of: str = "weights",
-) -> list[Result]:
-    """The runs of the first recipe and method that has any at this target."""
-    for recipe, method in itertools.product(recipes, methods):
-        wanted = (recipe, method, target, target_of)
-        found = [
-            each for each in results if (each.recipe, each.method, each.target, each.target_of) == wanted
+def ahead(results: Sequence[Result], row: Row) -> str:
+    """The method of the highest mean, and all that tie with it, by their columns."""
+    runs = {column: _chosen(results, row, methods) for column, methods in ALL.items()}
+    measured = {column: own for column, own in runs.items() if own}
+    # as one comparison, so that ties are decided as in its table
+    together = [replace(each, recipe=row.title) for own in measured.values() for each in own]
+    best = {group.first.method for group in groups(together)[row.title] if group.best}
+    words = [column.partition(" (")[0] for column, own in measured.items() if own[0].method in best]
+    if 1 < len(words) == len(measured):
+        return "all tie"
+    return ", ".join(words) + (" (a tie)" if len(words) > 1 else "")
+
+
+def _chosen(results: Sequence[Result], row: Row, methods: Sequence[str]) -> list[Result]:
+    """The runs of the method of the highest mean at the row's target, each from the first recipe that has it."""
+    target = (None, "weights") if methods == (DENSE,) else (row.target, row.target_of)
+    found: dict[str, list[Result]] = {}
+    for recipe, method in itertools.product(row.recipes, methods):
+        own = [
+            each
+            for each in results
+            if (each.recipe, each.method, each.target, each.target_of) == (recipe, method, *target)
         ]
-        if found:
-            return found
-    return []
-
-
-def _once(once: Mapping[str, Any], row: Row) -> float | None:
-    """What was measured once of the control from scratch."""
-    if row.target_of != "weights":
-        return None
-    found = (once.get(recipe, {}).get(row.target, {}).get(SCRATCH) for recipe in row.recipes)
-    return next((accuracy for accuracy in found if accuracy is not None), None)
+        if own:
+            found.setdefault(method, own)
+    return max(found.values(), key=_mean, default=[])
 
 
 def _mean(runs: Sequence[Result]) -> float:

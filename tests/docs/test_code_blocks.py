@@ -111,6 +111,10 @@ def test_pages_are_found() -> None:
     assert {"README.md", "docs/extending/dataset.md"} < set(with_code("python"))
 
 
+WHOLE = ("docs/start.md",)
+"""Pages of which each block runs by itself."""
+
+
 @pytest.mark.parametrize("page", with_code("python"))
 def test_python_blocks_run(page: str, own_modules: Path, unchecked: None) -> None:
     # shapes are checked by the tests of the modules; here that would take most of the time
@@ -125,6 +129,8 @@ def test_python_blocks_run(page: str, own_modules: Path, unchecked: None) -> Non
         module = re.match(r"# (\w+\.py)\n", block.code)
         if module:
             (own_modules / module[1]).write_text(block.code)
+        if page in WHOLE:
+            names = {"__name__": "__main__"}
         # empty lines before it, so that an error names the line of the page
         exec(compile("\n" * block.line + block.code, page, "exec"), names)
     if left_out:

@@ -43,9 +43,6 @@ def test_a_recipe_that_no_page_names_gets_a_section(evidence: types.ModuleType) 
         evidence.filled("<!-- end -->", {})
 
 
-ONCE = {"cifar10_vgg16": {0.9: {"scratch": 50.9}}}
-
-
 def cells(table: str, title: str, pruned: str) -> dict[str, str]:
     """A line of a Markdown table, by its first two cells."""
     head, _, *lines = [[cell.strip() for cell in line[1:-1].split("|")] for line in table.splitlines()]
@@ -59,28 +56,43 @@ def vgg16(method: str, accuracy: float, target: float | None = 0.9, **fields: An
     ]
 
 
-def test_what_was_measured_of_scratch_stands_before_the_prototype(evidence: types.ModuleType) -> None:
-    before = [
-        *vgg16("dense", 0.64, None, recipe="cifar10_vgg16"),
-        *vgg16("paper", 0.3, recipe="cifar10_vgg16"),
-    ]
-    line = cells(evidence.summary(before, ONCE, spread=False), evidence.VGG16, "90%")
-    assert line["small dense, from scratch"] == "50.9 (n = 1)"
-    assert (line["dpap (default)"], line["ahead"]) == ("not measured", "small dense, from scratch")
-    after = [*before, *vgg16("dense", 0.65, None), *vgg16("dpap", 0.627), *vgg16("scratch", 0.497)]
-    line = cells(evidence.summary(after, ONCE, spread=False), evidence.VGG16, "90%")
-    assert (line["dense"], line["small dense, from scratch"]) == ("65.30", "50.00")
-    assert (line["dpap (default)"], line["ahead"]) == ("63.00", "dpap")
-    assert line["paper's rule (`bcm`)"] == "30.30 ‡"  # of the other recipe
+def test_what_is_ahead_is_said_of_all_methods_whatever_columns_there_are(evidence: types.ModuleType) -> None:
+    row = next(row for row in evidence.SUMMARY if row.recipes == evidence.VGG16_RECIPES)
+    results = [
+        *vgg16("dense", 0.65, None), *vgg16("dpap", 0.62), *vgg16("scratch", 0.5), *vgg16("taylor", 0.63),
+        *vgg16("global_magnitude", 0.55), *vgg16("paper", 0.3, recipe="cifar10_vgg16"),
+        *vgg16("magnitude", 0.57, recipe="cifar10_vgg16"),
+    ]  # fmt: skip
+    front = cells(evidence.summary(results, evidence.FRONT, [row], spread=False), evidence.VGG16, "90%")
+    assert (front["dense"], front["dpap (default)"], front["small dense from scratch"]) == (
+        "65.30",
+        "62.30",
+        "50.30",
+    )
+    assert front["magnitude (better of both rules)"] == "57.30 ‡"
+    assert front["ahead"] == "`taylor`"
+    paper = cells(evidence.summary(results, evidence.PAPER, [row], spread=False), evidence.VGG16, "90%")
+    assert (paper["paper's rule (`bcm`)"], paper["magnitude"], paper["random"]) == (
+        "30.30 ‡",
+        "57.30 ‡",
+        "not measured",
+    )
+    assert paper["ahead"] == "`taylor`"
 
 
 def test_lines_of_the_summary_appear_with_their_runs(evidence: types.ModuleType) -> None:
-    results = [*vgg16("dense", 0.65, None), *vgg16("dpap", 0.6, 0.8, target_of="macs")]
-    table = evidence.summary(results, ONCE, spread=True)
+    results = [
+        *vgg16("dense", 0.65, None), *vgg16("dpap", 0.6, 0.8, target_of="macs"),
+        *vgg16("scratch", 0.6, 0.8, target_of="macs"),
+    ]  # fmt: skip
+    table = evidence.summary(results, evidence.DEFAULT, evidence.SUMMARY, spread=True)
     assert len(table.splitlines()) == 3
     line = cells(table, evidence.VGG16, "80% of MACs")
-    assert (line["n"], line["dpap (default)"], line["ahead"]) == ("3", "60.30 ± 0.10", "")
-    assert line["small dense, from scratch"] == "not measured"
+    assert (line["n"], line["dense"], line["dpap (default)"], line["ahead"]) == (
+        "3", "65.30 ± 0.10", "60.30 ± 0.10", "all tie"
+    )  # fmt: skip
+    assert line["magnitude by that rule"] == "not measured"
+    assert len(evidence.summary(results, evidence.PAPER, evidence.SUMMARY, spread=True).splitlines()) == 2
 
 
 def test_both_rules_stand_beside_the_published_figures(evidence: types.ModuleType) -> None:
