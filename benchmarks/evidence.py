@@ -82,6 +82,7 @@ SUMMARY = (
     Row(VGG16, VGG16_RECIPES, 0.8, "macs", front=True),
     Row(VGG16, VGG16_RECIPES, 0.9, "macs"),
     Row("CIFAR-10 (a fifth), ResNet-20", ("cifar10_resnet20",), 0.9, front=True),
+    Row("CIFAR-10 (a fifth), ResNet-20", ("cifar10_resnet20",), 0.8, "macs"),
     Row(
         "CIFAR-10 (a fifth), spiking 6Conv2FC of a quarter's width", ("cifar10_6conv2fc_90",), 0.9, front=True
     ),
