@@ -1,6 +1,6 @@
 """A spiking network of one's own: pruned while it learns, exported, and run in onnxruntime and in snnTorch.
 
-python examples/out_of_the_door.py        # needs: pip install "dpap[export,nir]" snntorch nirtorch
+python examples/out_of_the_door.py        # needs: pip install ".[export,nir]" snntorch nirtorch
 """
 
 import sys

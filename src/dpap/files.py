@@ -82,6 +82,10 @@ def _check_replaceable(path: Path, own: Set[str]) -> None:
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise FileExistsError(f"{path} is there and is no folder: choose another name")
     other = sorted(each.name for each in path.iterdir() if each.name not in own) if path.exists() else []
+    if other and own:
+        raise FileExistsError(
+            f"{path} holds {', '.join(other[:5])}, which is of no earlier export: choose another folder"
+        )
     if other:
         raise FileExistsError(
             f"{path} holds {', '.join(other[:5])}: choose another folder, or, where all of it is an earlier export, "

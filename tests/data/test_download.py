@@ -273,7 +273,7 @@ def test_the_published_files_have_checksums_and_addresses() -> None:
     assert len({file.md5 for file in every}) == len(every)
     assert all(len(file.md5) == 32 and set(file.md5) <= set("0123456789abcdef") for file in every)
     assert all(url.startswith("http") and not url.endswith("/") for file in every for url in file.urls)
-    assert "(dpap data mnist --download)" in DATASETS["mnist"].advice
+    assert "(dpap data mnist --download --root FOLDER)" in DATASETS["mnist"].advice
     assert "--download" not in DATASETS["dvs_gesture"].advice
 
 
@@ -283,7 +283,7 @@ def test_the_published_files_have_checksums_and_addresses() -> None:
         (["data", "--download"], "--download is for one of mnist, fashion_mnist, cifar10, nmnist; got ''"),
         (["data", "--download", "minst"], "did you mean mnist?"),
         (["data", "--download", "dvs_gesture"], "research.ibm.com"),
-        (["data", "--download", "mnist"], "set data.root or the environment variable DPAP_DATA"),
+        (["data", "--download", "mnist"], "set --root or the environment variable DPAP_DATA"),
         (["data", "--download", "mnist", "--root=file/below"], "Not a directory"),
     ],
 )

@@ -153,6 +153,7 @@ def test_folds_validation_and_limits(name):
     [
         ("own_data:", ValueError, 'named "package.module:factory"'),
         ("no.such.module:Data", ValueError, "'no.such.module:Data' cannot be imported: ModuleNotFoundError"),
+        ("no_such:Data", ValueError, "No module named 'no_such'; put the folder .* on PYTHONPATH"),
         ("own_data:Missing", ValueError, "cannot be imported: AttributeError: .*Missing"),
         ("own_data:Named.classes", ValueError, "must be a function or class that makes a data set; got list"),
         ("own_data:broken", ValueError, "failed: KeyError: 'no such file'"),

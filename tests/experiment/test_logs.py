@@ -126,7 +126,7 @@ def test_without_the_package_it_is_said_at_the_start(
     if resumed:
         config.folder.mkdir()
         (config.folder / "config.yaml").write_text(config.as_yaml())
-    with pytest.raises(UserError, match=r'pip install "dpap\[tensorboard\]"'):
+    with pytest.raises(UserError, match=r'pip install "\.\[tensorboard\]"'):
         resume(config.folder) if resumed else train(config)
     assert config.folder.exists() is resumed
 

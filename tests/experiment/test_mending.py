@@ -167,6 +167,38 @@ def test_a_run_goes_on_to_the_same_bits_whatever_of_it_is_damaged(
     assert any("kept.pt" in line and "unless a later epoch" in line for line in said)
 
 
+def test_of_a_finished_run_the_configuration_is_verified_too(tiny: Any) -> None:
+    config = small(tiny)
+    summary, folder, progress = train(config), RunFolder(config.folder), StopAt(epoch=0, batch=0)
+    said: list[str] = []
+    progress.message = said.append  # type: ignore[method-assign]
+    assert resume(folder.path, progress=progress) == summary and not said
+    for path, change, words in (
+        (folder.config, lambda content: b"garbage: [", r"config\.yaml: expected YAML"),
+        (
+            folder.config,
+            lambda content: content.replace(b"epochs: 3", b"epochs: 4"),
+            r"training\.epochs changed",
+        ),
+        (folder.facts, lambda content: content[:100], r"run\.json: expected JSON"),
+        (folder.facts, lambda content: content.replace(b"seed: 0", b"seed: 1"), r"run\.json: it was changed"),
+    ):
+        before = path.read_bytes()
+        path.write_bytes(change(before))
+        with pytest.raises(UserError, match=words):
+            resume(folder.path, progress=progress)
+        path.write_bytes(before)
+    folder.config.write_bytes(folder.config.read_bytes().replace(b"root: null", b"root: moved"))
+    folder.facts.rename(folder.path / "away")
+    assert resume(folder.path, progress=progress) == summary
+    assert len(said) == 1 and "run.json is missing" in said.pop()
+    (folder.path / "away").rename(folder.facts)
+    assert resume(folder.path, progress=progress) == summary
+    assert len(said) == 1 and "data.root is not what the run began with" in said.pop()
+    write_json(folder.summary, {})
+    assert "summary.json: expected the summary of a run" in str(what_is_damaged(folder))
+
+
 def test_a_configuration_that_changed_before_the_first_checkpoint_is_found(tiny: Any) -> None:
     config = small(tiny)
     folder = RunFolder(config.folder)

@@ -39,6 +39,8 @@ def parser() -> Parser:
     made.add_argument("--training.epochs", type=int)
     made.add_argument("--mode", type=Literal["counts", "binary"] | None)
     made.add_argument("--to", choices=["onnx", "nir"])
+    made.add_argument("--targets", type=list[float])
+    made.add_argument("--arguments", type=dict[str, int])
     return made
 
 
@@ -51,6 +53,10 @@ def parser() -> Parser:
         ),
         (["--epochs=3", "--too=nir"], "did you mean --training.epochs for --epochs, --to for --too?"),
         (["--wholly-other"], "unrecognized arguments: --wholly-other"),
+        (["--targets", "0.5, 0.7"], "targets: expected a list, as in '[0.5, 0.7]'; got 0.5, 0.7"),
+        (["--targets", "[0.5"], "targets: expected a list, as in '[0.5]'; got [0.5"),
+        (["--targets", "[a]"], "targets: expected a number; got a"),
+        (["--arguments", "3"], "arguments: expected keys and values, as in '{key: value}'; got 3"),
         (["stray"], "unrecognized arguments: stray"),
         (["--to", "onx"], "did you mean onnx?"),
         (

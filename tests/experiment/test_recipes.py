@@ -87,6 +87,17 @@ def test_every_file_says_what_it_is() -> None:
     assert comment(recipe_path("mnist_snn_2fc")).startswith("Table I, MNIST, SNN 2FC. Published: 98.81")
 
 
+def test_a_row_that_names_nothing_is_told_what_there_is(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"no file or recipe 'sub/digits_sn\.yaml'; did you mean digits_snn\?"
+    ):
+        recipe_of_row("sub/digits_sn.yaml", tmp_path)
+    with pytest.raises(
+        UserError, match=rf"'12'; a row names a file below {tmp_path} or one of .*digits_snn, "
+    ):
+        recipe_of_row("12", tmp_path)
+
+
 def test_a_file_comes_before_a_recipe_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert recipe_of_row("digits_snn", tmp_path) == recipe_path("digits_snn")
     (tmp_path / "digits_snn").touch()

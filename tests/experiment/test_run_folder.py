@@ -4,8 +4,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from dpap.experiment.errors import UserError
-from dpap.experiment.run_folder import RunFolder
-from dpap.experiment.sealed import read_json
+from dpap.experiment.run_folder import OF_A_SUMMARY, RunFolder
+from dpap.experiment.sealed import read_json, write_json
 from dpap.report.style import as_png
 
 
@@ -32,6 +32,22 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot make the run folder"):
         RunFolder(tmp_path / "file" / "run").make()
+
+
+def test_a_file_in_the_place_of_the_folder_is_named_before_the_run(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file is a file, and a run is a folder.*\(--out\)"):
+        RunFolder(tmp_path / "file").check_free(overwrite=True)
+
+
+def test_a_summary_has_what_every_summary_has(tmp_path: Path) -> None:
+    folder, whole = RunFolder(tmp_path), dict.fromkeys(OF_A_SUMMARY, 1)
+    write_json(folder.summary, whole)
+    assert folder.read_summary() == whole
+    for lacking in OF_A_SUMMARY:
+        write_json(folder.summary, {key: 1 for key in OF_A_SUMMARY if key != lacking})
+        with pytest.raises(UserError, match=rf"summary.json: expected .* without {lacking}\."):
+            folder.read_summary()
 
 
 def test_what_others_put_beside_a_run_stays(tmp_path: Path) -> None:

@@ -134,6 +134,17 @@ def test_a_loss_that_is_no_number_stops_with_advice(tiny: Any, monkeypatch: pyte
     assert not folder.summary.exists()
 
 
+def test_an_epoch_that_no_memory_holds_says_what_to_lower(tiny: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_large(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(module, "train_epoch", too_large)
+    with pytest.raises(
+        UserError, match=r"20.00 GiB at once; lower data.batch_size \(now 32\), .*network.timesteps"
+    ):
+        train(tiny())
+
+
 def test_the_run_folder_holds_what_a_report_needs(tiny: Any) -> None:
     config = tiny(data={"validation": 0.2})
     summary = train(config, command="dpap train --seed 0")

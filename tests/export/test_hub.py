@@ -111,7 +111,7 @@ def test_a_folder_is_replaced_only_where_all_of_it_is_an_export_and_one_asks(tmp
     export_hub(network(5), folder, overwrite=True, **LICENCE)
     assert json.loads((folder / "model_widths.json").read_text())["layers"]["0"]["sizes"]["out_features"] == 5
     (folder / ".git").mkdir()
-    with pytest.raises(FileExistsError, match=r"hub holds \.git"):
+    with pytest.raises(FileExistsError, match=r"hub holds \.git, which is of no earlier export"):
         export_hub(network(4), folder, overwrite=True, **LICENCE)
     with pytest.raises(FileExistsError, match="is no folder"):
         export_hub(network(4), folder / "LICENSE", overwrite=True, **LICENCE)

@@ -20,6 +20,6 @@ def test_an_absent_package_is_named_with_its_extra(
         monkeypatch.setitem(sys.modules, name, None)
     model = nn.Sequential(nn.Linear(4, 3), LIF(), nn.Linear(3, 2))
     write = dpap.export_nir if extra == "nir" else dpap.export_onnx
-    with pytest.raises(ImportError, match=rf'pip install "dpap\[{extra}\]"'):
+    with pytest.raises(ImportError, match=rf'pip install "\.\[{extra}\]"'):
         write(model, torch.rand(3, 2, 4), tmp_path / "file")
     assert not list(tmp_path.iterdir())

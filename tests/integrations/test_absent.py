@@ -29,5 +29,5 @@ def test_an_absent_framework_is_named_with_its_extra(extra: str, monkeypatch: py
     for name in {extra, *(name for name in sys.modules if name.split(".")[0] == extra)}:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, f"dpap.integrations.{extra}", raising=False)
-    with pytest.raises(ImportError, match=rf'pip install "dpap\[{extra}\]"'):
+    with pytest.raises(ImportError, match=rf'pip install "\.\[{extra}\]"'):
         __import__(f"dpap.integrations.{extra}")

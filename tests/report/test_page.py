@@ -123,6 +123,22 @@ def test_before_the_first_epoch(make_run: MakeRun) -> None:
     assert "no epoch is finished yet" in text and "<svg" not in html
 
 
+def test_the_metrics_of_a_finished_run_are_missing(make_run: MakeRun) -> None:
+    path = make_run()
+    (path / "metrics.jsonl").unlink()
+    _, text = read(write_report(path))
+    assert "of the weights died while the network learned" in text and "metrics.jsonl, is missing" in text
+    assert "no epoch is finished" not in text and "dpap train --resume" in text
+    assert "target 60.0%" in text and "no target" not in text
+    (path / "config.yaml").write_text("pruning: {target: null}")
+    assert "no target: as the rule prunes" in read(write_report(path))[1]
+    (path / "config.yaml").write_text("pruning: {target: 0.5, target_of: macs}")
+    assert "the target is of the macs" in read(write_report(path))[1]
+    for damaged in ("pruning: [", "3", "pruning: 3", "pruning: {target: much}", "pruning: {target: 7}"):
+        (path / "config.yaml").write_text(damaged)
+        assert "no target" in read(write_report(path))[1]
+
+
 def test_dense(make_run: MakeRun) -> None:
     _, text = read(write_report(make_run(dense=True)))
     assert "nothing pruned" in text and "Survival" not in text and "588,000" in text

@@ -89,6 +89,15 @@ def test_a_wrong_type_names_file_and_field(make_run: MakeRun) -> None:
         read_run(path)
 
 
+def test_a_summary_of_nothing_is_named(make_run: MakeRun) -> None:
+    path = make_run()
+    (path / "summary.json").write_text("{}")
+    with pytest.raises(
+        UserError, match=r"summary\.json: expected the summary of a run, got one without epochs"
+    ):
+        read_run(path)
+
+
 def test_a_folder_that_is_no_run(tmp_path: Path, make_run: MakeRun) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()

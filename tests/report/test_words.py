@@ -22,6 +22,8 @@ def test_the_headline_holds_only_what_is_recorded(make_run: Callable[..., Path])
     assert "not finished" in text and "twin" not in text and words.lead(run) == ""
     assert "nothing pruned" in words.headline(read_run(make_run("dense", dense=True)))
     assert "no epoch is finished" in words.headline(dataclasses.replace(run, epochs=()))
+    lost = words.headline(dataclasses.replace(read_run(make_run("whole")), epochs=()))
+    assert "of the weights died" in lost and "metrics.jsonl, is missing" in lost
 
 
 def test_the_machine_in_words(make_run: Callable[..., Path]) -> None:

@@ -6,8 +6,15 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from dpap.cli.shared import add_imports_flag, add_quiet_flag, check_imports, continued_by
-from dpap.experiment.comparing.compare import compare, seconds_left, states
+from dpap.cli.shared import (
+    add_imports_flag,
+    add_quiet_flag,
+    check_folder,
+    check_imports,
+    continued_by,
+    typed_flags,
+)
+from dpap.experiment.comparing.compare import Comparison, check_data_of, compare, seconds_left, states
 from dpap.experiment.comparing.comparison_table import comparison
 from dpap.experiment.comparing.grid import Planned, Row, comparable, plan, read_grid
 from dpap.experiment.comparing.jobs import compare_in_processes
@@ -21,6 +28,14 @@ from dpap.experiment.progress import progress_for
 from dpap.experiment.recipes import grid_path
 from dpap.experiment.tables import text_table
 from dpap.files import write_text
+
+VARIED = {
+    "--seed": "did you mean --seeds?",
+    "--method": "did you mean --methods?",
+    "--prune": "--methods '[dense]' prunes nothing, and every other method prunes",
+    "--structure": "--methods '[dpap, scratch_widths]' trains the structure that dpap ends with from scratch",
+}
+"""Flags of one run that a comparison decides itself, run by run, and what to give instead."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -52,8 +67,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
     """Train what is not finished, print the table and write the page; or list the runs."""
-    flags = shlex.split(command)[2:]
-    folder, rows = _rows(parser, given, flags)
+    typed = typed_flags(parser, command)
+    for flag, instead in VARIED.items():
+        if flag in typed:
+            raise UserError(f"{flag} is of one run, and compare decides it for each of its runs: {instead}")
+    folder, rows = _rows(parser, given, shlex.split(command)[2:], typed)
     for row in rows:
         check_imports(row.config, given, command)
     runs = plan(rows, folder)
@@ -66,7 +84,9 @@ def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
         )
     if given.jobs < 1:
         raise UserError(f"--jobs must be at least 1; got {given.jobs}")
+    check_folder(folder, "a comparison")
     with continued_by(command):
+        check_data_of(runs, overwrite=given.overwrite)
         if given.jobs > 1:
             done = compare_in_processes(
                 runs,
@@ -84,9 +104,7 @@ def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
                 progress=partial(progress_for, given.quiet),
                 command=command,
             )
-    missing = [f"{run} failed: {why}" for run, why in done.failed]
-    missing += [f"{run} is being run by another process" for run in done.elsewhere]
-    text = comparison(done.results, missing)
+    text = comparison(done.results, _missing(done))
     write_text(folder / "comparison.md", text)
     print(f"\n{text}")
     print(f"every run: {folder / RESULTS}   every epoch: {folder / EPOCHS}")
@@ -98,15 +116,28 @@ def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
         raise UserError(f"{len(done.failed)} of {len(runs)} runs failed; the same command tries them again")
 
 
-def _rows(parser: ArgumentParser, given: Namespace, flags: list[str]) -> tuple[Path, list[Row]]:
+def _missing(done: Comparison) -> list[str]:
+    """Which runs are not finished, a line for each reason."""
+    runs_of: dict[str, list[str]] = {}
+    for run, why in done.failed:
+        runs_of.setdefault(why, []).append(str(run))
+    lines = [f"{'; '.join(runs)} failed: {why}" for why, runs in runs_of.items()]
+    return [*lines, *(f"{run} is being run by another process" for run in done.elsewhere)]
+
+
+def _rows(
+    parser: ArgumentParser, given: Namespace, flags: list[str], typed: list[str]
+) -> tuple[Path, list[Row]]:
     """The comparison's folder and rows."""
-    protocol_given = any(flag.partition("=")[0] == "--protocol" for flag in flags)
+    protocol_given = "--protocol" in typed
     if given.grid is None:
         config = config_from(parser, given)
         own = comparable(config, protocol_given)
         return config.folder, [Row(config.name, own, given.methods, given.targets, given.seeds)]
     if given.config:
         raise UserError("--grid names its recipes; give no --config or --recipe with it")
+    if "--name" in typed:
+        raise UserError("--name is of one recipe; a row of a grid has its own `name`")
     rows = read_grid(
         grid_path(given.grid),
         methods=given.methods,

@@ -1,6 +1,9 @@
 """`dpap data`."""
 
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 
 from jsonargparse import ArgumentParser, Namespace
@@ -36,8 +39,19 @@ def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
         config = DataConfig(name=given.set or "", **values)
     if given.download:
         _download(config)
-    with blame("the data"):
-        print(check_data(config))
+    with _data():
+        text = check_data(config)
+    print(text)
+
+
+@contextmanager
+def _data() -> Iterator[None]:
+    """Errors of the data name flags as this subcommand has them: --root, not data.root."""
+    try:
+        with blame("the data"):
+            yield
+    except UserError as error:
+        raise UserError(re.sub(r"\bset data\.(\w+)", r"set --\1", str(error))) from error
 
 
 def _download(config: DataConfig) -> None:
@@ -48,7 +62,7 @@ def _download(config: DataConfig) -> None:
         raise UserError(
             f"--download is for one of {', '.join(known)}; got {config.name!r}{suggestion(config.name, known)}{where}"
         )
-    with blame("the data"):
+    with _data():
         root = source.root(config)
     try:
         with blame("the download"):

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from dpap.cli.shared import add_quiet_flag, continued_by
+from dpap.cli.shared import add_quiet_flag, check_folder, continued_by
 from dpap.experiment.demo import demo, demo_table
+from dpap.experiment.errors import UserError
 from dpap.experiment.formatting import duration
 from dpap.experiment.progress import progress_for
 from dpap.report import write_report
@@ -25,6 +26,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
     """Train both twins, print their table and write the report of the pruned one."""
     folder = Path(given.out)
+    check_folder(folder, "a comparison")
+    if given.seed < 0:
+        raise UserError(f"--seed must not be negative; got {given.seed}")
     with continued_by(command):
         dense, pruned = demo(
             folder,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from dpap.cli.shared import add_imports_flag, may_import
+from dpap.cli.shared import MADE, add_imports_flag, check_output, make_room, may_import
 from dpap.data import DataConfig
 from dpap.experiment.errors import UserError
 from dpap.experiment.using.candidates import RUNTIMES
@@ -54,7 +54,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--device", help="of PyTorch: cpu, cuda or cuda:N; the run's, or what there is, if not given"
     )
-    parser.add_argument("--json", metavar="FILE", help="all numbers, those of each class too")
+    parser.add_argument("--json", metavar="FILE", help=f"all numbers, those of each class too; {MADE}")
     add_imports_flag(parser)
 
 
@@ -63,6 +63,8 @@ def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
     unknown = set(given.runtimes) - set(RUNTIMES)
     if unknown or not given.runtimes:
         raise UserError(f"--runtimes are of {', '.join(RUNTIMES)}; got {given.runtimes}")
+    if given.json is not None:
+        check_output("--json", Path(given.json))
     changes = {name: given.data[name] for name in FIELDS if "data" in given and name in given.data}
     record = evaluate_run(
         Path(given.run),
@@ -74,5 +76,5 @@ def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
     print(evaluation_text(record))
     if given.json is not None:
         content = json.dumps({**record, "command": command}, indent=2, allow_nan=False)
-        write_text(Path(given.json), content + "\n")
+        write_text(make_room(Path(given.json)), content + "\n")
         print(f"\nall numbers: {given.json}")

@@ -5,13 +5,28 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from dpap.cli.hub import write_hub_run, write_plain_run
-from dpap.cli.shared import add_imports_flag
+from dpap.cli.shared import MADE, add_imports_flag, check_folder, check_output, typed_flags
 from dpap.experiment.errors import UserError, blame
 from dpap.experiment.using.kept import read_kept
 from dpap.export import ExportError, export_nir, export_onnx
 
 OUT = {"onnx": "model.onnx", "nir": "model.nir", "plain": "plain.safetensors", "hub": "hub"}
 """Where each lies in the run folder."""
+OF = {
+    "--step": ("onnx",),
+    "--pool-spikes": ("nir",),
+    "--sum-pooling": ("nir",),
+    "--licence": ("hub",),
+    "--licence-file": ("hub",),
+    "--tags": ("hub",),
+    "--overwrite": ("hub",),
+    "--samples": ("onnx", "nir", "plain"),
+}
+"""Which exports a flag is for."""
+WHY = {
+    ("nir", "--step"): "a NIR file is of one timestep anyhow",
+    ("hub", "--samples"): "a hub folder is not compared",
+}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -26,7 +41,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         metavar="FILE",
-        help="the file; RUN/model.onnx, RUN/model.nir, RUN/plain.safetensors or the folder RUN/hub if not given",
+        help="the file; RUN/model.onnx, RUN/model.nir, RUN/plain.safetensors or the folder RUN/hub if not given; "
+        f"{MADE}",
     )
     parser.add_argument(
         "--step", action="store_true", help="ONNX: one timestep, with the membranes as inputs and outputs"
@@ -53,15 +69,16 @@ def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
     folder = Path(given.run)
     if given.samples < 1:
         raise UserError(f"--samples must be at least 1; got {given.samples}")
-    if given.to != "onnx" and given.step:
-        raise UserError("--step is for ONNX; a NIR file is of one timestep anyhow")
-    if given.to != "nir" and (given.pool_spikes or given.sum_pooling):
-        raise UserError("--pool-spikes and --sum-pooling are for NIR; the others have every pooling")
-    licensed = (given.licence, given.licence_file)
-    if given.to == "hub" and None in licensed:
+    for flag in typed_flags(parser, command):
+        if given.to not in OF.get(flag, (given.to,)):
+            why = WHY.get((given.to, flag), f"got --to {given.to}")
+            raise UserError(f"{flag} is for --to {' or '.join(OF[flag])}; {why}: leave it out")
+    if given.to == "hub" and None in (given.licence, given.licence_file):
         raise UserError("a hub folder names its licence: give --licence NAME and --licence-file FILE")
-    if given.to != "hub" and (any(licensed) or given.tags or given.overwrite):
-        raise UserError("--licence, --licence-file, --tags and --overwrite are for --to hub")
+    if given.out is not None and given.to == "hub":
+        check_folder(Path(given.out), "a hub export")
+    elif given.out is not None:
+        check_output("--out", Path(given.out))
     kept = read_kept(folder, root=given.data.root, allow_imports=given.allow_imports)
     example = kept.test_samples(given.samples)
     path = folder / OUT[given.to] if given.out is None else Path(given.out)

@@ -71,7 +71,7 @@ def write_hub_run(
             overwrite=overwrite,
         )
     except FileExistsError as error:
-        raise UserError(f"{error} (--overwrite)") from error
+        raise UserError(f"{error}{' (--out)' if overwrite else ' (--out, --overwrite)'}") from error
     return f"{out}: {', '.join(sorted(each.name for each in out.iterdir()))}"
 
 

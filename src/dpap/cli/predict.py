@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from dpap.cli.shared import add_imports_flag
+from dpap.cli.shared import MADE, add_imports_flag, check_output, make_room
 from dpap.experiment.errors import UserError
 from dpap.experiment.sealed import Record
 from dpap.experiment.tables import text_table
@@ -35,13 +35,18 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--batch", type=int, help="files at a time; as many as the run evaluated if not given"
     )
     parser.add_argument("--device", help="cpu, cuda or cuda:N; the run's, or what there is, if not given")
-    parser.add_argument("--json", metavar="FILE", help="all that is printed, and every class's probability")
-    parser.add_argument("--csv", metavar="FILE", help="what is printed")
+    parser.add_argument(
+        "--json", metavar="FILE", help=f"all that is printed, and every class's probability; {MADE}"
+    )
+    parser.add_argument("--csv", metavar="FILE", help=f"what is printed; {MADE}")
     add_imports_flag(parser)
 
 
 def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
     """Predict, print the table and write the files; an error at the end where a file could not be read."""
+    for flag, file in (("--json", given.json), ("--csv", given.csv)):
+        if file is not None:
+            check_output(flag, Path(file))
     record = predict_run(
         Path(given.run),
         [Path(each) for each in given.files],
@@ -54,24 +59,27 @@ def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
     if rows:
         print(text_table(head, [[escaped(each) for each in row] for row in rows]))
     notes = [f"{count:,} of {len(rows):,}: {note}" for note, count in record["notes"].items()]
-    if record["passed_over"]:
-        notes.append(f"{record['passed_over']:,} files of other kinds were passed over")
+    if count := record["passed_over"]:
+        other = "file of another kind was" if count == 1 else "files of other kinds were"
+        notes.append(f"{count:,} {other} passed over")
     if notes:
         print("\n".join(["", *(f"note: {note}" for note in notes)]))
     if given.json is not None:
         write_bytes(
-            Path(given.json),
+            make_room(Path(given.json)),
             json.dumps(record | {"command": command}, indent=2, allow_nan=False).encode() + b"\n",
         )
     if given.csv is not None:
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([head, *rows])
         # names of files are bytes, which need not be text
-        write_bytes(Path(given.csv), os.fsencode(text.getvalue()))
+        write_bytes(make_room(Path(given.csv)), os.fsencode(text.getvalue()))
     for each in record["failed"]:
         print(escaped(f"dpap: {each['file']}: {each['why']}"), file=sys.stderr)
     if record["failed"]:
-        raise UserError(f"{len(record['failed'])} files were not predicted, all others were")
+        files = record["files"]
+        done = files - len(record["failed"])
+        raise UserError(f"{done:,} of {files:,} {'file was' if files == 1 else 'files were'} predicted")
 
 
 def _table(record: Record) -> tuple[list[str], list[list[str]]]:

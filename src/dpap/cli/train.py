@@ -4,12 +4,16 @@ from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
 
-from dpap.cli.shared import add_imports_flag, add_quiet_flag, check_imports, continued_by
-from dpap.experiment.config import ExperimentConfig, add_experiment_flags, config_from
-from dpap.experiment.errors import UserError
+from dpap.cli.shared import add_imports_flag, add_quiet_flag, check_imports, continued_by, typed_flags
+from dpap.experiment.config import add_experiment_flags, config_from
+from dpap.experiment.errors import UserError, blame
 from dpap.experiment.processes import TIMEOUT
 from dpap.experiment.progress import progress_for
+from dpap.experiment.run_folder import RunFolder
 from dpap.experiment.train import resume, train
+
+WITH_RESUME = ("--resume", "--quiet", "--allow-imports", "--timeout")
+"""Flags that leave a run's configuration as it is."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -29,12 +33,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
     """Train, or go on, and print the result."""
-    config = config_from(parser, given)
     progress = progress_for(given.quiet)
     if given.resume is not None:
-        if given.config or given.overwrite or config != ExperimentConfig():
+        other = [flag for flag in typed_flags(parser, command) if flag not in WITH_RESUME]
+        if other:
             raise UserError(
-                "--resume takes the run's own configuration; give no other setting but --quiet and --allow-imports"
+                f"--resume takes the run's own configuration, and no other setting but "
+                f"{', '.join(WITH_RESUME[1:])}; got {', '.join(other)}: leave that out"
             )
         path = Path(given.resume)
         with continued_by(f"dpap train --resume {path}"):
@@ -42,6 +47,7 @@ def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
                 path, progress=progress, allow_imports=given.allow_imports, timeout=given.timeout
             )
     else:
+        config = config_from(parser, given)
         check_imports(config, given, command)
         path = config.folder
         with continued_by(f"dpap train --resume {path}"):
@@ -54,11 +60,13 @@ def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
             )
     if not summary:
         return  # the first of several processes prints
-    before, after = summary["before"], summary["after"]
-    print(
-        f"test accuracy {summary['final_test_accuracy']:.2%} (epoch {summary['final_epoch']}, protocol "
-        f"{summary['protocol']}), {summary['sparsity']:.1%} of the weights"
-        + (f" and {steps:.1%} of the neuron-timesteps" if (steps := summary["timestep_sparsity"]) else "")
-        + f" pruned, {before['parameters']:,} -> {after['parameters']:,} parameters"
-    )
+    with blame(str(RunFolder(path).summary)):
+        before, after = summary["before"], summary["after"]
+        text = (
+            f"test accuracy {summary['final_test_accuracy']:.2%} (epoch {summary['final_epoch']}, protocol "
+            f"{summary['protocol']}), {summary['sparsity']:.1%} of the weights"
+            + (f" and {steps:.1%} of the neuron-timesteps" if (steps := summary["timestep_sparsity"]) else "")
+            + f" pruned, {before['parameters']:,} -> {after['parameters']:,} parameters"
+        )
+    print(text)
     print(f"run: {path}   figures: dpap report {path}")

@@ -77,7 +77,7 @@ class Source:
     @property
     def advice(self) -> str:
         """What to do when a file is missing or damaged."""
-        command = f" (dpap data {self.name} --download)" if self.files else ""
+        command = f" (dpap data {self.name} --download --root FOLDER)" if self.files else ""
         return (
             f"{self.name} is expected as {self.layout}, and can be downloaded from {self.homepage}{command}"
         )

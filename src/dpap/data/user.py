@@ -35,7 +35,11 @@ def import_factory(path: str) -> Any:
         for part in name.split("."):
             found = getattr(found, part)
     except Exception as error:  # a user's module may fail in any way
-        raise ValueError(f"{path!r} cannot be imported: {type(error).__name__}: {error}") from error
+        own = isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}.")
+        where = (
+            "; put the folder that it lies in on PYTHONPATH, such as PYTHONPATH=. for this one" if own else ""
+        )
+        raise ValueError(f"{path!r} cannot be imported: {type(error).__name__}: {error}{where}") from error
     if not callable(found):
         raise ValueError(
             f"{path!r} must be a function or class that makes a data set; got {type(found).__name__}"

@@ -14,12 +14,16 @@ REMEDIES = {
     errno.EPERM: NO_RIGHT,
     errno.EROFS: "choose a place that can be written",
     errno.ENOENT: "put it back, or give another path",
+    errno.EEXIST: "a file is where a folder should be: move it away, or give another path",
     errno.ENOTDIR: "give a path whose folders are none of them files",
     errno.EISDIR: "move the folder away, or give another path",
+    errno.ENAMETOOLONG: "give a shorter path",
     errno.EMFILE: "close other files (ulimit -n)",
     errno.EPIPE: "let what reads it run to its end",
 }
 """What to do about errors of the file system."""
+OF_THE_PATH = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
+"""Errors of a path that was chosen wrongly: the same command would meet them again."""
 
 
 class UserError(Exception):

@@ -13,8 +13,9 @@ from dpap.baselines import GradientRewiring, GradualMagnitude
 from dpap.data import DataBundle
 from dpap.experiment.config import ExperimentConfig, TrainingConfig
 from dpap.experiment.errors import blame
+from dpap.experiment.machine import enough_memory
 from dpap.experiment.scratch import Scratch, narrowed, restructured
-from dpap.models import build_network
+from dpap.models import NetworkConfig, build_network
 from dpap.pruning.distributed import Ranks
 from dpap.pruning.pruner import Pruner
 from dpap.pruning.reports import PruneReport
@@ -119,8 +120,13 @@ def build_learner(config: ExperimentConfig, data: DataBundle, device: torch.devi
     """An untrained learner; the same seed gives the same weights.
 
     Raises:
-        UserError: when the network does not fit the data, or cannot be pruned.
+        UserError: when the network does not fit the data or the memory, or cannot be pruned.
     """
+    with enough_memory("the network and its pruner", grows_with(config.network, running=True)):
+        return _build_learner(config, data, device)
+
+
+def _build_learner(config: ExperimentConfig, data: DataBundle, device: torch.device) -> Learner:
     if config.prune and config.method == "scratch":
         return _small_from_scratch(config, data, device)
     model = build_model(config, data, device)
@@ -158,14 +164,24 @@ def _build_pruner(
 
 
 def build_model(config: ExperimentConfig, data: SampleSizes, device: torch.device) -> nn.Module:
-    """The network alone, dense and untrained."""
+    """The network alone, dense and untrained.
+
+    Raises:
+        UserError: when it does not fit the data or the memory.
+    """
     torch.manual_seed(config.seed)
-    with blame("the network"):
+    with blame("the network"), enough_memory("the network", grows_with(config.network)):
         model = build_network(config.network, data.input_shape, data.classes).to(device)
     for module in model.modules():
         if isinstance(module, SpikingNeuron):
             module.compile_steps = config.training.compile
     return model
+
+
+def grows_with(network: NetworkConfig, *, running: bool = False) -> str:
+    """The settings that the memory of a network, or of one that is running, grows with, and what they are."""
+    steps = f"network.timesteps (now {network.timesteps}), " if running and network.spiking else ""
+    return f"{steps}network.width (now {network.width:g}) or the numbers of network.layers (now {network.layers})"
 
 
 def apply_memory_format(model: nn.Module, training: TrainingConfig) -> None:

@@ -9,6 +9,7 @@ from dpap.experiment.config import TrainingConfig
 from dpap.experiment.errors import UserError
 from dpap.experiment.run_folder import RunFolder
 from dpap.experiment.sealed import Record, intact_lines
+from dpap.export.requirements import to_install
 
 
 class Log:
@@ -93,6 +94,6 @@ def _writer_class() -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise UserError(
-            f'training.log tensorboard needs the package tensorboard: pip install "dpap[tensorboard]" ({error})'
+            f"training.log tensorboard needs the package tensorboard: {to_install('tensorboard')} ({error})"
         ) from error
     return SummaryWriter

@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,8 +44,12 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, setting: str = "training.device") -> torch.device:
     """The device of that name; auto is a GPU where there is one.
+
+    Args:
+        name: auto, cpu, cuda or cuda:N.
+        setting: what the user named it by.
 
     Raises:
         UserError: when there is no such device.
@@ -54,14 +59,39 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UserError(f"training.device must be auto, cpu, cuda or cuda:N; got {name!r}") from error
+        raise UserError(f"{setting} must be auto, cpu, cuda or cuda:N; got {name!r}") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"training.device is {name!r}, but torch finds {torch.cuda.device_count()} GPUs; use auto or cpu"
+            f"{setting} is {name!r}, but torch finds {torch.cuda.device_count()} GPUs; use auto or cpu"
         )
     if device.type not in ("cpu", "cuda"):
-        raise UserError(f"training.device must be auto, cpu, cuda or cuda:N; got {name!r}")
+        raise UserError(f"{setting} must be auto, cpu, cuda or cuda:N; got {name!r}")
     return device
+
+
+OUT_OF_MEMORY = re.compile(
+    r"DefaultCPUAllocator|[Tt]ried to allocate|Storage size calculation overflowed|multiplication overflow"
+    r"|Overflow when unpacking long|cannot convert float infinity to integer"
+)
+"""Of the messages of torch and Python where something is too large: most of these errors have no class of their own."""
+
+
+@contextmanager
+def enough_memory(what: str, lower: str) -> Iterator[None]:
+    """Turns errors of memory that cannot be had into UserErrors that say what to lower; others are left alone.
+
+    Args:
+        what: is made, in words.
+        lower: settings that it grows with.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError, TypeError, OverflowError) as error:
+        if not (isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error))):
+            raise
+        size = re.search(r"ried to allocate (?:(\d+) bytes|(\d[\d.]* \w+))", str(error))
+        asked = "" if size is None else f", {size[2] or f'{int(size[1]) / 1e9:,.1f} GB'} at once"
+        raise UserError(f"{what}: more memory is needed than there is{asked}; lower {lower}") from error
 
 
 def has_room(device: torch.device, bytes_: int) -> bool:

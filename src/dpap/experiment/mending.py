@@ -118,7 +118,7 @@ def _mend_survival(path: Path, epoch: int, last: Record | None, message: Message
 def what_is_damaged(folder: RunFolder) -> str | None:
     """What is wrong with the files of a finished run that its checkpoint can mend; None where nothing is."""
     try:
-        epochs = read_json(folder.summary).get("epochs")
+        epochs = folder.read_summary()["epochs"]
         records, cut_off = numbered_lines(folder.metrics)
         if cut_off or len(records) != epochs:
             return f"{folder.metrics} holds {len(records)} of {epochs} epochs"
@@ -135,9 +135,12 @@ def check_configuration(folder: RunFolder, config: ExperimentConfig, message: Me
     """Compare the configuration in a run folder with the one that the run began with.
 
     Raises:
-        UserError: when more than places changed.
+        UserError: when more than places changed, or what the run began with is damaged.
     """
-    begun = read_json(folder.facts).get("config") if folder.facts.exists() else None
+    if not folder.facts.exists():
+        message(f"{folder.facts} is missing: whether {folder.config.name} was changed cannot be told")
+        return
+    begun = read_json(folder.facts).get("config")
     if isinstance(begun, str):
         where = f"the configuration in {folder.facts}"
         before = complete_from(parse_yaml(begun, where), where)

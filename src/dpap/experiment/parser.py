@@ -14,6 +14,8 @@ KINDS = {
     "<class 'bool'>": "true or false",
     "<class 'str'>": "text",
     "<class 'NoneType'>": "null",
+    "<class 'list'>": "a list",
+    "<class 'dict'>": "keys and values",
 }
 """What a field takes, as the parser writes it and in words."""
 VALUE = re.compile(r'(?s)Parser key "(?P<key>[^"]*)":\s+Expected an? (?P<kind>.*)\. Got value: (?P<given>.*)')
@@ -47,7 +49,10 @@ def in_words(message: str, flags: list[str]) -> str:
         return message  # the parser ends with its own error once more
     if found := VALUE.search(message) or UNION.search(message):
         kinds, choices = kinds_in_words(found["kind"])
-        return f"{found['key']}: expected {kinds}; got {found['given']}{suggestion(found['given'], choices)}"
+        given = found["given"]
+        return (
+            f"{found['key']}: expected {kinds}{_as_in(kinds, given)}; got {given}{suggestion(given, choices)}"
+        )
     if message.startswith(UNRECOGNIZED):
         return message + _meant(message.removeprefix(UNRECOGNIZED).split(), flags)
     if found := OPTION.search(message):
@@ -68,6 +73,14 @@ def kinds_in_words(text: str) -> tuple[str, list[str]]:
         else:
             words.append(KINDS.get(kind[0], kind[0]))
     return " or ".join(words), choices
+
+
+def _as_in(kinds: str, given: str) -> str:
+    """How a list or keys and values are written, as a shell takes them."""
+    if kinds == KINDS["<class 'list'>"]:
+        words = re.findall(r"[\w.+-]+", given)
+        return f", as in '[{', '.join(words)}]'"
+    return ", as in '{key: value}'" if kinds == KINDS["<class 'dict'>"] else ""
 
 
 def _meant(words: list[str], flags: list[str]) -> str:

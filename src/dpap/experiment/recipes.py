@@ -45,9 +45,17 @@ def grid_path(given: str) -> Path:
 
 
 def recipe_of_row(given: str, folder: Path) -> Path:
-    """The file of the recipe that a row of a grid names: one below the grid's folder, or one that comes with dpap."""
+    """The file of the recipe that a row of a grid names: one below the grid's folder, or one that comes with dpap.
+
+    Raises:
+        UserError: when there is neither.
+    """
     path = folder / given
-    return path if path.exists() or given not in _names(list_recipes()) else recipe_path(given)
+    if path.exists():
+        return path
+    recipes = list_recipes()
+    advice = f"a row names a file below {folder} or one of {', '.join(_names(recipes))}"
+    return _named(given, recipes, "file or recipe", advice)
 
 
 def own_recipe(path: Path) -> str:

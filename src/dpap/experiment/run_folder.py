@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dpap.experiment.errors import UserError, explained
-from dpap.experiment.sealed import Record, write_json
+from dpap.experiment.sealed import Record, read_json, write_json
 from dpap.files import write_text
 
 REPORT_MARK = "dpap report"
 """In every file that the report of a run writes: only these are removed with the run."""
+
+OF_A_SUMMARY = ("epochs", "final_epoch", "final_test_accuracy", "sparsity", "before", "after")
+"""What every summary has, since dpap 0.1.0."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,21 @@ class RunFolder:
         """What came out; written last."""
         return self.path / "summary.json"
 
+    def read_summary(self) -> Record:
+        """What came out.
+
+        Raises:
+            UserError: when that is damaged, or no summary.
+        """
+        summary = read_json(self.summary)
+        lacking = [key for key in OF_A_SUMMARY if key not in summary]
+        if lacking:
+            raise UserError(
+                f"{self.summary}: expected the summary of a run, got one without {', '.join(lacking)}. Restore the "
+                "file or run again"
+            )
+        return summary
+
     @property
     def spikes(self) -> Path:
         """Spikes of one test sample, of a few neurons of each layer."""
@@ -95,6 +113,8 @@ class RunFolder:
         """Raises UserError when it holds a run that may not be overwritten, or files that no run wrote and a run would
         replace.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path} is a file, and a run is a folder: choose another name (--out)")
         if self.facts.exists():
             if self.holds_a_run() and not overwrite:
                 raise UserError(

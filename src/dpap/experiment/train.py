@@ -26,13 +26,14 @@ from dpap.experiment.checkpoint import (
 from dpap.experiment.config import ExperimentConfig, complete_from, load_run_config
 from dpap.experiment.errors import Diverged, UserError, blame
 from dpap.experiment.finish import finish
-from dpap.experiment.learner import Learner, apply_memory_format, build_learner, example_of
+from dpap.experiment.learner import Learner, apply_memory_format, build_learner, example_of, grows_with
 from dpap.experiment.locks import only_writer
 from dpap.experiment.logs import Log, check_log, open_log
 from dpap.experiment.loop import Score, evaluate, train_epoch
 from dpap.experiment.losses import loss_function
 from dpap.experiment.machine import (
     describe_machine,
+    enough_memory,
     has_bfloat16,
     has_room,
     keep_freed_memory,
@@ -107,8 +108,8 @@ def resume(
 ) -> Record:
     """Go on with a run that stopped, to the weights that it would have had without the stop.
 
-    A finished run is left alone, and its summary returned; where a file of it is damaged or missing that the checkpoint
-    can give again, it is finished again.
+    A finished run is left alone, once its files are checked, and its summary returned; where a file of it is damaged or
+    missing that the checkpoint can give again, it is finished again.
 
     Args:
         path: the run folder.
@@ -124,14 +125,16 @@ def resume(
     if not folder.holds_a_run():
         raise UserError(f"{folder.path} holds no run, for it has no {folder.config.name}")
     progress = shown(progress)
-    if folder.summary.exists():
-        damaged = what_is_damaged(folder)
-        if damaged is None:
-            return read_json(folder.summary) if is_first() else {}
+    damaged = what_is_damaged(folder) if folder.summary.exists() else None
+    finished = folder.summary.exists() and damaged is None
+    if damaged is not None:
         progress.message(f"{damaged}; the run is finished again from its checkpoint")
-    stored = load_run_config(folder.config, allow_imports=allow_imports)
+    # of a run that is finished nothing is imported
+    stored = load_run_config(folder.config, allow_imports=allow_imports or finished)
     config = replace(stored, out=str(folder.path), structure=_structure_now(stored, folder.path))
     check_configuration(folder, config, progress.message)
+    if finished:
+        return read_json(folder.summary) if is_first() else {}
     check_log(config.training)
     with (
         repeatable(config.training.threads),
@@ -175,7 +178,10 @@ def _prepare(
         )
 
     def read() -> DataBundle:
-        with blame("the data"):
+        with (
+            blame("the data"),
+            enough_memory("the data", "data.timesteps, data.train_limit or data.test_limit"),
+        ):
             data = load_data(config.data)
         smallest = min(config.data.batch_size, len(data.train))
         if smallest < ranks.number:
@@ -221,7 +227,7 @@ def _run_epochs(run: _Run, records: list[Record]) -> Record:
     try:
         for epoch in range(len(records) + 1, epochs + 1):
             started = time.perf_counter()
-            with lost(run.ranks, _advice(folder, epoch)):
+            with lost(run.ranks, _advice(folder, epoch)), enough_memory("training", _sizes(config)):
                 record = _epoch(run, epoch)
             records.append(record)
             if not run.writes:
@@ -262,6 +268,12 @@ def _advice(folder: RunFolder, epoch: int) -> str:
     if epoch == 1:
         return "There is no checkpoint yet: start the run again with --overwrite"
     return f"The state after epoch {epoch - 1} is in {folder.checkpoint}: go on with --resume {folder.path}"
+
+
+def _sizes(config: ExperimentConfig) -> str:
+    """What the memory of an epoch grows with."""
+    data, network = config.data, grows_with(config.network, running=True)
+    return f"data.batch_size (now {data.batch_size}), data.test_batch_size (now {data.test_batch_size}), {network}"
 
 
 def _copy_if_chosen(run: _Run, records: list[Record]) -> bool:

@@ -5,6 +5,11 @@ from importlib.util import find_spec
 from types import ModuleType
 
 
+def to_install(extra: str) -> str:
+    """What installs the packages of an extra."""
+    return f'pip install ".[{extra}]" in a copy of the repository'
+
+
 def required(extra: str, *names: str) -> list[ModuleType]:
     """The modules of those names.
 
@@ -14,7 +19,7 @@ def required(extra: str, *names: str) -> list[ModuleType]:
     try:
         return [import_module(name) for name in names]
     except ImportError as error:
-        raise ImportError(f'this export needs {error.name}: pip install "dpap[{extra}]" ({error})') from error
+        raise ImportError(f"this export needs {error.name}: {to_install(extra)} ({error})") from error
 
 
 def installed(name: str) -> bool:

@@ -18,7 +18,7 @@ from dpap.export.calls import Call, Example, Outcome, batch_axis_of, named, outc
 from dpap.export.neurons import placeholders, write_neurons
 from dpap.export.onnx_check import compare, compare_steps
 from dpap.export.report import Comparison, ExportError, ExportReport
-from dpap.export.requirements import installed, required
+from dpap.export.requirements import installed, required, to_install
 from dpap.export.streaming import Stepper, stepper_of
 from dpap.files import replacing
 
@@ -63,7 +63,7 @@ def export_onnx(model: nn.Module, example: Example, path: str | Path, step: bool
     required("export", "onnx", "onnxscript")
     if not hasattr(torch.onnx, "ops"):
         raise ImportError(
-            f'export to ONNX needs torch 2.8 or newer, here is {torch.__version__}: pip install "dpap[export]"'
+            f"export to ONNX needs torch 2.8 or newer, here is {torch.__version__}: {to_install('export')}"
         )
     path = Path(path)
     with frozen(model):

@@ -20,7 +20,11 @@ from dpap.surgery.optimizer import check_state
 
 def missing(framework: str, extra: str) -> str:
     """Message of an import that found no framework."""
-    return f'dpap.integrations.{extra} needs {framework}, which is not installed: pip install "dpap[{extra}]"'
+    # as `dpap.export.requirements` says it, which stands on the same floor
+    return (
+        f"dpap.integrations.{extra} needs {framework}, which is not installed: "
+        f'pip install ".[{extra}]" in a copy of the repository'
+    )
 
 
 def of_network(network: nn.Module, optimizers: Iterable[Any]) -> list[Optimizer]:

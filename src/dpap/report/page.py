@@ -142,13 +142,22 @@ def _tiles(run: Run) -> list[tuple[str, str, str]]:
         targets = [
             epoch.target for epoch in run.epochs if epoch.target is not None and run.target_cost is None
         ]
-        against = (
-            f"scheduled {formatting.percent(targets[-1])}" if targets else "no target: as the rule prunes"
-        )
-        against = f"the target is of the {run.target_cost}" if run.target_cost else against
+        if run.target_cost:
+            against = f"the target is of the {run.target_cost}"
+        elif targets:
+            against = f"scheduled {formatting.percent(targets[-1])}"
+        elif run.target is not None:
+            against = f"target {formatting.percent(run.target)}"
+        else:
+            against = "no target: as the rule prunes"
         tiles.append((formatting.percent(sparsity), "of the weights died", against))
     if run.target_cost and run.reported is not None:
-        due = f"scheduled {formatting.percent(run.reported.target)}"
+        scheduled = run.reported.target
+        due = (
+            f"target {formatting.percent(run.target)}"
+            if scheduled is None
+            else f"scheduled {formatting.percent(scheduled)}"
+        )
         tiles.append((formatting.percent(run.reported.achieved), f"of the {run.target_cost} saved", due))
     before, after = (run.summary.before, run.summary.after) if run.summary else (None, None)
     if before and after:

@@ -1,9 +1,11 @@
 """A run folder as typed records; everything that a run may lack is None or empty, and named in `missing`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dpap.experiment.config import parse_yaml
 from dpap.experiment.errors import UserError
 from dpap.experiment.run_folder import RunFolder
 from dpap.experiment.sealed import numbered_lines, read_json, read_text
@@ -144,7 +146,10 @@ class Summary:
 
 @dataclass(frozen=True)
 class Run:
-    """Everything that a run recorded; `missing` names in sentences what it did not."""
+    """Everything that a run recorded; `missing` names in sentences what it did not.
+
+    `target` and `target_of` are those that its configuration asks for.
+    """
 
     path: Path
     name: str
@@ -160,6 +165,8 @@ class Run:
     started: str | None
     wiring: str | None
     configuration: str | None
+    target: float | None
+    target_of: str | None
     epochs: tuple[Epoch, ...]
     survival: tuple[Survival, ...]
     summary: Summary | None
@@ -181,13 +188,16 @@ class Run:
     @property
     def target_cost(self) -> str | None:
         """What the target is a share of, where that is not the weights."""
-        if self.last is None or self.last.target is None or self.last.target_of in (None, "weights"):
-            return None
-        return str(self.last.target_of).replace("_", " ")
+        target, of = self.target, self.target_of
+        if self.last is not None and self.last.target is not None:
+            target, of = self.last.target, self.last.target_of
+        return None if target is None or of in (None, "weights") else str(of).replace("_", " ")
 
     @property
     def prunes(self) -> bool:
         """Whether anything was pruned, or was to be."""
+        if self.summary is not None and self.summary.sparsity:
+            return True
         return bool(self.survival) or any(e.sparsity or e.timestep_sparsity or e.target for e in self.epochs)
 
 
@@ -232,8 +242,8 @@ def _read(path: Path) -> Run:
     survival = {s.epoch: s for s in map(_survival, _lines(files.survival, missing))}
     summary = None
     if files.summary.is_file():
-        summary = _summary(Fields(read_json(files.summary), files.summary.name))
-        if summary.epochs is not None and summary.epochs != len(epochs):
+        summary = _summary(Fields(files.read_summary(), files.summary.name))
+        if epochs and summary.epochs is not None and summary.epochs != len(epochs):
             missing.append(f"metrics.jsonl holds {len(epochs)} of the {summary.epochs} epochs of the run.")
     else:
         missing.append(
@@ -242,8 +252,13 @@ def _read(path: Path) -> Run:
         )
     if survival and (lacking := epochs.keys() - survival.keys()):
         missing.append(f"survival.jsonl lacks {len(lacking)} epochs that metrics.jsonl holds.")
-    if not epochs:
+    if not epochs and summary is None:
         missing.append("metrics.jsonl holds no epoch yet: there is nothing to draw.")
+    elif not epochs:
+        missing.append(
+            "metrics.jsonl is missing or empty, so no epoch can be drawn: "
+            f"dpap train --resume {path} writes it anew from the checkpoint."
+        )
     configuration, begun = None, facts.text("config")
     if files.config.is_file():
         configuration = read_text(files.config)
@@ -251,6 +266,7 @@ def _read(path: Path) -> Run:
             missing.append("config.yaml is not what the run began with: it was changed or damaged.")
     else:
         missing.append("The run has no config.yaml: its configuration is not recorded.")
+    target, target_of = _asked(begun or configuration)
     run = facts.fill(
         Run,
         path=path,
@@ -258,6 +274,8 @@ def _read(path: Path) -> Run:
         spiking=bool(facts.values.get("spiking", False)),
         machine=facts.mapping("machine"),
         configuration=configuration,
+        target=target,
+        target_of=target_of,
         epochs=tuple(epochs[key] for key in sorted(epochs)),
         survival=tuple(survival[key] for key in sorted(survival)),
         summary=summary,
@@ -270,6 +288,21 @@ def _read(path: Path) -> Run:
     if run.prunes and not run.survival:
         missing.append("The run has no survival.jsonl: no survival function can be drawn.")
     return replace(run, missing=tuple(missing))
+
+
+def _asked(configuration: str | None) -> tuple[float | None, str | None]:
+    """The target of a configuration, and what it is a share of; nothing where it has none, or is damaged."""
+    try:
+        values = parse_yaml(configuration or "", "the configuration")
+    except UserError:
+        return None, None
+    pruning = values.get("pruning") if isinstance(values, Mapping) and values.get("prune", True) else None
+    if not isinstance(pruning, Mapping):
+        return None, None
+    target, of = pruning.get("target"), pruning.get("target_of", "weights")
+    if not isinstance(target, int | float) or isinstance(target, bool) or not 0 <= target <= 1:
+        return None, None
+    return float(target), str(of)
 
 
 def _lines(path: Path, missing: list[str]) -> list[Fields]:

@@ -48,7 +48,7 @@ def training_seconds(run: Run) -> float | None:
 
 def headline(run: Run) -> str:
     """What died and what is reached, from recorded numbers only."""
-    if run.last is None:
+    if run.last is None and run.summary is None:
         return "The run has started, and no epoch is finished yet."
     reached, sparsity = reported_accuracy(run), reported_sparsity(run)
     result = "test accuracy is not recorded" if reached is None else f"test accuracy is {accuracy(reached)}"
@@ -61,7 +61,9 @@ def headline(run: Run) -> str:
         steps = run.reported.timestep_sparsity if run.reported else None
         died += f", and {percent(steps)} of the neuron-timesteps" if steps else ""
         sentences = [f"{died}; {result}."]
-    if run.summary is None:
+    if run.last is None:
+        sentences.append("What it recorded of its epochs, metrics.jsonl, is missing.")
+    elif run.summary is None:
         sentences.append(f"State after epoch {run.last.epoch}; the run is not finished.")
     return " ".join(sentences)
 

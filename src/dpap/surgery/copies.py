@@ -46,7 +46,7 @@ class Copies:
             revived = revived_weights(dead_tensors(wiring, masks))
             if revived:
                 impose(model, wiring, masks, self.optimizers)
-                warn_of_revived(revived, " of a copy")
+                warn_of_revived(revived, " in a copy")
 
     def keep_only(self, kept: Kept) -> Callable[[], None]:
         """Slice what is sliced in the followed network, before its wiring is renumbered.

@@ -223,7 +223,7 @@ def revived_weights(dead: Dead) -> int:
 def warn_of_revived(count: int, where: str = "") -> None:
     """Warn that dead weights were written to."""
     warnings.warn(
-        f"{count:,} dead weights{where} were no longer zero, as after weights of an earlier epoch were loaded, and "
+        f"{count:,} dead weights were no longer zero{where}, as after weights of an earlier epoch were loaded, and "
         "were silenced again: to go back to an earlier epoch, load the pruner's state of that epoch too, "
         "pruner.load_state_dict(...)",
         stacklevel=8,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 import dpap.experiment.comparing.compare as module
-from dpap.experiment.comparing.compare import compare, seconds_left, states
+from dpap.experiment.comparing.compare import check_data_of, compare, seconds_left, states
 from dpap.experiment.comparing.grid import Planned, Row, plan
 from dpap.experiment.comparing.results import EpochResult, Result, read_csv
 from dpap.experiment.config import ExperimentConfig
@@ -33,6 +33,36 @@ def planned(tiny: Any, tmp_path: Path) -> Callable[..., list[Planned]]:
         return plan([Row("tiny", config, methods, [0.4], seeds)], tmp_path)
 
     return make
+
+
+def test_data_that_recipes_share_is_read_once_and_named_once(
+    planned: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(module, "load_data", seen.append)
+    runs = planned(["dpap", "magnitude"], [0, 1], data={"folds": 3})
+    assert len({run.config.data.fold for run in runs}) == 2
+    check_data_of(runs)
+    assert len(seen) == 1
+    monkeypatch.undo()
+    whole = replace(runs[0].config.data, folds=0, fold=0)
+    lost = [
+        replace(run, recipe=recipe, config=replace(run.config, data=replace(whole, name=name)))
+        for recipe, name in (("one", "mnist"), ("other", "mnist"), ("third", "digits"))
+        for run in runs
+    ]
+    monkeypatch.delenv("DPAP_DATA", raising=False)
+    with pytest.raises(
+        UserError, match=r"^one, other: the data: mnist needs a folder.*\nNo run was begun"
+    ) as caught:
+        check_data_of(lost)
+    assert str(caught.value).count("\n") == 1
+    for run in lost:
+        run.files.make()
+        run.files.summary.touch()
+    check_data_of(lost)  # nothing is left to do
+    with pytest.raises(UserError, match="needs a folder"):
+        check_data_of(lost, overwrite=True)
 
 
 def trained_again(*_: Any, **__: Any) -> None:

@@ -108,7 +108,7 @@ def test_mistakes_in_a_plan_are_named(tiny: Any, tmp_path: Path) -> None:
         plan([Row("tiny", tiny(), ["dpap"], [1.5], [0])], tmp_path)
     with pytest.raises(UserError, match="tiny: unknown methods dance"):
         plan([Row("tiny", tiny(), ["dance"], [], [0])], tmp_path)
-    with pytest.raises(UserError, match=r"tiny.*seed must not be negative"):
+    with pytest.raises(UserError, match=r"tiny.*seeds must not be negative; got -1"):
         plan([Row("tiny", tiny(), ["dpap"], [], [-1])], tmp_path)
 
 
@@ -120,7 +120,10 @@ def test_mistakes_in_a_plan_are_named(tiny: Any, tmp_path: Path) -> None:
         ("- [", "grid"),
         ("- methods: [dpap]", "row 1: expected `recipe`"),
         ("- {recipe: small.yaml, seed: [0]}", "row 1: expected `recipe` and any of"),
-        ("- {recipe: small.yaml}\n- {recipe: nowhere.yaml}", "row 2: no configuration file"),
+        (
+            "- {recipe: small.yaml}\n- {recipe: nowhere.yaml}",
+            "row 2: there is no file or recipe 'nowhere.yaml'",
+        ),
         ("- {recipe: small.yaml, seeds: [zero]}", "`seeds` is a list of int"),
         ("- {recipe: small.yaml, seeds: 0}", "`seeds` is a list of int"),
         ("- {recipe: small.yaml, targets: [true]}", "`targets` is a list of float"),

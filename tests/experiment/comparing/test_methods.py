@@ -92,6 +92,18 @@ def test_controls_from_scratch_forget_the_structure_of_a_recipe(tiny: Any) -> No
         assert configured(recipe, method, 0.5).structure is None
 
 
+def test_a_recipe_of_another_method_is_run_by_the_one_that_is_named(tiny: Any) -> None:
+    common: dict[str, Any] = {"training": {"epochs": 8}, "pruning": {"end_epoch": 7}}
+    plain = tiny(**common)
+    recipe = tiny(**common, method="gradual_magnitude", structure="elsewhere.safetensors")
+    for method in METHODS:
+        assert configured(recipe, method, 0.5) == configured(plain, method, 0.5), method
+
+
+def test_a_criterion_of_the_papers_rule_is_called_so() -> None:
+    assert not [name for name, method in METHODS.items() if "DPAP" in method.text]
+
+
 def test_the_long_control_is_the_same_but_for_its_epochs(tiny: Any) -> None:
     recipe = tiny(training={"epochs": 5})
     short, long = (configured(recipe, method, 0.5) for method in ("scratch", "scratch_long"))

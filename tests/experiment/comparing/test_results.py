@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from dpap.experiment.comparing.results import (
 )
 from dpap.experiment.config import ExperimentConfig
 from dpap.experiment.errors import UserError
+from dpap.experiment.run_folder import OF_A_SUMMARY
 from dpap.experiment.sealed import append, write_json
 from support.comparison import made
 
@@ -67,16 +69,19 @@ def test_tables_that_were_damaged_are_named(tmp_path: Path) -> None:
     assert read_results(tmp_path) == ([], [])
 
 
+SUMMARY = dict.fromkeys(OF_A_SUMMARY, 1)
+
+
 @pytest.mark.parametrize(
     ("summary", "message"),
     [
-        ({}, "'epochs' is missing"),
-        ({"epochs": 3}, "metrics.jsonl has 1 of 3 epochs"),
-        ({"epochs": 1}, "is missing"),
+        ({}, "summary.json: expected the summary of a run, got one without epochs, final_epoch"),
+        ({**SUMMARY, "epochs": 3}, "metrics.jsonl has 1 of 3 epochs"),
+        (SUMMARY, "'best_test_accuracy' is missing"),
     ],
 )
 def test_records_of_a_finished_run_that_do_not_fit_are_named(
-    summary: dict[str, int], message: str, tmp_path: Path
+    summary: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     run = plan([Row("digits", ExperimentConfig(), ["dense"], [], [0])], tmp_path)[0]
     run.files.make()

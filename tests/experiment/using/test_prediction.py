@@ -135,12 +135,12 @@ def test_what_cannot_be_read_is_named_and_the_others_are_predicted(
         "got 20x10: give",
         "--resize",
         "No such file",
-        "4 files were not",
+        "2 of 6 files were predicted",
     ):
         assert part in said.err
     assert "\x1b" not in said.out + said.err
     assert "Traceback" not in said.err
-    assert "1 files of other kinds were passed over" in said.out
+    assert "1 file of another kind was passed over" in said.out
     assert main([*arguments, "--resize"]) == 2
     said, record = capsys.readouterr(), json.loads(out.read_text())
     assert len(record["predictions"]) == 5
@@ -206,8 +206,10 @@ def test_a_model_file_that_does_not_run(alone: Path, tmp_path: Path, ann_run: Pa
     ("flags", "message"),
     [
         (["--batch=0", "x.png"], "--batch must be at least 1"),
+        (["x.png"], "dpap: 0 of 1 file was predicted"),
+        (["x.png", "y.png"], "dpap: 0 of 2 files were predicted"),
         (["empty"], "no file within that ends in .png"),
-        (["--device=tpu", "x.png"], "tpu"),
+        (["--device=tpu", "x.png"], "--device must be auto, cpu, cuda or cuda:N; got 'tpu'"),
         ([], "files"),
     ],
 )

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
+from dpap.data import DataConfig, load_data
 from dpap.experiment.comparing.grid import Planned
 from dpap.experiment.comparing.results import Result, write_results
 from dpap.experiment.config import ExperimentConfig, load_run_config, read_yaml
@@ -101,6 +102,32 @@ def check_plan(runs: Sequence[Planned], overwrite: bool) -> None:
     for run in (*runs, *(run.source for run in runs if run.source is not None)):
         if not (overwrite and run.config.folder in own):
             _refuse_another(run)
+
+
+def check_data_of(runs: Sequence[Planned], *, overwrite: bool = False) -> None:
+    """Read the data of the runs that are not finished, once where they share it.
+
+    Raises:
+        UserError: where it is missing or damaged: every run of its recipes would fail for it.
+    """
+    users: list[tuple[DataConfig, list[str]]] = []
+    for run in runs:
+        if overwrite or not run.files.summary.exists():
+            data = replace(run.config.data, fold=0)  # each seed tests on its own fold of the same samples
+            same = next((recipes for known, recipes in users if known == data), None)
+            if same is None:
+                users.append((data, same := []))
+            same.append(run.recipe)
+    wrong: dict[str, list[str]] = {}
+    for data, recipes in users:
+        try:
+            with blame("the data"):
+                load_data(data)
+        except UserError as error:
+            wrong.setdefault(str(error), []).extend(recipes)
+    if wrong:
+        lines = [f"{', '.join(dict.fromkeys(recipes))}: {why}" for why, recipes in wrong.items()]
+        raise UserError("\n".join(lines) + "\nNo run was begun: mend this, and give the same command again")
 
 
 def states(runs: Sequence[Planned], folder: Path) -> list[tuple[Planned, State, str]]:

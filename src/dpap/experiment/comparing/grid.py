@@ -95,6 +95,8 @@ def plan(rows: Sequence[Row], folder: Path) -> list[Planned]:
     for row in rows:
         if not row.seeds:
             raise UserError(f"{row.recipe}: compare needs at least one seed; got none")
+        if min(row.seeds) < 0:
+            raise UserError(f"{row.recipe}: seeds must not be negative; got {min(row.seeds)}")
         try:
             made = _configurations(row)
         except UserError as error:

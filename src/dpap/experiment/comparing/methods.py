@@ -12,8 +12,8 @@ from dpap.spelling import nearest
 
 DENSE = "dense"
 LONG = 3
-"""Times the epochs of a small network that take as long as pruning: on VGG16 at 90 % the one trained in 20 %, the other
-in 62 % of the dense network's time.
+"""Times the epochs of the recipe that the long control has; what that takes beside pruning is in
+docs/results/protocol.md.
 """
 RECIPES_OWN = {
     "target", "target_of", "end_epoch", "seed", "synapses", "timesteps", "timestep_target", "round_to"
@@ -84,7 +84,7 @@ def _scratch(text: str, structure_of: str | None = None, times: int = 1) -> Meth
 def _released() -> Method:
     """The constants of the released code; nothing is compacted, for what is removed leaves its normalisation."""
     changes = _constants(PruningConfig.released())
-    return _pruning("DPAP by the formulas and constants of the authors' released code", **changes)
+    return _pruning("the paper's rule by the formulas and constants of the authors' released code", **changes)
 
 
 METHODS: dict[str, Method] = {
@@ -104,28 +104,32 @@ METHODS: dict[str, Method] = {
     ),
     "scratch": _scratch("a dense network as small as the target asks, by its width, from scratch"),
     "scratch_long": _scratch(
-        f"the same with {LONG} times the epochs, so in about the time that pruning takes", times=LONG
+        f"the same with {LONG} times the epochs, so in the time that pruning takes or more", times=LONG
     ),
     "scratch_widths": _scratch(
         "a network of the widths and zeros that method dpap ended with, from scratch", "dpap"
     ),
     "paper": _paper("the paper's rule: BCM plasticity, dendritic spines, gradual decay"),
-    "strength": _criterion("bcm_strength", "DPAP weighted by the strength of the synapses"),
-    "hebb": _criterion("hebb", "DPAP with Hebb's rule instead of BCM"),
-    "stdp": _criterion("stdp", "DPAP with spike-timing-dependent plasticity instead of BCM"),
-    "firing_rate": _criterion("firing_rate", "DPAP with the mean activity as importance"),
-    "magnitude": _criterion("magnitude", "DPAP with the magnitude of the weights as importance"),
-    "random": _criterion("random", "DPAP with a random importance, drawn anew every epoch"),
-    "random_once": _criterion("random_once", "DPAP with a random importance, drawn once"),
+    "strength": _criterion(
+        "bcm_strength", "the paper's rule with BCM weighted by the strength of the synapses"
+    ),
+    "hebb": _criterion("hebb", "the paper's rule with Hebb's rule instead of BCM"),
+    "stdp": _criterion("stdp", "the paper's rule with spike-timing-dependent plasticity instead of BCM"),
+    "firing_rate": _criterion("firing_rate", "the paper's rule with the mean activity as importance"),
+    "magnitude": _criterion("magnitude", "the paper's rule with the magnitude of the weights as importance"),
+    "random": _criterion("random", "the paper's rule with a random importance, drawn anew every epoch"),
+    "random_once": _criterion("random_once", "the paper's rule with a random importance, drawn once"),
     "released": _released(),
-    "no_trace": _paper("DPAP with traces that forget nothing", trace_decay=1.0),
-    "no_spines": _criterion("bcm_without_spines", "DPAP without dendritic spines"),
-    "no_decay": _paper("DPAP with a survival function without memory", gamma=0.0),
+    "no_trace": _paper("the paper's rule with traces that forget nothing", trace_decay=1.0),
+    "no_spines": _criterion("bcm_without_spines", "the paper's rule without dendritic spines"),
+    "no_decay": _paper("the paper's rule with a survival function without memory", gamma=0.0),
     "no_protection": _paper(
-        "DPAP without protection",
+        "the paper's rule without protection",
         **{kind: {"protection": 0.0} for kind in ("conv", "neuron", "synapse", "timestep")},
     ),
-    "no_timesteps": _paper("DPAP without pruning of timesteps", timesteps=False, timestep_target=None),
+    "no_timesteps": _paper(
+        "the paper's rule without pruning of timesteps", timesteps=False, timestep_target=None
+    ),
     "units_paper": _paper("the paper's rule, channels and neurons alone", synapses=False),
     "units_magnitude": _units("magnitude", "magnitude"),
     "units_firing_rate": _units("firing_rate", "mean activity"),
@@ -135,7 +139,7 @@ METHODS: dict[str, Method] = {
 }
 
 ABLATIONS = tuple(name for name in METHODS if name.startswith("no_"))
-"""DPAP with one part removed."""
+"""The paper's rule with one part removed."""
 
 
 def check_methods(names: Sequence[str]) -> None:
@@ -170,7 +174,10 @@ def configured(config: ExperimentConfig, method: str, target: float | None) -> E
             rewiring=GradientRewiringConfig(),
         )
     with blame(f"method {method}"):
-        changed = overridden(config, {"prune": True, **METHODS[method].changes})
+        # a recipe's own method and structure are those of one run: a method of this name is never another one
+        changed = overridden(
+            config, {"prune": True, "method": "dpap", "structure": None, **METHODS[method].changes}
+        )
         epochs = METHODS[method].times * changed.training.epochs
         changed = replace(changed, training=replace(changed.training, epochs=epochs))
         if target is None:

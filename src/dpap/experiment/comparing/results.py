@@ -17,7 +17,7 @@ from dpap.experiment.comparing.grid import Planned
 from dpap.experiment.errors import UserError, blame, explained
 from dpap.experiment.locks import comparison_lock
 from dpap.experiment.run_folder import RunFolder
-from dpap.experiment.sealed import Record, read_json, read_lines, read_text
+from dpap.experiment.sealed import Record, read_lines, read_text
 from dpap.files import write_text
 
 RESULTS, EPOCHS = "results.csv", "epochs.csv"
@@ -127,13 +127,12 @@ def collect(runs: Sequence[Planned], folder: Path) -> tuple[list[Result], list[E
     for run in runs:
         if run.files.summary.exists():
             with _finished(run.files):
-                summary, records = read_json(run.files.summary), read_lines(run.files.metrics)
+                summary, records = run.files.read_summary(), read_lines(run.files.metrics)
                 if len(records) != summary["epochs"]:
                     raise ValueError(f"metrics.jsonl has {len(records)} of {summary['epochs']} epochs")
-                dense = RunFolder(run.dense).summary
-                results.append(
-                    _result(run, summary, read_json(dense) if dense.exists() else None, records, folder)
-                )
+                dense = RunFolder(run.dense)
+                twin = dense.read_summary() if dense.summary.exists() else None
+                results.append(_result(run, summary, twin, records, folder))
                 epochs += [_epoch_result(run, summary, record) for record in records]
     return results, epochs
 

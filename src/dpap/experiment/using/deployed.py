@@ -125,7 +125,8 @@ def deploy(
     Raises:
         UserError: where the file is damaged or of another network, or there is no such device.
     """
-    place = choose_device(device or ("cpu" if config.training.device == "cpu" else "auto"))
+    own = "cpu" if config.training.device == "cpu" else "auto"
+    place = choose_device(own) if device is None else choose_device(device, "--device")
     model = kept_network(folder, config, kind, place)
     apply_memory_format(model, config.training)
     shape = (1, *kind.input_shape) if kind.timesteps is None else (kind.timesteps, 1, *kind.input_shape)

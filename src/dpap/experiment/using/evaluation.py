@@ -16,7 +16,7 @@ from dpap.experiment.errors import UserError
 from dpap.experiment.losses import loss_function
 from dpap.experiment.machine import describe_machine, repeatable, with_threads
 from dpap.experiment.scores import scored
-from dpap.experiment.sealed import Record, read_json
+from dpap.experiment.sealed import Record
 from dpap.experiment.using.candidates import (
     DENSE,
     RUNTIMES,
@@ -167,7 +167,7 @@ def _recorded(run: Deployed, notes: list[str]) -> float | None:
     if not run.folder.summary.is_file():
         return None
     try:
-        accuracy = read_json(run.folder.summary).get("final_test_accuracy")
+        accuracy = run.folder.read_summary()["final_test_accuracy"]
     except UserError as error:
         notes.append(str(error))
         return None

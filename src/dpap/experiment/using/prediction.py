@@ -75,6 +75,7 @@ def predict_run(
         "run": str(path),
         "data": kind.name,
         "class_names": [kind.name_of(number) for number in range(kind.classes)],
+        "files": len(files),
         "predictions": predictions,
         "failed": failed,
         "passed_over": others,
