@@ -36,7 +36,7 @@ def check_wrappers(optimizers: KnownOptimizers) -> None:
         )
     }
     for wrapper in optimizers.wrappers:
-        for name, value in vars(wrapper).items():
+        for name, value in getattr(wrapper, "__dict__", {}).items():
             if name == "optimizer" or not isinstance(value, dict | list | tuple | Tensor):
                 continue
             if any(one.ndim and id(one) not in known for one in float_tensors(value)):
