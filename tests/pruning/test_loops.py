@@ -312,3 +312,28 @@ def test_weights_that_overflow_are_told_of_at_the_end_of_the_epoch_not_in_the_op
         _epoch(model, optimizer)
     with pytest.raises((ValueError, RuntimeError), match="batch"):
         pruner.step()
+
+
+def test_what_a_state_holds_of_a_step_that_is_not_over_has_to_fit() -> None:
+    model = _network()
+    optimizers = [torch.optim.SGD(model[:4].parameters(), 0.01), torch.optim.SGD(model[4].parameters(), 0.01)]
+    pruner = dpap.Pruner(model, X[:8], optimizers, dpap.PruningConfig(target=0.5, end_epoch=2))
+    _backward(model, *BATCHES[0])
+    optimizers[0].step()
+    state = pruner.state_dict()
+    found = state["observation"]["contributions"]["found"]
+    assert found
+    for wrong in (torch.zeros(99), torch.zeros(()), 1.0, None, "found"):
+        bad = copy.deepcopy(state)
+        bad["observation"]["contributions"]["found"] = dict.fromkeys(found, wrong)
+        with pytest.raises(ValueError, match="observation, contributions, found"):
+            pruner.load_state_dict(bad)
+    bad = copy.deepcopy(state)
+    bad["observation"]["contributions"]["samplers"] = {"0": 3}
+    with pytest.raises(ValueError, match="observation, contributions, samplers, 0"):
+        pruner.load_state_dict(bad)
+    # of optimizers that this pruner does not have
+    state["observation"]["contributions"]["stepped"] |= {"7": True, "first": True}
+    state["observation"]["contributions"]["found"] = {"of another network": torch.zeros(3), **found}
+    pruner.load_state_dict(state)
+    assert pruner.state_dict()["observation"]["contributions"]["found"].keys() == found.keys()

@@ -345,7 +345,7 @@ class ContributionRecorder:
         for place, sampler in enumerate(self.samplers):
             # one that was added since goes with the first
             sampler.load_state(state["samplers"].get(str(place), state["samplers"].get("0", UNSAMPLED)))
-        self._stepped = {int(place) for place in state["stepped"]}
+        self._stepped = {place for place in range(len(self._optimizers)) if str(place) in state["stepped"]}
         self._taken, self._within = state["taken"], state["within"]
         device = next((one.device for _, one in self._parameters), None)
         own = {
