@@ -81,6 +81,8 @@ SUMMARY = (
     Row(VGG16, VGG16_RECIPES, 0.98),
     Row(VGG16, VGG16_RECIPES, 0.8, "macs", front=True),
     Row(VGG16, VGG16_RECIPES, 0.9, "macs"),
+    Row("CIFAR-10 (a sixth), five convolutions", ("cifar10_plain",), 0.9, front=True),
+    Row("CIFAR-10 (a sixth), five convolutions", ("cifar10_plain",), 0.8, "macs"),
     Row("CIFAR-10 (a fifth), ResNet-20", ("cifar10_resnet20",), 0.9, front=True),
     Row("CIFAR-10 (a fifth), ResNet-20", ("cifar10_resnet20",), 0.8, "macs"),
     Row(
