@@ -401,8 +401,14 @@ def test_another_kind_of_number_is_refused(tmp_path: Path) -> None:
 
 
 def test_lazy_layers_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"0\.weight has no shape yet"):
-        dpap.save(nn.Sequential(nn.LazyLinear(3)), tmp_path / "lazy.safetensors")
+    lazy = nn.Sequential(nn.LazyLinear(3))
+    with pytest.raises(ValueError, match=r"have not run yet \(0\): run one forward"):
+        dpap.save(lazy, tmp_path / "lazy.safetensors")
+    path = dpap.save(nn.Sequential(nn.Linear(2, 3)), tmp_path / "whole.safetensors")
+    with pytest.raises(ValueError, match=r"have not run yet \(0\): run one forward"):
+        dpap.load(path, lazy)
+    lazy(torch.rand(1, 2))
+    dpap.load(path, lazy)
 
 
 def test_precision_memory_format_and_frozen_parameters_stay_the_networks_own(
