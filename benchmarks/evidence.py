@@ -70,6 +70,7 @@ VGG16_RECIPES = ("cifar10_vgg16_float32", "cifar10_vgg16")
 SUMMARY = (
     Row("MNIST, 2Conv2FC", ("mnist_ann", "mnist_ann_float32"), 0.9),
     Row("MNIST, 2Conv2FC", ("mnist_ann", "mnist_ann_float32"), 0.98, front=True),
+    Row("MNIST, spiking 2Conv2FC", ("mnist_snn",), 0.9),
     Row("MNIST, spiking 2Conv2FC", ("mnist_snn_98", "mnist_snn"), 0.98, front=True),
     Row("Fashion-MNIST (a third), 2Conv2FC", ("fashion_ann",), 0.9, front=True),
     Row("Fashion-MNIST (a third), 2Conv2FC", ("fashion_ann",), 0.98),
