@@ -10,7 +10,15 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 import dpap
-from dpap.pruning.arguments import as_copies, as_inputs, as_optimizers, check_call, check_trained, unwrapped
+from dpap.pruning.arguments import (
+    as_copies,
+    as_inputs,
+    as_optimizers,
+    check_call,
+    check_trained,
+    known_optimizers,
+    unwrapped,
+)
 
 
 def _network(units: int = 4) -> nn.Module:
@@ -157,3 +165,13 @@ def test_a_batch_with_its_labels_is_refused_as_example() -> None:
     check_call(model, {"input": x})
     with pytest.raises(TypeError, match="give the inputs alone"):
         dpap.Pruner(model, (x, y))
+
+
+def test_wrappers_that_may_write_are_found_whatever_they_are_given_in() -> None:
+    one = torch.optim.SGD([nn.Parameter(torch.rand(2))], 0.1)
+    inner = Wrapped(one)
+    outer = Wrapped(inner)
+    known = known_optimizers(each for each in (outer, one))
+    assert (known.given, known.wrappers) == ((one,), (outer, inner))
+    one.optimizer = outer  # type: ignore[attr-defined]  # an optimizer that knows its wrapper
+    assert known_optimizers(outer).wrappers == (outer, inner)

@@ -60,7 +60,7 @@ def _contains_layers(module: nn.Module) -> bool:
 
 
 def _plain(model: nn.Module) -> Iterator[AbstractContextManager[object]]:
-    """No autocast around the look, in which what is silent would be told from what is not in eight bits."""
+    """No autocast around the look: rounded to half precision, what leaves a network as it is would not show."""
     for kind in {"cpu", *(parameter.device.type for parameter in model.parameters())} - {"meta"}:
         yield torch.autocast(kind, enabled=False)
 

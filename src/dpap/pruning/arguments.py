@@ -139,11 +139,7 @@ def as_optimizers(optimizer: Any) -> tuple[Optimizer, ...]:
     Raises:
         TypeError: where one is something else.
     """
-    if optimizer is None:
-        return ()
-    several = isinstance(optimizer, Iterable) and not _is_wrapper(optimizer)
-    found = tuple(_bare(one) for one in (optimizer if several else (optimizer,)))
-    return tuple(one for place, one in enumerate(found) if all(one is not other for other in found[:place]))
+    return known_optimizers(optimizer).given
 
 
 def known_optimizers(optimizer: Any) -> KnownOptimizers:
@@ -152,20 +148,16 @@ def known_optimizers(optimizer: Any) -> KnownOptimizers:
     Raises:
         TypeError: where one is something else.
     """
-    return KnownOptimizers(as_optimizers(optimizer), wrappers=_foreign_wrappers(optimizer))
-
-
-def _foreign_wrappers(optimizer: Any) -> tuple[Any, ...]:
     if optimizer is None:
-        return ()
+        return KnownOptimizers(())
     several = isinstance(optimizer, Iterable) and not _is_wrapper(optimizer)
-    found = []
+    found: dict[int, Optimizer] = {}
+    wrappers: list[Any] = []
     for one in optimizer if several else (optimizer,):
-        while _is_wrapper(one) and one.optimizer is not one:
-            if type(one).__module__.partition(".")[0] not in FRAMEWORKS:
-                found.append(one)
-            one = one.optimizer
-    return tuple(found)
+        *around, bare = _unwrapping(one)
+        found.setdefault(id(bare), _checked(bare, one))
+        wrappers += [each for each in around if type(each).__module__.partition(".")[0] not in FRAMEWORKS]
+    return KnownOptimizers(found.values(), wrappers=wrappers)
 
 
 def _is_wrapper(optimizer: Any) -> bool:
@@ -173,13 +165,15 @@ def _is_wrapper(optimizer: Any) -> bool:
     return callable(getattr(optimizer, "zero_grad", None)) and hasattr(optimizer, "optimizer")
 
 
-def _bare(optimizer: Any) -> Optimizer:
-    bare, seen = optimizer, [optimizer]
-    while _is_wrapper(bare):
-        bare = bare.optimizer
-        if any(bare is one for one in seen):
-            break
-        seen.append(bare)
+def _unwrapping(optimizer: Any) -> list[Any]:
+    """A wrapper, what it holds, what that holds, and so on, last the optimizer."""
+    seen = [optimizer]
+    while _is_wrapper(seen[-1]) and all(seen[-1].optimizer is not one for one in seen):
+        seen.append(seen[-1].optimizer)
+    return seen
+
+
+def _checked(bare: Any, optimizer: Any) -> Optimizer:
     if isinstance(bare, Optimizer):
         return bare
     name = type(optimizer).__name__
