@@ -1,6 +1,6 @@
 """A whole training, dense and pruned: the wall time of both, and what they learn.
 
-    python benchmarks/runs.py --recipe mnist_snn_2conv2fc_small --data.root DATA
+    python benchmarks/runs.py --recipe mnist_snn_2conv2fc_fast --data.root DATA
 
 Both twins have the same seed, batches and schedule, and train in turn, an epoch each, in one process. Seconds are of
 training and pruning, removal included; evaluation is not counted. An interrupted run goes on where it stopped.

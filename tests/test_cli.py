@@ -200,7 +200,7 @@ def test_data_sets_are_listed_and_checked(capsys: pytest.CaptureFixture[str]) ->
         (["trian"], "did you mean train?"),
         (["train", "--train.epochs", "3"], "did you mean --training.epochs?"),
         (["train", "--pruning.taget=0.3"], "did you mean --pruning.target?"),
-        (["train", "--recipe", "digits_sn"], "no recipe 'digits_sn'; did you mean digits_snn?"),
+        (["train", "--recipe", "digits_sn"], "no file or recipe 'digits_sn'; did you mean digits_snn?"),
         (["train", "--config", "recipes/digits_snn.yaml"], "--recipe digits_snn"),
         (["train", "--resume", "nowhere", "--recipe", "digits_snn"], "no other setting"),
         (["compare", "--grid", "digit"], "no file or grid 'digit'; did you mean digits?"),

@@ -74,9 +74,9 @@ def test_recipes_and_grids_are_found_by_name() -> None:
     ]
     names = [path.stem for path in [*RECIPES, *list_grids()]]
     assert len(set(names)) == len(names)
-    with pytest.raises(UserError, match="no recipe 'mnist_sn_2fc'; did you mean mnist_snn_2fc"):
+    with pytest.raises(UserError, match="no file or recipe 'mnist_sn_2fc'; did you mean mnist_snn_2fc"):
         recipe_path("mnist_sn_2fc")
-    with pytest.raises(UserError, match="no recipe '12'; dpap recipes lists"):
+    with pytest.raises(UserError, match="no file or recipe '12'; dpap recipes lists"):
         recipe_path("12")
 
 
@@ -106,6 +106,7 @@ def test_a_file_comes_before_a_recipe_of_its_name(tmp_path: Path, monkeypatch: p
     assert grid_path("digits") != Path("digits")
     Path("digits").touch()
     assert grid_path("digits") == Path("digits")
+    assert recipe_path("digits_snn") == Path("digits_snn")
 
 
 def test_a_missing_file_that_a_recipe_has_the_name_of() -> None:

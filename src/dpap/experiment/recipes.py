@@ -24,13 +24,15 @@ def list_grids() -> list[Path]:
     return sorted(GRIDS.glob("*.yaml"))
 
 
-def recipe_path(name: str) -> Path:
-    """The file of a recipe.
+def recipe_path(given: str) -> Path:
+    """The file of a recipe, given by its path, or by its name where it comes with dpap.
 
     Raises:
-        UserError: when there is none of that name.
+        UserError: when there is neither.
     """
-    return _named(name, list_recipes(), "recipe", "dpap recipes lists them, and --config takes a file")
+    if Path(given).is_file():
+        return Path(given)
+    return _named(given, list_recipes(), "file or recipe", "dpap recipes lists those that come with dpap")
 
 
 def grid_path(given: str) -> Path:
