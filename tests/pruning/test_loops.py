@@ -259,6 +259,75 @@ def test_what_a_wrapper_of_the_optimizer_writes_is_silenced_before_it_is_used() 
     assert model[0].out_features < 32
 
 
+class _SharpnessAware(torch.optim.Optimizer):
+    """Steps by the gradient at the worst point nearby (Foret et al., 2021), as its usual implementation does."""
+
+    def __init__(self, parameters: Any, make: Any, rho: float = 0.05, **options: Any) -> None:
+        super().__init__(parameters, dict(rho=rho, **options))
+        self.base_optimizer = make(self.param_groups, **options)
+        self.param_groups = self.base_optimizer.param_groups
+        self.defaults.update(self.base_optimizer.defaults)
+
+    @torch.no_grad()
+    def first_step(self) -> None:
+        parameters = [one for group in self.param_groups for one in group["params"] if one.grad is not None]
+        norm = torch.stack([one.grad.norm() for one in parameters]).norm()
+        for one in parameters:
+            self.state[one]["old_p"] = one.data.clone()
+            one.add_(one.grad * self.param_groups[0]["rho"] / (norm + 1e-12))
+        self.zero_grad()
+
+    @torch.no_grad()
+    def second_step(self) -> None:
+        for group in self.param_groups:
+            for one in group["params"]:
+                if one.grad is not None:
+                    one.data = self.state[one]["old_p"]
+        self.base_optimizer.step()
+        self.zero_grad()
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        self.first_step()
+        torch.enable_grad()(closure)()
+        self.second_step()
+
+
+@pytest.mark.parametrize("by_closure", [True, False])
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.Adam])
+def test_sharpness_aware_minimization_prunes_as_its_inner_optimizer_does(make: Any, by_closure: bool) -> None:
+    """With no way to the worst point it is plain descent, so that the same has to die and to be left."""
+    outcome = []
+    for rho in (None, 0.0, 0.05):
+        model = _network()
+        optimizer: Any = (
+            make(model.parameters(), lr=0.01)
+            if rho is None
+            else _SharpnessAware(model.parameters(), make, rho, lr=0.01)
+        )
+        pruner = dpap.Pruner(
+            model, X[:8], optimizer, dpap.PruningConfig(target=0.8, end_epoch=3, compact="auto")
+        )
+        for _ in range(4):
+            for x, y in BATCHES:
+                optimizer.zero_grad()
+                _backward(model, x, y)
+                if rho is None:
+                    optimizer.step()
+                elif by_closure:
+                    optimizer.step(lambda x=x, y=y, model=model: _backward(model, x, y))
+                else:
+                    optimizer.first_step()
+                    _backward(model, x, y)
+                    optimizer.second_step()
+            pruner.step()
+        assert model[0].out_features < 32
+        outcome.append((model(X), pruner.survival()))
+    plain, none, sharp = outcome
+    torch.testing.assert_close(none, plain)
+    assert not torch.equal(sharp[0], plain[0])
+
+
 @pytest.mark.parametrize("lazy", ["whole", "last", "norm"])
 def test_lazy_modules_that_have_not_run_are_refused_and_stay_usable(lazy: str) -> None:
     first = nn.LazyLinear(8) if lazy == "whole" else nn.Linear(16, 8)

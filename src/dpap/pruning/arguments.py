@@ -166,11 +166,26 @@ def _is_wrapper(optimizer: Any) -> bool:
 
 
 def _unwrapping(optimizer: Any) -> list[Any]:
-    """A wrapper, what it holds, what that holds, and so on, last the optimizer."""
+    """A wrapper, what it holds, what that holds, and so on, last the optimizer that makes the steps."""
     seen = [optimizer]
-    while _is_wrapper(seen[-1]) and all(seen[-1].optimizer is not one for one in seen):
-        seen.append(seen[-1].optimizer)
+    while (inner := _inside(seen[-1])) is not None and all(inner is not one for one in seen):
+        seen.append(inner)
     return seen
+
+
+def _inside(optimizer: Any) -> Any:
+    """What a wrapper holds, or the optimizer by which another one steps, as that of sharpness-aware minimization."""
+    if _is_wrapper(optimizer):
+        return optimizer.optimizer
+    if not isinstance(optimizer, Optimizer):
+        return None
+    held = (one for one in vars(optimizer).values() if isinstance(one, Optimizer))
+    # one of a part of the parameters is no step by itself: ZeroRedundancyOptimizer shares them out
+    return next((one for one in held if _parameters_of(one) == _parameters_of(optimizer)), None)
+
+
+def _parameters_of(optimizer: Optimizer) -> set[int]:
+    return {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
 
 
 def _checked(bare: Any, optimizer: Any) -> Optimizer:

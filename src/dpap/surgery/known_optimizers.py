@@ -36,6 +36,11 @@ class KnownOptimizers(Sequence[Optimizer]):
 
     def __iter__(self) -> Iterator[Optimizer]:
         yield from self.given
+        states = [one.state for one in self.given]
+        for one in self.wrappers:
+            # many show the state of the optimizer inside as theirs
+            if isinstance(one, Optimizer) and all(one.state is not state for state in states):
+                yield one
         yield from tuple(self.noticed)
 
     def __len__(self) -> int:
@@ -84,7 +89,7 @@ class Watch:
         known, groups = self.known, optimizer.param_groups
         if optimizer in known.noticed or self._strangers.get(optimizer) == len(groups):
             return
-        if any(optimizer is one for one in known.given):
+        if any(optimizer is one for one in (*known.given, *known.wrappers)):
             return
         own = {id(parameter) for parameter in self.model.parameters()}
         if not any(id(parameter) in own for group in groups for parameter in group["params"]):
