@@ -40,7 +40,7 @@ def test_of_many_units_a_spread_is_drawn_and_counted(make_run: Callable[..., Pat
     assert len(drawn) == 2 * SHOWN
     dead = sum(unit.died is not None for unit in unit_histories(run, "fc1"))
     texts = [text.get_text() for text in figure.axes[0].texts]
-    assert f"{SHOWN} of {dead} dead" in texts and f"{SHOWN} of {300 - dead} alive" in texts
+    assert f"{dead} dead, {SHOWN} drawn" in texts and f"{300 - dead} alive, {SHOWN} drawn" in texts
 
 
 def test_layers_that_are_all_alive_or_all_dead(make_run: Callable[..., Path]) -> None:

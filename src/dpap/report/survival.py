@@ -84,10 +84,10 @@ def survival_functions(run: Run, layer: str) -> Figure | None:
     epoch_axis(axes, [record.epoch for record in run.survival])
     _scale(axes, heights)
     # The label of the alive units stands at their middle, that of the dead on the zero line.
-    labels = [(0.0, f"{_some(shown_dead, dead)} dead", VERMILION)] if dead else []
+    labels = [(0.0, _how_many(dead, "dead", shown_dead), VERMILION)] if dead else []
     if alive:
         middle = shown_alive[len(shown_alive) // 2].values[-1]
-        labels.append((middle, f"{_some(shown_alive, alive)} alive", BLUE))
+        labels.append((middle, _how_many(alive, "alive", shown_alive), BLUE))
     end_labels(axes, labels)
     return figure_of(axes)
 
@@ -98,8 +98,8 @@ def _spread_over(units: list[UnitHistory]) -> list[UnitHistory]:
     return [units[round(i * (len(units) - 1) / (SHOWN - 1))] for i in range(SHOWN)]
 
 
-def _some(shown: list[UnitHistory], units: list[UnitHistory]) -> str:
-    return f"{len(units)}" if len(shown) == len(units) else f"{len(shown)} of {len(units)}"
+def _how_many(units: list[UnitHistory], state: str, shown: list[UnitHistory]) -> str:
+    return f"{len(units)} {state}" + (f", {len(shown)} drawn" if len(shown) < len(units) else "")
 
 
 def _scale(axes: Axes, values: list[float]) -> None:
