@@ -145,3 +145,46 @@ def test_running_again_leaves_no_trace() -> None:
     assert [tensor.data_ptr() for tensor in model.state_dict().values()] == pointers
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]), name
+
+
+class Centred(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.weight - self.weight.mean(1, keepdim=True), self.bias)
+
+
+class Standardised(nn.Linear):
+    """In training only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        variance, mean = torch.var_mean(self.weight, 1, keepdim=True)
+        return nn.functional.linear(x, (self.weight - mean) / (variance + 1e-5).sqrt(), self.bias)
+
+
+class Normalised(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, nn.functional.normalize(self.weight, dim=1), self.bias)
+
+
+class Ternary(nn.Linear):
+    """The strongest weight, and the strongest feature of each sample, set the steps of the others."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        step, size = self.weight.abs().mean(), x.abs().amax(-1, keepdim=True) / 127
+        return nn.functional.linear(
+            (x / size).round() * size, (self.weight / step).round().clamp(-1, 1) * step, self.bias
+        )
+
+
+@pytest.mark.parametrize(
+    ("layer", "die"),
+    [(Centred, False), (Standardised, False), (Normalised, True), (Ternary, True), (nn.Linear, True)],
+)
+def test_synapses_die_only_where_those_of_zero_weight_are_silent(layer: type[nn.Linear], die: bool) -> None:
+    model = nn.Sequential(nn.Linear(6, SIZE), nn.ReLU(), layer(SIZE, SIZE), nn.ReLU(), nn.Linear(SIZE, 3))
+    x, before, random = torch.randn(4, 6), copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    found = find_wiring(model, (x,)).layers["2"]
+    assert found.can_die and found.synapses == die
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

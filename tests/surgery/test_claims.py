@@ -239,3 +239,16 @@ def test_noise_that_evaluation_draws_is_the_reason() -> None:
 
 def test_further_weights_that_leave_with_units_are_not_said_to_stay() -> None:
     assert not _wired(_network(Noisy), torch.randn(5, FEATURES)).others
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_example_follows_a_network_to_another_precision(dtype: torch.dtype) -> None:
+    model, x = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 3)), torch.randn(16, 6)
+    optimizer = torch.optim.SGD(model.parameters(), 0.05)
+    config = dpap.PruningConfig(target=0.5, start_epoch=0, end_epoch=1, synapses=False)
+    pruner = dpap.Pruner(model, x[:4], optimizer, config)
+    model.to(dtype)
+    model(x.to(dtype)).square().mean().backward()
+    optimizer.step()
+    assert pruner.step().sparsity > 0
+    assert pruner.compact().parameters_after < 12 * 7 + 13 * 3

@@ -2,24 +2,25 @@
 
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 import torch
 from torch import nn
 
-from dpap.anatomy.hidden_state import preserved_state
+from dpap.anatomy.hidden_state import Rest, preserved_state
 from dpap.anatomy.layers import layer_kind
 
 
 @contextmanager
-def frozen(model: nn.Module, *, training_paths: bool = False) -> Iterator[None]:
+def frozen(model: nn.Module, *, training_paths: bool = False, rest: Iterable[Rest] = ()) -> Iterator[None]:
     """No gradients, no dropout, fixed statistics, no hidden state, no kernels that bypass modules.
 
     Args:
         model: the network; all that it holds is restored, also after an error.
         training_paths: run the paths of training, such as auxiliary heads: modules that contain weight layers are
             in training mode, layers, also those of several parts, in evaluation mode.
+        rest: what its hidden state is reset to, as in `preserved_state`.
     """
     modes = {module: module.training for module in model.modules()}
     compiled = {
@@ -36,7 +37,8 @@ def frozen(model: nn.Module, *, training_paths: bool = False) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(False)
         with ExitStack() as stack:
             for manager in (
-                torch.no_grad(), _not_compiled(), *_plain(model), preserved_state(model), warnings.catch_warnings()
+                torch.no_grad(), _not_compiled(), *_plain(model), preserved_state(model, rest),
+                warnings.catch_warnings(),
             ):  # fmt: skip
                 stack.enter_context(manager)
             # of checkpoints, which are no use without gradients

@@ -4,26 +4,26 @@ State is what a forward leaves behind: tensors among a module's attributes, also
 (SpikingJelly's memories), and buffers that it replaces (snnTorch's membranes).
 """
 
-from collections import Counter, OrderedDict, defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
-from operator import is_
 from typing import Any
 from weakref import ProxyTypes
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import is_lazy
 
+from dpap.anatomy.contents import MUTABLE, copied, holds_constants, is_constant, numbers_in, refill
 from dpap.anatomy.frameworks import STATES, qualified_name
 from dpap.anatomy.layers import layer_kind
 from dpap.anatomy.neurons import neuron_kind, reset_module
+from dpap.anatomy.randomness import RandomState, is_generator
 from dpap.anatomy.recurrent import SIZES, is_recurrent
-from dpap.anatomy.snapshot import RandomState, Snapshot, is_generator
+from dpap.anatomy.snapshot import Snapshot
 
 _OF_ANY_MODULE = frozenset(vars(nn.Module()))
 _TENSORS = ("_parameters", "_buffers")
@@ -31,10 +31,6 @@ _TABLES = frozenset(name for name, value in vars(nn.Module()).items() if isinsta
 """Attributes of every module that hold its parameters, buffers, children and hooks."""
 _LEFT_OUT = "_non_persistent_buffers_set"
 """That of them which names the buffers that no state_dict holds."""
-_COPIED = frozenset((list, dict, OrderedDict, defaultdict, Counter, deque, set))
-"""Containers of which a network works on copies."""
-_CONTAINERS = (list, dict, deque, set)
-_MUTABLE = (Tensor, np.ndarray, tuple, *_CONTAINERS)
 _WITHOUT_STATE = frozenset(
     (
         *("builtins", "torch", "numpy", "types", "functools", "enum", "typing", "inspect"),
@@ -42,7 +38,6 @@ _WITHOUT_STATE = frozenset(
     )
 )
 """Libraries whose objects no forward changes, that are copied as values, or that change by themselves."""
-_CONSTANTS = (int, float, complex, str, bytes, type(None), range, frozenset, type)
 _MISSING = object()
 DEPTH = 2
 """Objects that a module holds, and those that these hold, are preserved; what lies deeper is not."""
@@ -78,12 +73,12 @@ class _Preserved:
 
     def __post_init__(self) -> None:
         self.contents = {
-            name: copy(value) for name, value in self.attributes.items() if _holds_constants(value)
+            name: copy(value) for name, value in self.attributes.items() if holds_constants(value)
         }
         self.mutable = [
             name
             for name, value in self.attributes.items()
-            if isinstance(value, _MUTABLE) and not _is_constant(value) and name not in self.contents
+            if isinstance(value, MUTABLE) and not is_constant(value) and name not in self.contents
         ]
 
     @classmethod
@@ -104,7 +99,7 @@ class _Preserved:
         """Let it work on copies of what is preserved."""
         values = self.attributes
         if self.mutable:
-            values = {**values, **{name: _copy(values[name], copies) for name in self.mutable}}
+            values = {**values, **{name: copied(values[name], copies) for name in self.mutable}}
         self._put(owner, values)
         if isinstance(owner, nn.Module):
             owner.training = bool(self.training)
@@ -133,7 +128,7 @@ class _Preserved:
                 if name not in sizes and name != "forward":
                     now[name] = attributes[name]
         for name, constants in self.contents.items():
-            _refill(attributes[name], constants)
+            refill(attributes[name], constants)
 
     def _put_tables(self, module: nn.Module, names: Iterable[str]) -> None:
         for name in names:
@@ -144,22 +139,63 @@ class _Preserved:
                 now.update(before)
 
 
+@dataclass(frozen=True, eq=False)
+class Rest:
+    """What an attribute, or a buffer, held before forwards left state in it: where each presentation begins.
+
+    Attributes:
+        owner: module, or object that one holds.
+        name: of the attribute or buffer.
+        buffer: whether it is a buffer.
+        value: what it held: nothing, or a value without a batch.
+        absent: whether there was no such attribute.
+    """
+
+    owner: object
+    name: str
+    buffer: bool
+    value: Any
+    absent: bool
+
+    @property
+    def now(self) -> Any:
+        """What it holds now."""
+        return self._table.get(self.name)
+
+    def put(self) -> None:
+        """Let it hold that again, in the precision and on the device of what it holds now."""
+        now = self.now
+        if self.absent:
+            self._table.pop(self.name, None)
+        elif isinstance(self.value, Tensor) and isinstance(now, Tensor):
+            self._table[self.name] = self.value.to(now, copy=True)
+        else:
+            self._table[self.name] = copied(self.value, {})
+
+    @property
+    def _table(self) -> dict[str, Any]:
+        return self.owner._buffers if isinstance(self.owner, nn.Module) and self.buffer else vars(self.owner)
+
+
 @dataclass(eq=False)
 class _Network:
-    """A network whose state is preserved, with all that its modules hold."""
+    """A network whose state is preserved, with all that its modules hold; `rest`: of what begins elsewhere."""
 
     model: nn.Module
     owners: list[object]
     preserved: list[_Preserved]
     snapshot: Snapshot
     random: RandomState
+    rest: list[Rest]
 
     @classmethod
-    def of(cls, model: nn.Module) -> "_Network":
+    def of(cls, model: nn.Module, rest: Iterable[Rest] = ()) -> "_Network":
         owners, generators = _reachable(model)
         snapshot = Snapshot(owner for owner in owners if isinstance(owner, nn.Module))
         preserved = [_Preserved.of(owner) for owner in owners]
-        return cls(model, owners, preserved, snapshot, RandomState(snapshot.devices, generators))
+        held = {id(owner) for owner in owners}
+        at_rest = [one for one in rest if id(one.owner) in held]
+        return cls(model, owners, preserved, snapshot, RandomState(snapshot.devices, generators), at_rest)
 
 
 _NETWORKS: list[_Network] = []
@@ -168,15 +204,19 @@ _PRESERVED: dict[int, list[_Preserved]] = {}
 
 
 @contextmanager
-def preserved_state(model: nn.Module) -> Iterator[None]:
+def preserved_state(model: nn.Module, rest: Iterable[Rest] = ()) -> Iterator[None]:
     """Preserve all that a network holds, reset its hidden state meanwhile, and restore everything afterwards.
 
     Parameters, buffers, gradients, modes, hooks, other attributes and the state of random numbers are afterwards as
     they were, bit for bit. State may be of any batch size and part of an autograd graph: the network works on copies
     of it meanwhile.
+
+    Args:
+        model: the network.
+        rest: what its state is reset to; what is not in it, to what it is when this begins.
     """
     check_initialised(model)
-    network = _Network.of(model)
+    network = _Network.of(model, rest)
     modules = [
         (owner, preserved)
         for owner, preserved in zip(network.owners, network.preserved, strict=True)
@@ -236,9 +276,41 @@ def reset_state(model: nn.Module, *, weights: bool = True) -> None:
         copies: dict[int, Any] = {id(one): one for one in own if one is not None and not one.requires_grad}
         for owner, preserved in zip(network.owners, network.preserved, strict=True):
             preserved.put_copies(owner, copies)
+        for one in network.rest:
+            one.put()
         network.random.restore()
     for module in model.modules():
         reset_module(module)
+
+
+def left_behind(model: nn.Module) -> list[Rest]:
+    """Where a forward left tensors in the place of nothing or of a single value, and what was there before.
+
+    Spiking neurons that are known are left out, as they are reset. Use it within `preserved_state`.
+    """
+    network = next(one for one in reversed(_NETWORKS) if one.model is model)
+    found = []
+    for owner, preserved in zip(network.owners, network.preserved, strict=True):
+        module = owner if isinstance(owner, nn.Module) else None
+        if module is not None and _is_reset(module):
+            continue
+        attributes = {name: value for name, value in vars(owner).items() if name not in _OF_ANY_MODULE}
+        places = [(attributes, preserved.attributes | preserved.contents, False)]
+        if module is not None:
+            places.append((module._buffers, preserved.buffers, True))
+        for table, before, buffer in places:
+            for name, value in table.items():
+                at_rest = before.get(name)
+                if value is not at_rest and numbers_in(at_rest) <= 1 < numbers_in(value):
+                    found.append(Rest(owner, name, buffer, copied(at_rest, {}), name not in before))
+    return found
+
+
+def _is_reset(module: nn.Module) -> bool:
+    kind = neuron_kind(module)
+    return (kind is not None and kind.spikes) or any(
+        qualified_name(base) in STATES for base in type(module).__mro__
+    )
 
 
 def accept(tensor: Tensor) -> None:
@@ -425,58 +497,3 @@ def _slice_buffers(
         undo.append(lambda name=name, old=old: put_back(name, old))  # type: ignore[misc]
         kept[name] = new
         accept(new)
-
-
-def _is_constant(value: Any) -> bool:
-    """Whether nothing can change a value in place."""
-    return isinstance(value, _CONSTANTS) or (
-        type(value) is tuple and all(_is_constant(part) for part in value)
-    )
-
-
-def _holds_constants(value: Any) -> bool:
-    """Whether a value is a container of constants, and of nothing else."""
-    if type(value) not in _COPIED:
-        return False
-    return all(_is_constant(part) for part in (value.values() if isinstance(value, dict) else value))
-
-
-def _refill(container: Any, before: Any) -> None:
-    """Let a container hold the very constants, in the order, that it held before."""
-    if isinstance(container, dict):
-        alike = list(container) == list(before) and all(map(is_, container.values(), before.values()))
-    else:
-        alike = len(container) == len(before) and all(map(is_, container, before))
-    if alike:
-        return
-    container.clear()
-    if isinstance(container, list | deque):
-        container.extend(before)
-    else:
-        container.update(before)
-
-
-def _copy(value: Any, copies: dict[int, Any]) -> Any:
-    """Detached copies of tensors and arrays, in new containers; everything else stays the same object."""
-    if isinstance(value, nn.Parameter) or not isinstance(value, _MUTABLE):
-        return value
-    if id(value) in copies:
-        return copies[id(value)]
-    copied: Any = value
-    if isinstance(value, Tensor):
-        copied = value.detach().clone()
-    elif isinstance(value, np.ndarray):
-        copied = value.copy()
-    elif isinstance(value, tuple):
-        parts = [_copy(part, copies) for part in value]
-        if hasattr(value, "_fields"):
-            copied = type(value)(*parts)
-        elif type(value) is tuple:
-            copied = tuple(parts)
-    elif type(value) in _COPIED:
-        copied = copies[id(value)] = copy(value)
-        if not isinstance(value, set):
-            for place, part in list(value.items() if isinstance(value, dict) else enumerate(value)):
-                copied[place] = _copy(part, copies)
-    copies[id(value)] = copied
-    return copied

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int64, Shaped
 from torch import Tensor, nn
 
 from dpap.anatomy.frameworks import LAYERS, qualified_name
+from dpap.anatomy.parametrized import read
 from dpap.anatomy.views import FusedView, JointView, MatrixView
 
 Registrable = Literal["conv", "fc"]
@@ -202,9 +203,9 @@ def groups_of(module: nn.Module) -> int:
 
 
 def weight_of(module: nn.Module) -> Tensor:
-    """The weight of a weight layer."""
+    """The weight of a weight layer; a look at it leaves no trace, also where it is computed."""
     name = known_kind(module).weight
-    weight = getattr(module.owner if isinstance(module, FusedView) else module, name)
+    weight = read(module.owner if isinstance(module, FusedView) else module, name)
     if not isinstance(weight, Tensor):
         raise TypeError(
             f"expected a tensor as {name} of {type(module).__name__}; got {type(weight).__name__}"

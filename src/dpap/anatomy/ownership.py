@@ -89,6 +89,7 @@ class Replay:
         values: Mapping[str, Tensor] | None = None,
         silent: Bool[Tensor, "_"] | None = None,
         other: Bool[Tensor, "_"] | None = None,
+        negated: Bool[Tensor, "_"] | None = None,
         training: bool = False,
     ) -> list[Tensor]:
         """Its floating-point outputs.
@@ -98,6 +99,7 @@ class Replay:
             values: of some of its tensors; the others hold random ones from 0.5 to 1.5.
             silent: features that are zero.
             other: features with other noise than usual.
+            negated: features with the opposite of the usual noise.
             training: whether the module is in training mode.
         """
         generator = torch.Generator().manual_seed(1)
@@ -114,6 +116,8 @@ class Replay:
                     tensor = tensor.masked_fill(silent.view(shape), 0)
                 if other is not None:
                     tensor = torch.where(other.view(shape), tensor * 2 + 0.3, tensor)
+                if negated is not None:
+                    tensor = torch.where(negated.view(shape), -tensor, tensor)
             return (tensor * scale).to(like)
 
         args, options = map_floats(tuple(self._args), noise), map_floats(dict(self._options), noise)
@@ -206,7 +210,8 @@ def feature_axes(replay: Replay, names: Collection[str], features: int) -> dict[
             modes = (False, True)
             alike = all(
                 _same(
-                    replay.outputs(silent=half, training=mode), replay.outputs(1.0, changed, half, None, mode)
+                    replay.outputs(silent=half, training=mode),
+                    replay.outputs(1.0, changed, half, training=mode),
                 )
                 for mode in modes
             )
@@ -269,6 +274,29 @@ def study_further(replay: Replay) -> Further:
         replay.outputs(values=apart), replay.outputs(values=apart, other=cut), kind.activity_axis, ~dead
     )
     return Further(belonging, silenced, connecting=moved is False)
+
+
+def acts_where_zero(replay: Replay) -> bool:
+    """Whether units of a weight layer read features that they have no weight from.
+
+    So it is where the forward standardises or centres the weight, which gives synapses of zero another value. That
+    features are given with the opposite sign leaves alone what is measured of them all, such as a scale.
+    """
+    module = replay.module
+    kind = known_kind(module)
+    units, features = size_of(module)
+    dead, cut = _half(units), _half(features)
+    apart = {kind.weight: _without(replay.values[kind.weight], between(module, dead, cut))}
+    return any(
+        _moves_only(
+            replay.outputs(values=apart, training=training),
+            replay.outputs(values=apart, negated=cut, training=training),
+            kind.activity_axis,
+            ~dead,
+        )
+        is False
+        for training in (False, True)
+    )
 
 
 def replayed(

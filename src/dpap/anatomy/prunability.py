@@ -1,8 +1,11 @@
 """Find the wiring of a network from what staining found, and the prunability of every layer."""
 
+from contextlib import suppress
+
 import torch
 from torch import nn
 
+from dpap.anatomy.at_rest import states_at_rest
 from dpap.anatomy.attachments import attachments_of
 from dpap.anatomy.layers import (
     is_depthwise,
@@ -16,12 +19,13 @@ from dpap.anatomy.neurons import neuron_kind
 from dpap.anatomy.ownership import (
     Further,
     Replay,
+    acts_where_zero,
     further_tensors,
     replayed,
     study_further,
     tensor_of,
 )
-from dpap.anatomy.pytrees import Inputs, Outputs
+from dpap.anatomy.pytrees import Inputs, Outputs, precision_of
 from dpap.anatomy.recurrent import reads_state, with_parts
 from dpap.anatomy.staining.codes import INPUT, MIXED, NO_UNIT, Feeds
 from dpap.anatomy.staining.dye import RETURNED, Site
@@ -92,7 +96,9 @@ def find_wiring(model: nn.Module, example_inputs: Inputs, outputs: Outputs | Non
         stepped,
         outputs=outputs,
         states=_states(stained),
+        precision=precision_of(model),
     )
+    wiring.rest, wiring.carries = states_at_rest(model, example_inputs, stained.training_paths)
     shared = _shared_parameters(modules)
     read = {source for layer in layers.values() for source in layer.feeds}
     called = {name for name, layer in layers.items() if layer.called is not None}
@@ -106,6 +112,7 @@ def find_wiring(model: nn.Module, example_inputs: Inputs, outputs: Outputs | Non
         layer.synapses = layer.kind.name == "fc" and layer.taps == 1 and layer.can_die
         layer.fixed = _computed(layer) or layer.name in shared
     _study_further(model, example_inputs, wiring)
+    _study_synapses(model, example_inputs, wiring)
     wiring.others = _others(modules, layers, attachments)
     propagate_unremovable(wiring)
     return wiring
@@ -141,6 +148,31 @@ def _study_further(model: nn.Module, example_inputs: Inputs, wiring: Wiring) -> 
             reason = f"it does not run by itself on noise, so what its {names} do to its units is not known ({why})"
         if layer.can_die:
             layer.prunability, layer.reason, layer.synapses = "whole", reason, False
+
+
+def _study_synapses(model: nn.Module, example_inputs: Inputs, wiring: Wiring) -> None:
+    """Let no single synapse die where the forward of a class of its own gives those of zero weight another one."""
+    axes = {
+        name: layer.kind.activity_axis
+        for name, layer in wiring.layers.items()
+        if layer.synapses and layer.called is not None and _has_own_forward(layer.called)
+    }
+    silent: set[str] = set()
+
+    def use(name: str, replay: Replay) -> None:
+        # where it does not run on noise it is not known what its synapses do
+        with suppress(Exception):
+            if not acts_where_zero(replay):
+                silent.add(name)
+
+    replayed(model, example_inputs, axes, use, wiring.training_paths)
+    for name in axes:
+        wiring.layers[name].synapses = name in silent
+
+
+def _has_own_forward(module: nn.Module) -> bool:
+    """Whether a module computes otherwise than the classes of torch."""
+    return "forward" in vars(module) or not type(module).forward.__module__.startswith("torch.nn.modules.")
 
 
 def _weight_layers(modules: dict[str, nn.Module], stained: Stained) -> dict[str, WeightLayer]:

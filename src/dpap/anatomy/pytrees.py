@@ -105,6 +105,22 @@ def doubled(tensor: Tensor) -> Tensor:
     return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
 
 
+def precision_of(model: nn.Module) -> torch.dtype | None:
+    """The precision of a network; None where its parameters have several."""
+    found = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
+    return found.pop() if len(found) == 1 else None
+
+
+def in_precision(inputs: Inputs, before: torch.dtype | None, now: torch.dtype | None) -> Inputs:
+    """Inputs for a network that had one precision and has another now: tensors that had its precision follow."""
+    if before is None or now is None or before == now:
+        return inputs
+    followed: Inputs = map_tensors(
+        inputs, lambda tensor: tensor.to(now) if tensor.dtype == before else tensor
+    )
+    return followed
+
+
 def nan_like(tensor: Tensor) -> Tensor:
     """NaN in the place of every number, in both parts of complex ones."""
     return torch.full_like(tensor, complex(torch.nan, torch.nan) if tensor.is_complex() else torch.nan)

@@ -1,13 +1,10 @@
-"""What a network holds, as it was: parameters, buffers, gradients and random numbers, restored bit for bit.
+"""What a network holds, as it was: parameters, buffers and gradients, restored bit for bit.
 
 Values are compared, never version counters: a fused observer, a write to `.data` and batch norm move none.
 """
 
-import random
-import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +12,6 @@ from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from dpap.anatomy.layers import layer_kind
-
-Restore = Callable[[], object]
 
 
 @dataclass
@@ -98,64 +93,6 @@ class Snapshot:
     def devices(self) -> set[torch.device]:
         """Where the tensors lie."""
         return {held.data.device for held in self._held.values()}
-
-
-class RandomState:
-    """The state of every generator of random numbers that a forward may draw from.
-
-    Args:
-        devices: on which the network lies.
-        generators: that its modules hold: torch's, numpy's or Python's.
-    """
-
-    def __init__(self, devices: Iterable[torch.device], generators: Iterable[Any] = ()) -> None:
-        self._restore = [*_global_states(devices), *(_state_of(one) for one in generators)]
-
-    def restore(self) -> None:
-        """Put them all back."""
-        for restore in self._restore:
-            restore()
-
-
-def is_generator(value: Any) -> bool:
-    """Whether a value draws random numbers."""
-    numpy = sys.modules.get("numpy")
-    kinds = (torch.Generator, random.Random)
-    return isinstance(value, kinds) or (
-        numpy is not None and isinstance(value, numpy.random.Generator | numpy.random.RandomState)
-    )
-
-
-def _global_states(devices: Iterable[torch.device]) -> Iterator[Restore]:
-    python, cpu = random.getstate(), torch.get_rng_state()
-    yield lambda: None if random.getstate() == python else random.setstate(python)
-    yield lambda: torch.set_rng_state(cpu)
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        state = numpy.random.get_state()
-        yield lambda: numpy.random.set_state(state)
-    for device in devices:
-        module = None if device.type in ("cpu", "meta") else torch.get_device_module(device)
-        if hasattr(module, "get_rng_state"):
-            place = () if device.type == "mps" else (device,)
-            yield _device_state(module, place)
-
-
-def _device_state(module: Any, place: tuple[torch.device, ...]) -> Restore:
-    state = module.get_rng_state(*place)
-    return lambda: module.set_rng_state(state, *place)
-
-
-def _state_of(generator: Any) -> Restore:
-    if isinstance(generator, torch.Generator):
-        state = generator.get_state()
-        return lambda: generator.set_state(state)
-    if isinstance(generator, random.Random):
-        numbers = generator.getstate()
-        return lambda: generator.setstate(numbers)
-    bits = generator.bit_generator if hasattr(generator, "bit_generator") else generator._bit_generator
-    bit_state = bits.state
-    return lambda: setattr(bits, "state", bit_state)
 
 
 def _parts(tensor: Tensor) -> Iterator[Tensor]:

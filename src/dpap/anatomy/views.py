@@ -5,6 +5,8 @@ A view owns nothing and is never called.
 
 from torch import Tensor, nn
 
+from dpap.anatomy.parametrized import read
+
 
 class MatrixView(nn.Module):
     """A matrix of a module with several, in the place of a weight layer.
@@ -29,8 +31,7 @@ class MatrixView(nn.Module):
     @property
     def weight(self) -> Tensor:
         """Its weight [gates * unit, feature]."""
-        weight: Tensor = getattr(self.owner, self.names[0])
-        return weight
+        return read(self.owner, self.names[0])
 
     @property
     def bias(self) -> nn.Parameter | None:

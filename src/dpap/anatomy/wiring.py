@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int64
 from torch import Tensor, nn
 
 from dpap.anatomy.carried import Carried, change_states
+from dpap.anatomy.hidden_state import Rest
 from dpap.anatomy.layers import (
     LayerKind,
     called_as,
@@ -208,6 +209,9 @@ class Wiring:
             and weight layers that did not run.
         outputs: gives the tensors that must keep their width, of what forward returns; all must if None.
         states: arguments that are states, which the network returns.
+        rest: what hidden state of its own, besides that of known neurons, is reset to.
+        carries: whether a forward returns something else after another one than after a reset.
+        precision: of the network when this was found.
 
     Example:
         >>> import torch, dpap
@@ -231,6 +235,9 @@ class Wiring:
     others: dict[str, nn.Module] = field(default_factory=dict)
     outputs: Outputs | None = None
     states: list[State] = field(default_factory=list)
+    rest: list[Rest] = field(default_factory=list)
+    carries: bool = False
+    precision: torch.dtype | None = None
 
     @property
     def spiking(self) -> bool:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from dpap.anatomy.layers import weight_of
 from dpap.metrics.layers import weight_layers
 
 
@@ -66,13 +67,14 @@ def weights(model: nn.Module) -> Weights:
     """
     layers = []
     for name, layer in weight_layers(model).items():
+        weight = weight_of(layer)
         layers.append(
             LayerWeights(
                 name=name,
                 units=layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels,
                 features=layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels,
-                weights=layer.weight.numel(),
-                nonzero=int(layer.weight.count_nonzero()),
+                weights=weight.numel(),
+                nonzero=int(weight.count_nonzero()),
             )
         )
     return Weights(tuple(layers))

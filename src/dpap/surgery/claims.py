@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dpap.anatomy import Wiring
 from dpap.anatomy.frozen import frozen
 from dpap.anatomy.layers import by_row, owner_of
-from dpap.anatomy.pytrees import Inputs, float_tensors, run
+from dpap.anatomy.pytrees import Inputs, float_tensors, in_precision, precision_of, run
 from dpap.surgery.masks import Masks
 
 
@@ -49,7 +49,7 @@ def not_silent(
         return look
 
     handles: list[Any] = []
-    with frozen(model, training_paths=wiring.training_paths):
+    with frozen(model, training_paths=wiring.training_paths, rest=wiring.rest):
         try:
             for name, layer in wiring.layers.items():
                 axis = layer.kind.activity_axis
@@ -71,7 +71,8 @@ def not_silent(
             if handles:
                 # a state of the network's own making is silent where its units are
                 kept = {one.key: received.features(one).nonzero().flatten() for one in wiring.states}
-                run(model, wiring.with_states(example_inputs, kept, silent=True))
+                given = in_precision(example_inputs, wiring.precision, precision_of(model))
+                run(model, wiring.with_states(given, kept, silent=True))
         finally:
             for handle in handles:
                 handle.remove()

@@ -20,9 +20,11 @@ from dpap.anatomy.pytrees import (
     doubled,
     examples_of,
     float_tensors,
+    in_precision,
     is_float,
     keeping,
     map_floats,
+    precision_of,
     run,
 )
 from dpap.anatomy.recurrent import flatten
@@ -87,13 +89,14 @@ class EquivalenceCheck:
     ) -> None:
         self.model = model
         self.wiring = wiring
-        self.example_inputs = example_inputs
-        self.inputs = example_inputs
+        # a network may have been given another precision since
+        self.example_inputs = in_precision(example_inputs, wiring.precision, precision_of(model))
+        self.inputs = self.example_inputs
         self._further: Inputs | None = None
         self.leaving: dict[str | Site, Tensor] = {}
         self.double = double
         self._frozen: AbstractContextManager[None] = (
-            nullcontext() if within else frozen(model, training_paths=wiring.training_paths)
+            nullcontext() if within else frozen(model, training_paths=wiring.training_paths, rest=wiring.rest)
         )
 
     @property
@@ -176,7 +179,7 @@ class EquivalenceCheck:
 
     def _presentation(self, inputs: Inputs) -> list[Tensor]:
         states = self.wiring.states
-        steps = STEPS if self.wiring.stepped or states else 1
+        steps = STEPS if self.wiring.stepped or self.wiring.carries or states else 1
         found: list[Tensor] = []
         for example in examples_of(inputs):
             reset_state(self.model)

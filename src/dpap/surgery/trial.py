@@ -74,7 +74,7 @@ def try_removal(model: nn.Module, wiring: Wiring, example_inputs: Inputs) -> Non
     _try_silence(model, wiring, example_inputs)
     attempts = iter(range(ATTEMPTS))
     # once for all, for what the network holds takes longer to keep than some networks to run
-    with frozen(model, training_paths=wiring.training_paths):
+    with frozen(model, training_paths=wiring.training_paths, rest=wiring.rest):
         while not all(_try_deaths(model, wiring, example_inputs, chosen, attempts) for chosen in TRIALS):
             pass
 
@@ -203,7 +203,7 @@ def _trial(
 
 def _does_not_run(model: nn.Module, wiring: Wiring, kept: Kept, example_inputs: Inputs) -> _Problem | None:
     """Why the network does not run with what is kept, or None; everything is put back."""
-    if wiring.states or wiring.stepped:
+    if wiring.states or wiring.stepped or wiring.carries:
         return None  # states follow a removal, which the whole check looks after
     try:
         undo = keep_only(model, wiring, kept, ())
