@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import fields
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +26,7 @@ import dpap.cli
 import dpap.data.registry
 import dpap.models
 import dpap.plasticity
-from dpap.experiment.config import load_config
+from dpap.experiment.config import ExperimentConfig, load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -190,7 +191,8 @@ def _parse_script(where: str, words: list[str]) -> None:
     assert script.is_file(), where
     known = script.read_text() + Path("benchmarks/timing.py").read_text()
     flags = [word for word in words if word.startswith("--")]
-    fields = "add_experiment_flags" in known
+    given = {"config", "recipe"} | {one.name for one in fields(ExperimentConfig)}
+    known_fields = given if "add_experiment_flags" in known else set()
     for flag in flags:
-        field = flag in ("--config", "--recipe") or "." in flag
-        assert f'"{flag}"' in known or (fields and field), f"{where}: {flag}"
+        field = flag.removeprefix("--").partition(".")[0]
+        assert f'"{flag}"' in known or field in known_fields, f"{where}: {flag}"

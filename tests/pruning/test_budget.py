@@ -30,6 +30,7 @@ def _network(layers: str = "6C3-AvgPool2-8C3-20FC-3FC") -> tuple[Wiring, Masks, 
 
 
 WIRING, ALL_ALIVE, DENSE_WEIGHTS = _network()
+DENSE = {name: weights for name, (_, weights) in ALL_ALIVE.weights(WIRING).items()}
 
 
 def _critical(seed: int, levels: int | None = None) -> CriticalShifts:
@@ -48,7 +49,7 @@ def _critical(seed: int, levels: int | None = None) -> CriticalShifts:
 
 
 def _share(masks: Masks) -> float:
-    return dead_weights(WIRING, masks, DENSE_WEIGHTS)
+    return dead_weights(WIRING, masks, DENSE)
 
 
 @given(st.integers(0, 1000), st.floats(0.02, 0.9), st.sampled_from([None, 1, 3]))
@@ -101,7 +102,7 @@ def test_a_weight_is_dead_where_synapse_unit_or_source_is() -> None:
     assert alive["fc1"] == (5 * 128 - 7, 20 * 128)
     assert alive["fc2"] == (5 * 3, 20 * 3)
     total = sum(left for left, _ in alive.values())
-    assert dead_weights(WIRING, masks, DENSE_WEIGHTS) == pytest.approx(1 - total / DENSE_WEIGHTS)
+    assert dead_weights(WIRING, masks, DENSE) == pytest.approx(1 - total / DENSE_WEIGHTS)
 
 
 def test_timesteps_are_counted_among_alive_units() -> None:
@@ -201,5 +202,6 @@ def test_equals_are_decided_by_survival_then_index() -> None:
         masks, {"0": torch.tensor([0.0, 1.0, 3.0, 1.0, 1.0])}, dict.fromkeys(masks.units, 3)
     )
     assert torch.isinf(critical.units["0"]).tolist() == [False, True, True, True, False]
-    _, left = solve(masks, critical, partial(dead_weights, wiring, initial=25), 0.99, exact=True)
+    share = partial(dead_weights, wiring, dense={"0": 15, "2": 10})
+    _, left = solve(masks, critical, share, 0.99, exact=True)
     assert left.units["0"].tolist() == [False, True, True, True, False]

@@ -188,9 +188,14 @@ def _spared(
     return dying[last.argsort(descending=True, stable=True)[:missing]]
 
 
-def dead_weights(wiring: Wiring, masks: Masks, initial: int) -> float:
-    """Share of the prunable weights that is dead, of `initial` weights of the dense network."""
-    return 1 - sum(masks.alive_weights(wiring).values()) / initial
+def dead_weights(wiring: Wiring, masks: Masks, dense: Mapping[str, int]) -> float:
+    """Share of the prunable weights that is dead, of those that the layers of the dense network had.
+
+    A layer of which nothing may die any more is not counted, like those of which nothing ever could.
+    """
+    alive = {name: count for name, count in masks.alive_weights(wiring).items() if name in dense}
+    initial = sum(dense[name] for name in alive)
+    return 1 - sum(alive.values()) / initial if initial else 0.0
 
 
 def dead_timesteps(masks: Masks) -> float:

@@ -6,7 +6,7 @@ that can be removed; weights, operations and energy are saved by every silent sy
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -102,7 +102,7 @@ class CostLedger:
         model: the network.
         wiring: of it.
         round_to: what removal rounds widths to.
-        weights, parameters, macs, units: of the dense network; weights that can die, and units by layer.
+        weights, parameters, macs, units: of the dense network; weights that can die, and units, by layer.
         activity: operations by layer, once activity was observed.
         times: of each layer of the dense network, where latency was measured.
     """
@@ -110,7 +110,7 @@ class CostLedger:
     model: nn.Module
     wiring: Wiring
     round_to: int
-    weights: int
+    weights: dict[str, int]
     parameters: int
     macs: int
     units: dict[str, int]
@@ -124,7 +124,7 @@ class CostLedger:
             model,
             wiring,
             round_to,
-            sum(weights for _, weights in masks.weights(wiring).values()),
+            {name: weights for name, (_, weights) in masks.weights(wiring).items()},
             _parameter_count(model),
             wiring.macs(),
             {name: layer.units for name, layer in wiring.layers.items()},
@@ -134,17 +134,31 @@ class CostLedger:
         """Pruned share of a cost."""
         return COSTS[cost](self, masks)
 
-    def reachable(self, cost: str, masks: Masks, floors: Mapping[str, int]) -> float:
+    def reachable(
+        self, cost: str, masks: Masks, floors: Mapping[str, int], as_they_are: Collection[str] = ()
+    ) -> float:
         """The largest share that can be pruned: each layer has its least number of units left, spread evenly.
 
         In layers with synapses that die each of these units keeps one synapse.
+
+        Args:
+            cost: of which.
+            masks: what is alive.
+            floors: least number of units, by layer.
+            as_they_are: layers of which nothing more dies.
         """
         units, synapses = {}, {}
         for name, alive in masks.units.items():
+            if name in as_they_are:
+                units[name] = alive
+                continue
             count = min(floors[name], len(alive))
             units[name] = torch.zeros_like(alive)
             units[name][torch.arange(count) * len(alive) // max(count, 1)] = True
         for name, alive in masks.synapses.items():
+            if name in as_they_are:
+                synapses[name] = alive
+                continue
             synapses[name] = torch.zeros_like(alive)
             synapses[name][:, 0] = True
         return self.share(cost, Masks(units, synapses, masks.timesteps))
@@ -180,7 +194,9 @@ class CostLedger:
         """What the dense network had, besides units, and its times where they were measured, as plain numbers."""
         return {"dense": self._counts(), "times": self._times()}
 
-    def take_dense(self, state: Mapping[str, Any], units: Mapping[str, int]) -> None:
+    def take_dense(
+        self, state: Mapping[str, Any], units: Mapping[str, int], weights: Mapping[str, int]
+    ) -> None:
         """Count shares of another dense network, of which this one is what was left; `state` has what `dense_state`
         gave, of another machine maybe.
 
@@ -190,16 +206,14 @@ class CostLedger:
         if "dense" in state:
             dense = state["dense"]
             check_form(dense, self._counts(), "dense")
-            self.weights, self.parameters, self.macs = (
-                dense[cost] for cost in ("weights", "parameters", "macs")
-            )
-            self.units = dict(units)
+            self.parameters, self.macs = dense["parameters"], dense["macs"]
+            self.units, self.weights = dict(units), dict(weights)
         if self.times and state.get("times"):
             check_form(state["times"], self._times(), "times")
             self.times = {name: LayerTime(**state["times"][name]) for name in self.times}
 
     def _counts(self) -> dict[str, int]:
-        return {"weights": self.weights, "parameters": self.parameters, "macs": self.macs}
+        return {"weights": sum(self.weights.values()), "parameters": self.parameters, "macs": self.macs}
 
     def _times(self) -> dict[str, dict[str, Any]]:
         return {name: asdict(one) for name, one in self.times.items()}

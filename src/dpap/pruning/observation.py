@@ -1,6 +1,6 @@
 """What is observed of a training network: activity, contributions to the loss, operations, as far as asked for."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from functools import partial, reduce
 from typing import Any
@@ -20,6 +20,7 @@ from dpap.pruning.config import PruningConfig
 from dpap.pruning.distributed import Ranks
 from dpap.pruning.state import PruningState
 from dpap.pruning.state_form import check_dict, check_form, check_operations
+from dpap.surgery.known_optimizers import KnownOptimizers
 
 COUNTED = 2
 """Of so many recorded presentations, one has its operations counted, where the target is a share of them."""
@@ -33,7 +34,7 @@ class Observation:
         wiring: of it.
         state: takes activity and contributions.
         config: what is asked for.
-        optimizers: of the network.
+        optimizers: of the network, those that were given and others that are known.
         counts_operations: whether operations are counted too.
         active: whether anything that is observed now can lead to a death.
     """
@@ -44,7 +45,7 @@ class Observation:
         wiring: Wiring,
         state: PruningState,
         config: PruningConfig,
-        optimizers: Sequence[Optimizer],
+        optimizers: KnownOptimizers,
         counts_operations: bool,
         active: Callable[[], bool],
     ) -> None:
@@ -56,7 +57,7 @@ class Observation:
         self._recorder: Recorder | None = None
         if state.observes_activity or counts_operations:
             self._recorder = Recorder(
-                model, wiring, every, self._observe, optimizers, lambda: counts_operations or active()
+                model, wiring, every, self._observe, optimizers.given, lambda: counts_operations or active()
             )
         self._counter = OperationCounter(wiring, self._counting, model) if counts_operations else None
         self._contributions: ContributionRecorder | None = None
@@ -69,9 +70,10 @@ class Observation:
                 masks.timesteps,
                 every,
                 self._observe_contributions,
-                optimizers,
+                optimizers.given,
                 active,
                 partial(self.ranks.mean, "average contributions") if self.ranks.many else None,
+                optimizers.noticed,
             )
 
     def end(self) -> None:
@@ -156,14 +158,20 @@ class Observation:
     def missing(self, noticed: Iterable[Optimizer]) -> str:
         """Why nothing may have been observed, and what to do; `noticed`: its optimizers that were not given."""
         if self._contributions is not None:
+            how = (
+                ""
+                if self._contributions.samplers
+                else " by loss.backward(), which leaves its parameters' gradients"
+            )
             why = (
                 "no gradient of the network was observed since the last step: call step() once an epoch, after "
-                "training, and give Pruner the optimizer that trains this network"
+                f"training{how}, and give Pruner the optimizer that trains this network"
             )
         else:
             why = (
                 "no training forward of the network was observed since the last step: call step() once an epoch, "
-                "after training, with the network in training mode (model.train()) and gradients on"
+                "after training, with the network in training mode (model.train()) and gradients on; within torch.func "
+                "nothing is observed"
             )
         names = ", ".join(type(one).__name__ for one in noticed)
         return f"{why}; {names} steps its parameters and was not given" if names else why

@@ -174,14 +174,15 @@ class Pruner:
 
     def _connect(self) -> None:
         """Put the hooks into the network and its optimizers."""
-        self._silence = Silence(self.model, self.wiring, self._optimizers)
+        # first, for it tells of what the next only silences
         self._handles: list[Any] = [Around(self.model, "before", self._before_forward)]
+        self._silence = Silence(self.model, self.wiring, self._optimizers)
         self._observation = Observation(
             self.model,
             self.wiring,
             self._state,
             self.config,
-            self._optimizers.given,
+            self._optimizers,
             self._counts_operations,
             lambda: self._may_die,
         )
@@ -191,7 +192,7 @@ class Pruner:
         for network in (self.model, *self._copies.models):
             self._handles.append(network.register_load_state_dict_pre_hook(Hook(self._before_loading)))
             self._handles.append(network.register_load_state_dict_post_hook(Hook(self._after_loading)))
-        self._mark: object | None = mark(self.model)
+        self._mark: object | None = mark(self.model, self._renew)
         recompile()
 
     @property
@@ -298,6 +299,7 @@ class Pruner:
         Silenced timesteps stay silent, for they belong to the network; other dead that were not removed stay zero
         until something changes them.
         """
+        self._renew()
         self._observation.remove()
         for handle in self._handles:
             handle.remove()
@@ -360,7 +362,7 @@ class Pruner:
             self._slice(kept)
             self._renumber(kept)
         self._structure.take(state)
-        self._ledger.take_dense(state, self._structure.units)
+        self._ledger.take_dense(state, self._structure.units, self._structure.weights)
         self.epoch = int(state["epoch"])
         self._steps, self._steps_per_epoch = state.get("steps", 0), state.get("steps_per_epoch", 0)
         self._forwards, self._refused = state.get("forwards", 0), state.get("refused", False)
@@ -424,7 +426,7 @@ class Pruner:
     def _before_forward(self, *forward: Any) -> None:
         self._forwards += self.model.training and torch.is_grad_enabled()
         self._state.bad_batches.batch = self._forwards
-        if self._loaded:
+        if self._loaded and not self._silence.lent:
             self._renew()
 
     @changes_tensors

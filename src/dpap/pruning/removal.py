@@ -22,8 +22,12 @@ def saves_time(wiring: Wiring, masks: Masks, round_to: int, forwards: int) -> bo
     return STEP * forwards * (now - left) > REMOVAL * now
 
 
+PARTS = ("optimizer", "state", "param_groups", "defaults")
+"""Attributes of an optimizer, or of a wrapper, whose tensors are found otherwise."""
+
+
 def check_wrappers(optimizers: KnownOptimizers) -> None:
-    """Check that no wrapper of an optimizer keeps weights of its own, which would not shrink with the network.
+    """Check that no optimizer, or wrapper of one, keeps tensors of its own, which would not shrink with the network.
 
     Raises:
         CompactionError: where one does, such as Lookahead its slow weights.
@@ -35,12 +39,18 @@ def check_wrappers(optimizers: KnownOptimizers) -> None:
             [list(optimizer.state), list(optimizer.state.values()), optimizer.param_groups]
         )
     }
-    for wrapper in optimizers.wrappers:
-        for name, value in getattr(wrapper, "__dict__", {}).items():
-            if name == "optimizer" or not isinstance(value, dict | list | tuple | Tensor):
+    # an optimizer may keep constants of any shape, but what is shaped like its parameters belongs to them
+    shapes = {
+        one.shape for optimizer in optimizers for group in optimizer.param_groups for one in group["params"]
+    }
+    wrappers = {id(one) for one in optimizers.wrappers}
+    for holder in (*optimizers.wrappers, *(one for one in optimizers if id(one) not in wrappers)):
+        for name, value in getattr(holder, "__dict__", {}).items():
+            if name in PARTS or not isinstance(value, dict | list | tuple | Tensor):
                 continue
-            if any(one.ndim and id(one) not in known for one in float_tensors(value)):
+            own = [one for one in float_tensors(value) if one.ndim and id(one) not in known]
+            if any(id(holder) in wrappers or one.shape in shapes for one in own):
                 raise CompactionError(
-                    f"{type(wrapper).__name__} keeps tensors of its own, {name!r}, which do not follow a removal. "
+                    f"{type(holder).__name__} keeps tensors of its own, {name!r}, which do not follow a removal. "
                     f"Nothing was removed: empty it (.{name}.clear()) once training has ended, or train without it"
                 )

@@ -1,6 +1,7 @@
 """What is alive in a network, the statistics of its activity, and how an epoch updates both."""
 
 import math
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -39,6 +40,8 @@ from dpap.pruning.state_form import check_dict, check_form
 from dpap.surgery import Masks
 from dpap.surgery.slicing import Kept
 
+NAMED = 6
+"""So many layers are named in a warning."""
 ROUNDS = 8
 """At most so often are two targets that depend on each other solved for in turn."""
 
@@ -83,6 +86,7 @@ class PruningState:
         self.anything_observed = False
         self.floors = {name: config.floor(len(alive)) for name, alive in self.masks.units.items()}
         self._groups: dict[str, Tensor] | None = None
+        self._left_out: set[str] = set()
 
     @property
     def criterion(self) -> Criterion:
@@ -172,7 +176,7 @@ class PruningState:
             The decay value used, by kind.
         """
         config = self.config
-        due = config.due(progress)
+        due = self._due_of_observed(config.due(progress), ledger)
         share = partial(ledger.share, config.target_of)
         importance = self._importances(epoch, ledger)
         layer_survivals = {name: self.survival[name] for name in importance}
@@ -230,6 +234,28 @@ class PruningState:
         if config.prunes_timesteps:
             epsilon["timestep"] = config.timestep.epsilon + time_shift
         return {kind: value for kind, value in epsilon.items() if math.isfinite(value)}
+
+    def _due_of_observed(self, due: float | None, ledger: CostLedger) -> float | None:
+        """What is due, less the part of it that falls to layers of which nothing was observed, with a warning.
+
+        Of those nothing can be judged; were the rest to make up for them, it would be cut to its floors.
+        """
+        left_out = [name for name in self.statistics if name not in self.updatable]
+        if due is None or not left_out:
+            return due
+        cost = self.config.target_of
+        most = ledger.reachable(cost, self.masks, self.floors)
+        rest = ledger.reachable(cost, self.masks, self.floors, left_out)
+        if not self._left_out >= set(left_out):
+            self._left_out.update(left_out)
+            names = ", ".join(left_out[:NAMED]) + (" and others" if len(left_out) > NAMED else "")
+            warnings.warn(
+                f"nothing of {names} was observed so far: frozen, stepped by no optimizer that was given, or not in "
+                "use. What was not observed does not die, and of all others that part which is due of the whole: of "
+                f"the {cost.replace('_', ' ')} at most {rest:.1%}, instead of {most:.1%}, can be pruned",
+                stacklevel=6,
+            )
+        return due * rest / most if most > 0 else due
 
     def begin_interval(self) -> None:
         """Prepare the statistics for what comes after an update."""

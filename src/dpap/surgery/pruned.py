@@ -1,6 +1,8 @@
 """Which networks have a pruner now: each has one at most."""
 
+from collections.abc import Callable
 from typing import Any
+from weakref import WeakMethod
 
 from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
@@ -11,9 +13,29 @@ _PRUNED: Any = WeakIdKeyDictionary()
 """Module, by its identity -> what stands for the pruner of the network that it is part of."""
 
 
-def mark(model: nn.Module) -> object:
-    """Note that a network has a pruner; returns what `unmark` takes."""
-    pruner = object()
+class _Pruner:
+    """Stands for a pruner, which it does not keep alive."""
+
+    def __init__(self, settle: Callable[[], None]) -> None:
+        self.settle = WeakMethod(settle)
+
+
+def settle(model: nn.Module) -> None:
+    """Silence what is dead in a network, as its next forward would, before it is stored or exported."""
+    for pruner in {id(one): one for module in model.modules() if (one := _PRUNED.get(module))}.values():
+        call = pruner.settle()
+        if call is not None:
+            call()
+
+
+def mark(model: nn.Module, settle: Callable[[], None]) -> object:
+    """Note that a network has a pruner; returns what `unmark` takes.
+
+    Args:
+        model: the network.
+        settle: a method of the pruner that silences what is dead in it.
+    """
+    pruner = _Pruner(settle)
     # what holds no tensors may be shared by networks, as default surrogate functions are
     holding = (
         module

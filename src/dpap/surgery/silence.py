@@ -113,9 +113,11 @@ class Silence:
     """Keeps the dead at zero: weights, biases, normalisation, their gradients and their optimizer's moments.
 
     Gradients of the dead are cleared as soon as they arrive, so that code that reads gradients (clipping, a gradient
-    scaler) gets what it would get without the dead. Their values are cleared after each step of the optimizers;
-    without an optimizer, or where a wrapper may write after it has stepped, before every forward of the network. An
-    optimizer that was not given is noticed when it steps, and named when it changes the dead.
+    scaler) gets what it would get without the dead. Their values are cleared after each step of the optimizers, and
+    before a forward of the network that finds them written to since, as by a moving average that is copied back or by
+    noise. Not every way of writing shows: without an optimizer, where a wrapper may write after it has stepped, and in
+    evaluation they are cleared before every forward. An optimizer that was not given is noticed when it steps, and
+    named when it changes the dead.
 
     Args:
         model: the network.
@@ -130,13 +132,13 @@ class Silence:
             optimizers if isinstance(optimizers, KnownOptimizers) else KnownOptimizers(optimizers)
         )
         self._dead: list[tuple[Tensor, Tensor]] = []
+        self._written: list[tuple[int, int]] = []
+        self._learning: list[bool] = []
         self._gradient_handles: list[Any] = []
-        self._handles: list[Any] = []
+        self._handles: list[Any] = [Around(model, "before", self._before_forward)]
         for optimizer in self.optimizers.given:
             self._handles.append(optimizer.register_step_pre_hook(Hook(self._before_step)))
             self._handles.append(optimizer.register_step_post_hook(Hook(self._after_step)))
-        if not self.optimizers.given or self.optimizers.wrappers:
-            self._handles.append(Around(model, "before", self._before_forward))
         self._watch = Watch(model, self.optimizers, self._after_foreign_step)
         self._named: set[int] = set()
 
@@ -150,13 +152,23 @@ class Silence:
         """From now on exactly these entries are silent; clears them at once."""
         _clear_all(dead, self.optimizers)
         self._dead = list(dead)
+        self._written = self._versions()
+        self._watch_gradients()
+
+    def _watch_gradients(self) -> None:
         for handle in self._gradient_handles:
             handle.remove()
+        self._learning = [tensor.requires_grad for tensor, _ in self._dead]
         self._gradient_handles = [
             tensor.register_post_accumulate_grad_hook(_clearing(dead))
             for tensor, dead in self._dead
             if tensor.requires_grad
         ]
+
+    @property
+    def lent(self) -> bool:
+        """Whether other tensors stand in the place of the parameters now, as in `torch.func.functional_call`."""
+        return any(not isinstance(one, Parameter) for one in self.model.parameters())
 
     @torch.no_grad()
     def renew(self, masks: Masks) -> None:
@@ -183,6 +195,13 @@ class Silence:
         for tensor, dead in self._dead:
             # the same storage, so that a graph that still needs the tensor does not take this for a change of it
             _clear(tensor.data, dead)
+        self._written = self._versions()
+
+    def _versions(self) -> list[tuple[int, int]]:
+        """What changes when a tensor is written to, or gets another storage."""
+        return [
+            (-1 if tensor.is_inference() else tensor._version, tensor.data_ptr()) for tensor, _ in self._dead
+        ]
 
     def _clear_gradients(self) -> None:
         for tensor, dead in self._dead:
@@ -211,8 +230,15 @@ class Silence:
             )
         self._clear_values()
 
+    @torch.no_grad()
     def _before_forward(self, *forward: Any) -> None:
-        self._clear_values()
+        if not self._dead:
+            return
+        if self._learning != [tensor.requires_grad for tensor, _ in self._dead]:
+            self._watch_gradients()
+        hidden = not self.model.training or not self.optimizers.given or self.optimizers.wrappers
+        if (hidden or self._written != self._versions()) and not self.lent:
+            self._clear_values()
 
 
 def revived_weights(dead: Dead) -> int:

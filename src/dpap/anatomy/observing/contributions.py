@@ -6,7 +6,7 @@ anyway when an optimizer steps, after unscaling, accumulation and the reduction 
 recorded.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from dpap.anatomy.layers import (
 )
 from dpap.anatomy.observing.axes import map_summed
 from dpap.anatomy.observing.gather import FeatureSums
-from dpap.anatomy.observing.hooks import Around, Hook, in_backward
+from dpap.anatomy.observing.hooks import Around, Hook, in_backward, in_transform
 from dpap.anatomy.observing.routes import BIAS, READ, WEIGHT, Key, Route, listed, routes_of
 from dpap.anatomy.observing.sampling import UNSAMPLED, StepSampler
 from dpap.anatomy.wiring import Wiring
@@ -49,6 +49,8 @@ class ContributionRecorder:
         receive: called with the contributions by layer; a layer without gradients is missing.
         optimizers: a step of all of them is one step; one that steps less often than others joins theirs when it does.
             Without any, every backward pass is a step, and all are taken.
+        others: further optimizers of its parameters, as far as they are known, whose steps are not waited for. What
+            none steps has gradients of any age, and is not taken.
         active: whether anything is taken now.
         average: averages tensors over the processes that train the network together; called once in a step that is
             taken, where something of it is of this process alone: gradients of spikes, and those within a closure.
@@ -66,6 +68,7 @@ class ContributionRecorder:
         optimizers: Sequence[Optimizer] = (),
         active: Callable[[], bool] = lambda: True,
         average: Callable[[Sequence[Tensor]], list[Tensor]] | None = None,
+        others: Iterable[Optimizer] = (),
     ) -> None:
         self.active = active
         self.wiring = wiring
@@ -76,6 +79,9 @@ class ContributionRecorder:
         self._units = tuple(units)
         self._synapses = frozenset(synapses)
         self._routes: dict[str, list[Route]] = {}
+        self._others = others
+        # the parameters that learn, by id: which routes there are depends on them
+        self._learning: frozenset[int] = frozenset()
         self._spike_sums: dict[str, FeatureSums] = {}
         self._parameters = tuple(listed(self.wiring))
         self._found: dict[Key, Tensor] = {}
@@ -92,16 +98,18 @@ class ContributionRecorder:
         for number, optimizer in enumerate(self._optimizers):
             self._handles.append(optimizer.register_step_pre_hook(Hook(self._before_step(number))))
             self._handles.append(optimizer.register_step_post_hook(Hook(self._after_step(number))))
+        self._watched: list[RemovableHandle] = []
+        self._look_what_learns()
         if not self._optimizers:
-            self._handles += self._watch_gradients()
             self._handles.append(Around(model, "before", self._before_forward))
         self._watch_spikes(model, timesteps)
 
     def remove(self) -> None:
         """Remove the hooks."""
-        for handle in self._handles:
+        for handle in (*self._handles, *self._watched):
             handle.remove()
         self._handles.clear()
+        self._watched.clear()
 
     def begin_epoch(self) -> None:
         """Count from anew, so that every epoch takes its first steps."""
@@ -116,6 +124,25 @@ class ContributionRecorder:
         self._parameters = tuple(listed(self.wiring))
         for found in (self._found, self._held, self._single, self._spikes):
             found.clear()
+
+    def _look_what_learns(self) -> None:
+        """Follow what is frozen or not, or given to an optimizer, since the last look."""
+        stepped = None
+        if self._optimizers:
+            everyone = (*self._optimizers, *self._others)
+            stepped = {id(one) for each in everyone for group in each.param_groups for one in group["params"]}
+        learning = frozenset(
+            id(one)
+            for _, one in self._parameters
+            if one.requires_grad and (stepped is None or id(one) in stepped)
+        )
+        if learning != self._learning:
+            self._learning = learning
+            self._routes.clear()
+            if not self._optimizers:
+                for handle in self._watched:
+                    handle.remove()
+                self._watched = self._watch_gradients(learning)
 
     @torch.no_grad()
     def end_step(self) -> None:
@@ -192,6 +219,7 @@ class ContributionRecorder:
         # a checkpointed forward runs again within the backward pass, which is the same step
         if not in_backward():
             self.end_step()
+            self._look_what_learns()
 
     def _before_step(self, number: int) -> Callable[..., None]:
         def hook(optimizer: Optimizer, args: tuple[Any, ...], options: dict[str, Any]) -> None:
@@ -200,7 +228,8 @@ class ContributionRecorder:
             if not (self.samplers[number].take() and self.active()):
                 return
             self._taken = True
-            own = self._of_optimizer(number)
+            self._look_what_learns()
+            own = [(key, one) for key, one in self._of_optimizer(number) if id(one) in self._learning]
             if _closure(args, options):
                 # the step computes the gradients itself and then moves the weights: they are taken as they arrive
                 self._within = True
@@ -232,21 +261,20 @@ class ContributionRecorder:
                 owners.update((id(parameter), place) for parameter in group["params"])
         return [(key, one) for key, one in self._parameters if owners.get(id(one), 0) == number]
 
-    def _watch_gradients(self, chosen: Collection[int] | None = None) -> list[RemovableHandle]:
-        """Take parameters, all or those of the given ids, whenever their gradients have arrived."""
-        watched = {
-            id(one): one
-            for _, one in self._parameters
-            if one.requires_grad and (chosen is None or id(one) in chosen)
-        }
+    def _watch_gradients(self, chosen: Collection[int]) -> list[RemovableHandle]:
+        """Take the parameters of these ids whenever their gradients have arrived."""
+        watched = {id(one): one for _, one in self._parameters if id(one) in chosen}
         return [one.register_post_accumulate_grad_hook(self._after_backward) for one in watched.values()]
 
     def _after_backward(self, parameter: Tensor) -> None:
         if not self.active():
             return
-        for key, one in self._parameters:
-            if one is parameter:
-                self._measure(key, parameter, None)
+        keys = [key for key, one in self._parameters if one is parameter]
+        if not self._optimizers and any(key in self._found for key in keys):
+            # another backward pass, of a forward that was not the network's own, such as one of a part of it
+            self.end_step()
+        for key in keys:
+            self._measure(key, parameter, None)
 
     @torch.no_grad()
     def _measure(self, key: Key, parameter: Tensor, scale: Tensor | None) -> None:
@@ -280,7 +308,8 @@ class ContributionRecorder:
 
     def _of_units(self, name: str, found: Mapping[Key, Tensor], fresh: Collection[Key]) -> Tensor | None:
         if name not in self._routes:
-            self._routes[name] = list(routes_of(self.wiring, self.wiring.layers[name]))
+            layer = self.wiring.layers[name]
+            self._routes[name] = list(routes_of(self.wiring, layer, lambda one: id(one) in self._learning))
         if not any(route.key in fresh for route in self._routes[name]):
             return None
         total: Tensor | None = None
@@ -399,7 +428,7 @@ class _SpikeWatcher:
             self.calls = 0
 
     def watch(self, module: nn.Module, args: Any, output: Any) -> None:
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or in_transform():
             # within a checkpoint that runs the call again, with gradients
             return
         spikes = output[0] if isinstance(output, tuple) else output

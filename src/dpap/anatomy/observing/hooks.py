@@ -81,6 +81,13 @@ class Around:
             self._calls.handle.remove()
 
 
+def in_transform() -> bool:
+    """Whether a transform of torch.func (grad, vmap) runs now: what it computes cannot be kept, nor has it the axes of
+    a forward.
+    """
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
 def in_backward() -> bool:
     """Whether a backward pass runs now, as where a checkpointed forward is run again."""
     return torch._C._current_graph_task_id() != -1

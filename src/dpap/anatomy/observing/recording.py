@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from dpap.anatomy.observing.axes import Activity, ActivityAxes, map_summed
-from dpap.anatomy.observing.hooks import Around, Hook, in_backward
+from dpap.anatomy.observing.hooks import Around, Hook, in_backward, in_transform
 from dpap.anatomy.observing.sampling import StepSampler
 from dpap.anatomy.pytrees import all_tensors, first_float, is_float
 from dpap.anatomy.staining.dye import Site
@@ -174,7 +174,7 @@ class Recorder:
             return
         if not again:
             self._seen = model.training and torch.is_grad_enabled()
-        if not (model.training and torch.is_grad_enabled() and self.active()):
+        if in_transform() or not (model.training and torch.is_grad_enabled() and self.active()):
             return
         if not self._begun:
             self._chosen = self.sampler.take()

@@ -1,10 +1,10 @@
 """Where contributions to the loss are read: parameters, and the routes from them to the units that they read."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dpap.anatomy.layers import bias_of, is_depthwise, matrices_of, weight_of
 from dpap.anatomy.neurons import neuron_kind
@@ -59,14 +59,14 @@ def listed(wiring: Wiring) -> Iterator[tuple[Key, nn.Parameter]]:
             yield Key(name, part), getattr(attachment.module, part)
 
 
-def routes_of(wiring: Wiring, layer: WeightLayer) -> Iterator[Route]:
-    """Where the contributions of a layer's units are summed from."""
+def routes_of(wiring: Wiring, layer: WeightLayer, learns: Callable[[Tensor], bool]) -> Iterator[Route]:
+    """Where the contributions of a layer's units are summed from: parameters that learn, so with gradients of now."""
     readers = [
         reader
         for reader in wiring.layers.values()
         if layer.name in reader.feeds and bool((reader.feeds[layer.name] != NO_UNIT).any())
     ]
-    if readers and all(_readable(reader, layer.name) for reader in readers):
+    if readers and all(_readable(reader, layer.name, learns) for reader in readers):
         for reader in readers:
             for number, (_, features) in enumerate(matrices_of(reader.module)):
                 fed = reader.feeds[layer.name][features]
@@ -77,6 +77,7 @@ def routes_of(wiring: Wiring, layer: WeightLayer) -> Iterator[Route]:
         attachment
         for attachment in wiring.attachments.values()
         if affine(attachment)
+        and all(learns(getattr(attachment.module, part)) for part in affine(attachment))
         and layer.name in attachment.feeds
         and bool((attachment.feeds[layer.name] >= 0).any())
     ]
@@ -84,7 +85,8 @@ def routes_of(wiring: Wiring, layer: WeightLayer) -> Iterator[Route]:
         sums = FeatureSums(norm.feeds[layer.name], layer.units)
         for part in affine(norm):
             yield Route(Key(norm.name, part), sums)
-    if norms:
+    frozen = (isinstance(weight, nn.Parameter) and not learns(weight) for weight in layer.tensors())
+    if norms or any(frozen):
         return
     sums = FeatureSums(torch.arange(layer.units), layer.units)
     for number, (matrix, _) in enumerate(matrices_of(layer.module)):
@@ -93,11 +95,14 @@ def routes_of(wiring: Wiring, layer: WeightLayer) -> Iterator[Route]:
             yield Route(Key(layer.name, BIAS, number), sums)
 
 
-def _readable(reader: WeightLayer, source: str) -> bool:
-    """Whether the weights of a reader have gradients of their own, feature by feature of the source."""
-    own = all(isinstance(weight, nn.Parameter) and weight.requires_grad for weight in reader.tensors())
+def _readable(reader: WeightLayer, source: str, learns: Callable[[Tensor], bool]) -> bool:
+    """Whether the weights of a reader have gradients of their own, feature by feature of the source, and nothing else
+    of it reads that.
+    """
+    own = all(isinstance(weight, nn.Parameter) and learns(weight) for weight in reader.tensors())
     mixed = bool((reader.feeds[source] == MIXED).any())
-    return own and not (reader.fixed or mixed)
+    alone = all(belonging.feature is None for belonging in reader.further.values())
+    return own and alone and not (reader.fixed or mixed)
 
 
 def affine(attachment: Attachment) -> tuple[str, ...]:
