@@ -140,7 +140,7 @@ def main() -> None:
             multiples.setdefault(each, []).append(value / step)
     rows = {}
     for each, values in taken.items():
-        low, middle, high = statistics.quantiles(values, n=4)
+        low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
         rows[each] = {
             "seconds": middle,
             "low": low,

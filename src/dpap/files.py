@@ -3,8 +3,8 @@
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Set
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Set
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -14,12 +14,14 @@ def replacing(path: Path, *, keep: Path | None = None) -> Iterator[BinaryIO]:
     """A file to fill; where the block ends well it is flushed to the disk and takes the place of `path`.
 
     Args:
-        path: of the file; what is there stays as it is until the new one is whole.
+        path: of the file; what is there stays as it is until the new one is whole. A link stays, and what it leads to
+            is replaced.
         keep: what was there gets this name.
 
     Raises:
         OSError: when it cannot be written; it names `path`.
     """
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     with naming(path, temporary):
         try:
@@ -47,6 +49,20 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write files that are of use only together: all lie on the disk before the first replaces what was there.
+
+    Raises:
+        OSError: when one cannot be written, which it names; what was there is as it was.
+    """
+    with ExitStack() as stack:
+        for path, content in contents.items():
+            file = stack.enter_context(replacing(path))
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+
 @contextmanager
 def new_folder(path: Path, own: Set[str] = frozenset()) -> Iterator[Path]:
     """A folder to fill; where the block ends well it takes the place of `path`.
@@ -56,9 +72,11 @@ def new_folder(path: Path, own: Set[str] = frozenset()) -> Iterator[Path]:
         own: names of files that may be there, and are replaced.
 
     Raises:
-        FileExistsError: where something else is there.
+        FileExistsError: where something else is there, or it is the folder that this process runs in.
         OSError: when it cannot be written.
     """
+    if path.name in ("", ".."):
+        path = path.resolve()
     _check_replaceable(path, own)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, old = (path.with_name(f".{path.name}.{secrets.token_hex(4)}.{end}") for end in ("part", "old"))
@@ -81,6 +99,11 @@ def new_folder(path: Path, own: Set[str] = frozenset()) -> Iterator[Path]:
 def _check_replaceable(path: Path, own: Set[str]) -> None:
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise FileExistsError(f"{path} is there and is no folder: choose another name")
+    if path.exists() and path.samefile(os.curdir):
+        # whoever runs this would stay in a folder that has no name any more
+        raise FileExistsError(
+            f"{path} is the folder that this runs in, and cannot be replaced meanwhile: name another, such as one in it"
+        )
     other = sorted(each.name for each in path.iterdir() if each.name not in own) if path.exists() else []
     if other and own:
         raise FileExistsError(
@@ -116,7 +139,9 @@ def naming(path: Path, *unnamed: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.filename is None or Path(error.filename) in unnamed:
-            error.filename, error.filename2 = str(path), None
+            error.filename = str(path)
+            if error.filename2 is not None:
+                del error.filename2  # a second name of None would be shown
         raise
 
 

@@ -213,6 +213,7 @@ def npy(shape: str, dtype: str = "|u1") -> bytes:
         ("x.npy", npy("(8, 8)") + b"\x00" * 20, "no whole .npy"),
         ("x.npy", npy("(8, 8)", "<U1") + bytes(256), "an array of numbers"),
         ("x.npy", npy("(8, 9)") + bytes(72), r"array of \[1, 8, 8\] or \[8, 8\]"),
+        ("x.npy", npy("(0, 8, 8)"), r"holds no sample: .* is empty \(\[0, 8, 8\]\)"),
         ("x.npy", npy("(8, 8)", "<f4") + b"\x00\x00\x80\x7f" * 64, "finite"),
         ("x.npy", npy("(8, 8)", "<f4") + b"\x00\x00\x00\x40" * 64, r"floats in \[0, 1\]"),
         ("x.npy", npy("(8, 8)", "<i2") + b"\x00\x01" * 64, "whole numbers from 0 to 255"),

@@ -1,3 +1,5 @@
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -6,7 +8,19 @@ from matplotlib.figure import Figure
 from dpap.experiment.errors import UserError
 from dpap.experiment.run_folder import OF_A_SUMMARY, RunFolder
 from dpap.experiment.sealed import read_json, write_json
+from dpap.experiment.using.kept import finished
 from dpap.report.style import as_png
+
+
+def test_the_command_that_goes_on_can_be_pasted(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "q run")
+    assert shlex.split(folder.resume_command) == ["dpap", "train", "--resume", str(folder.path)]
+    folder.make()
+    folder.begin("seed: 1\n", {"name": "first"})
+    with pytest.raises(UserError, match=re.escape(f"--resume '{folder.path}'")):
+        folder.check_free(False)
+    with pytest.raises(UserError, match=re.escape(f"dpap train --resume '{folder.path}'")):
+        finished(folder.path)
 
 
 def test_a_folder_is_used_once_and_clearing_spares_other_files(tmp_path: Path) -> None:

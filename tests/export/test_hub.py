@@ -32,7 +32,8 @@ def metadata(card: str) -> dict:
 def test_the_card_holds_what_was_given_and_no_more(tmp_path: Path) -> None:
     measured = {"accuracy": ("97.1%", "96.9%"), "latency | one": (None, "2 ms")}
     folder = export_hub(
-        network(), tmp_path / "hub", measured=measured, conditions="n = 1.", tags=["a: b", "spiking"],
+        network(), tmp_path / "hub", measured=measured, conditions="n = 1.", inputs="Normalised images.",
+        tags=["a: b", "spiking"],
         datasets=["mnist"], metrics=["accuracy"], **LICENCE,
     )  # fmt: skip
     assert sorted(file.name for file in folder.iterdir()) == FILES
@@ -46,10 +47,15 @@ def test_the_card_holds_what_was_given_and_no_more(tmp_path: Path) -> None:
         and r"| latency \| one | - | 2 ms |" in card
         and "n = 1." in card
     )
+    assert "## What it takes\n\nNormalised images.\n" in card
     assert (folder / "LICENSE").read_text() == "MIT License\n\nCopyright\n"
     bare = export_hub(network(), tmp_path / "bare", **LICENCE)
     card = (bare / "README.md").read_text()
-    assert "Measured" not in card and metadata(card).keys() == {"license", "library_name", "tags"}
+    assert (
+        "Measured" not in card
+        and "What it takes" not in card
+        and metadata(card).keys() == {"license", "library_name", "tags"}
+    )
 
 
 @pytest.mark.parametrize("missing", ["name", "licence", "licence_text"])

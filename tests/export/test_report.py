@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from dpap.export.report import Comparison, ExportError, ExportReport
 
@@ -20,6 +21,8 @@ REPORT = ExportReport(Path("small.onnx"), "ONNX", 51, 12_345, {"input": "[batch,
         (Comparison(4, 0.3, 1.0, 50, 10_000, 10_000), False),
         (Comparison(4, 0.3, 1.0, 0, 10_000, 10_000), False),
         (Comparison(4, float("nan"), 1.0, 0, 0, 0), False),
+        (Comparison(4, 5e-3, 1.0, 0, 0, 0, torch.finfo(torch.float16).eps), True),
+        (Comparison(4, 2e-2, 1.0, 0, 0, 0, torch.finfo(torch.float16).eps), False),
     ],
 )
 def test_rounding_is_told_from_errors(comparison: Comparison, agrees: bool) -> None:

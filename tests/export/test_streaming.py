@@ -94,6 +94,9 @@ def test_neurons_of_others_are_named() -> None:
         (network(), torch.rand(2, 1, 6, 6), 0),
         (network(), torch.rand(3, 3, 1, 6, 6), 1),
         (nn.Sequential(FoldTime(nn.Linear(4, 4)), PLIF()), torch.rand(4, 4, 4), 1),
+        # twice the sequence gives the same for each element, for attention is a mean
+        (nn.TransformerEncoderLayer(4, 2, 8), torch.rand(5, 3, 4), 1),
+        (nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), torch.rand(5, 3, 4), 0),
     ],
 )
 def test_the_axis_of_samples_is_found(model: nn.Module, example: Tensor, axis: int) -> None:

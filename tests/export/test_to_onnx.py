@@ -1,5 +1,6 @@
 """ONNX files, run by onnxruntime on real digits, beside the network in PyTorch."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def run(path: Path, **feed: Tensor) -> list[Any]:
 
 
 def spiking(layers: str = "6C3-BN-AvgPool2-12FC-10FC", **chosen: object) -> nn.Module:
+    torch.manual_seed(0)  # networks are made when tests are collected, and must fire
     model = build_network(NetworkConfig(layers, **chosen), (1, 8, 8))  # type: ignore[arg-type]
     with torch.no_grad():
         for module in model.modules():
@@ -79,7 +81,7 @@ def test_spiking_networks_with_silenced_timesteps(model: nn.Module, scans: int, 
     report = dpap.export_onnx(model, images(8), tmp_path / "small.onnx")
     comparison = report.comparison
     assert comparison is not None
-    assert comparison.samples == 8 + 16
+    assert comparison.samples == 8 + 17 + 1
     assert comparison.flipped_spikes == 0
     assert comparison.spikes > 10_000
     assert comparison.largest_difference < 1e-5
@@ -165,7 +167,7 @@ def test_networks_of_snntorch_whose_own_code_exports(tmp_path: Path) -> None:
 
     report = dpap.export_onnx(Loop(), 3 * images(8), tmp_path / "leaky.onnx")
     assert report.comparison is not None
-    assert report.comparison.spikes == 3 * 20 * (8 + 16)
+    assert report.comparison.spikes == 3 * 20 * (8 + 17 + 1)
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -189,7 +191,7 @@ def test_networks_of_spikingjelly_whose_own_code_exports(mode: str, tmp_path: Pa
 
     report = dpap.export_onnx(Network(), 9 * images(8), tmp_path / "jelly.onnx")
     assert report.comparison is not None
-    assert report.comparison.spikes == 3 * (20 + 10) * (8 + 16)
+    assert report.comparison.spikes == 3 * (20 + 10) * (8 + 17 + 1)
     assert report.comparison.flipped_spikes == 0
     assert report.comparison.fired > 0
 
@@ -211,6 +213,70 @@ def test_what_fixes_the_number_of_samples_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(dpap.ExportError, match=r"len\(x\) .* make the number of samples a constant"):
         dpap.export_onnx(Counts(), torch.rand(4, 3, 2), tmp_path / "no.onnx")
+
+
+class Batch(nn.Linear):
+    """Does something with a batch besides its layer."""
+
+    def __init__(self, then: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(3, 2)
+        self.then = then
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.then(super().forward(x))
+
+
+@pytest.mark.parametrize(
+    ("then", "message"),
+    [
+        (lambda y: torch.cat([each.tanh() for each in y.split(64)]), "it treats 2 to 64"),
+        (lambda y: y.tanh() if y.shape[0] > 8 else y, "it treats 9 or more"),
+        (
+            lambda y: y - y.mean(0) if y.shape[0] > 1 else y,
+            "for 16 samples, as in the example, and not for 1",
+        ),
+        (lambda y: y.tanh() if y.shape[0] % 2 == 0 else y, "as in the example, and not for 33"),
+    ],
+    ids=["pieces", "many", "alone", "even"],
+)
+def test_what_holds_for_some_numbers_of_samples_only_is_refused(
+    then: Callable[[Tensor], Tensor], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(dpap.ExportError, match=message):
+        dpap.export_onnx(Batch(then), torch.rand(16, 3), tmp_path / "no.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+class Tagger(nn.Module):
+    """A class for each element of sequences [T, B, 8]."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body, self.head = body, nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.body(x)
+        return self.head(found[0] if isinstance(found, tuple) else found)
+
+
+@pytest.mark.parametrize(
+    "body", [nn.LSTM(8, 8), nn.TransformerEncoderLayer(8, 2, 16)], ids=["lstm", "attention"]
+)
+def test_sequences_before_samples(body: nn.Module, tmp_path: Path) -> None:
+    model = Tagger(body)
+    report = dpap.export_onnx(model, torch.randn(7, 4, 8), tmp_path / "tagger.onnx")
+    assert report.inputs == {"x": "[7, batch, 8]"}
+    x = torch.randn(7, 9, 8)
+    np.testing.assert_allclose(run(report.path, x=x)[0], model.eval()(x).detach(), atol=1e-5)
+
+
+def test_networks_in_half_precision_are_written_with_its_rounding(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10)).half()
+    report = dpap.export_onnx(model, torch.randn(16, 64).half(), tmp_path / "half.onnx")
+    assert report.comparison is not None
+    assert report.comparison.precision == torch.finfo(torch.float16).eps
+    assert report.comparison.largest_difference > 1e-4
 
 
 def test_a_file_that_computes_something_else_is_refused(

@@ -29,4 +29,13 @@ def test_ratios_are_taken_within_a_round() -> None:
     assert summary["compact"]["ratio"] == 2.0
     assert summary["compact"]["milliseconds"] == 1000.0
     assert summary["dense"] | {"low": 1.0, "high": 1.0, "ratio": 1.0, "n": 3} == summary["dense"]
-    assert summary["compact"]["high"] == pytest.approx(4.0)
+    assert summary["compact"]["high"] == pytest.approx(3.0)
+
+
+def test_quartiles_lie_within_what_was_measured() -> None:
+    """Speed-ups of 1 and 6; the quartiles of a population that two rounds were drawn from would be -0.25 and 7.25."""
+    summary = compared({"dense": [1.0, 1.0], "compact": [1.0, 1 / 6]}, "dense")
+    assert (summary["compact"]["low"], summary["compact"]["high"]) == (
+        pytest.approx(2.25),
+        pytest.approx(4.75),
+    )

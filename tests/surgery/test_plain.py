@@ -1,5 +1,6 @@
 """What is saved as plain comes back without dpap, in a process that cannot import it, bit for bit."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 import dpap
 import support.factories as factories
 from dpap.anatomy.layers import _REGISTRY
+from dpap.files import replacing
 from dpap.models import NetworkConfig, build_network
 from dpap.surgery.timesteps import silence_timesteps
 
@@ -175,6 +177,62 @@ def test_files_of_others_are_not_replaced(name: str, tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "my own"
 
 
+def test_the_script_of_another_network_is_not_replaced(tmp_path: Path) -> None:
+    path = dpap.save(nn.Sequential(nn.Linear(2, 2)), tmp_path / "net-1.safetensors", format="plain")
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    with pytest.raises(
+        FileExistsError, match=r"net_1_builder\.py builds the network of .*net-1\.safetensors"
+    ):
+        dpap.save(nn.Sequential(nn.Linear(2, 3)), tmp_path / "net_1.safetensors", format="plain")
+    assert {file: file.read_bytes() for file in tmp_path.iterdir()} == before
+    path.unlink()
+    dpap.save(nn.Sequential(nn.Linear(2, 3)), tmp_path / "net_1.safetensors", format="plain")
+    assert built(tmp_path / "net_1.safetensors").load()[0].out_features == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "script"),
+    [("98", "_98_builder"), ("a²-b", "a2_b_builder"), ("r\N{LATIN SMALL LIGATURE FI}", "rfi_builder")],
+)
+def test_the_script_can_be_imported(
+    name: str, script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dpap.save(nn.Sequential(nn.Linear(2, 3)), tmp_path / f"{name}.safetensors", format="plain")
+    monkeypatch.syspath_prepend(tmp_path)
+    found: dict[str, Any] = {}
+    exec(f"from {script} import load", found)
+    monkeypatch.delitem(sys.modules, script)
+    assert found["load"]()[0].out_features == 3
+
+
+def test_what_was_there_is_as_it_was_where_the_weights_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = dpap.save(nn.Sequential(nn.Linear(2, 3)), tmp_path / "small.safetensors", format="plain")
+    real = replacing
+
+    def full(file: Path) -> Any:
+        if file == path:
+            raise OSError(errno.ENOSPC, "No space left", str(file))
+        return real(file)
+
+    monkeypatch.setattr("dpap.files.replacing", full)
+    with pytest.raises(OSError, match="No space left"):
+        dpap.save(nn.Sequential(nn.Linear(2, 4)), path, format="plain")
+    assert built(path).load()[0].out_features == 3
+
+
+def test_links_into_a_store_as_hubs_keep_files_in_are_followed(tmp_path: Path) -> None:
+    store, names = tmp_path / "blobs", tmp_path / "snapshots"
+    store.mkdir()
+    names.mkdir()
+    dpap.save(nn.Sequential(nn.Linear(2, 3)), tmp_path / "made/small.safetensors", format="plain")
+    for number, file in enumerate((tmp_path / "made").iterdir()):
+        file.rename(store / str(number))
+        (names / file.name).symlink_to(Path("../blobs") / str(number))
+    assert built(names / "small.safetensors").load()[0].out_features == 3
+
+
 def test_files_of_ours_are_replaced_and_must_be_of_one_saving(tmp_path: Path) -> None:
     path = dpap.save(nn.Sequential(nn.Linear(2, 2)), tmp_path / "small.safetensors", format="plain")
     dpap.save(nn.Sequential(nn.Linear(2, 3)), path, format="plain")
@@ -241,6 +299,18 @@ def test_another_network_is_refused_by_the_script(
         built(path).load()
 
 
+def test_settings_of_layers_with_parts_are_compared_by_the_script(tmp_path: Path) -> None:
+    def encoder(**settings: Any) -> nn.Module:
+        return nn.Sequential(nn.TransformerEncoderLayer(4, 2, 8, **settings))
+
+    model = encoder(activation="gelu").eval()
+    path = dpap.save(model, tmp_path / "small.safetensors", format="plain")
+    fresh, x = built(path).load(lambda: encoder(activation="gelu")), torch.rand(3, 2, 4)
+    assert torch.equal(fresh(x), model(x))
+    with pytest.raises(ValueError, match="0: expected activation gelu"):
+        built(path).load(encoder)
+
+
 def _shared() -> nn.Module:
     layer = nn.Linear(3, 3)
     return nn.Sequential(layer, nn.ReLU(), layer)
@@ -252,11 +322,18 @@ def _hooked() -> nn.Module:
     return model
 
 
+def _own_forward() -> nn.Module:
+    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU())
+    model[1].forward = lambda x: x.relu() * 2  # type: ignore[method-assign]
+    return model
+
+
 @pytest.mark.parametrize(
     "model",
     [
         _shared,
         _hooked,
+        _own_forward,
         lambda: nn.Sequential(nn.LSTM(3, 3)),
         lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))),
         lambda: nn.Sequential(nn.Linear(3, 3), nn.TransformerEncoderLayer(3, 1)),

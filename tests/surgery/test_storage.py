@@ -383,6 +383,25 @@ def test_extra_state_beyond_plain_values_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+class Scaled(nn.Linear):
+    """Adds a number to its state_dict, by torch's older way."""
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}scale"] = 3.0
+
+
+def test_entries_of_a_state_dict_that_are_no_tensors_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"its entry 0\.scale is a float, which would be lost"):
+        dpap.save(nn.Sequential(Scaled(2, 2)), tmp_path / "scaled.safetensors")
+    assert not list(tmp_path.iterdir())
+    plain = nn.Linear(2, 2)
+    with pytest.raises(TypeError, match="its entry scale is a float"):
+        dpap.load(dpap.save(plain, tmp_path / "plain.safetensors"), Scaled(2, 2))
+    with pytest.raises(TypeError, match="its entry scale is a float"):
+        dpap.load_state(Scaled(2, 2), plain.state_dict())
+
+
 def test_a_module_that_refuses_its_extra_state_stays_as_it_was(tmp_path: Path) -> None:
     path = dpap.save(Odd("refused"), tmp_path / "odd.safetensors")
     model = Odd("own")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from dpap.data.registry import DATASETS
 from dpap.experiment.errors import UserError
 from dpap.experiment.formatting import accuracy, count, quantity
 from dpap.experiment.using.kept import Kept
@@ -64,6 +65,7 @@ def write_hub_run(
             licence_text=text,
             measured=measured_of(run),
             conditions=conditions_of(run),
+            inputs=inputs_of(kept),
             dense=dense_of(kept),
             tags=("spiking", *tags) if kept.config.network.spiking else tags,
             datasets=[kept.config.data.name],
@@ -73,6 +75,20 @@ def write_hub_run(
     except FileExistsError as error:
         raise UserError(f"{error}{' (--out)' if overwrite else ' (--out, --overwrite)'}") from error
     return f"{out}: {', '.join(sorted(each.name for each in out.iterdir()))}"
+
+
+def inputs_of(kept: Kept) -> str:
+    """What becomes of the pixels of an image before the network takes them; nothing of data of other kinds."""
+    source = DATASETS.get(kept.config.data.name)
+    if source is None or source.events:
+        return ""
+    shape = ", ".join(map(str, kept.data.input_shape))
+    text = f"Images [batch, {shape}], floats: pixels from 0 to {source.full}, divided by {source.full}"
+    statistics = source.image_converter(kept.config.data).statistics
+    if statistics is None:
+        return f"{text}."
+    means, deviations = (", ".join(f"{each:.6g}" for each in part) for part in statistics)
+    return f"{text}, **then normalised**: by channel, minus the mean ({means}), over the deviation ({deviations})."
 
 
 def dense_of(kept: Kept) -> str:

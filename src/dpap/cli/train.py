@@ -1,5 +1,6 @@
 """`dpap train`."""
 
+import shlex
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
@@ -42,7 +43,7 @@ def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
                 f"{', '.join(WITH_RESUME[1:])}; got {', '.join(other)}: leave that out"
             )
         path = Path(given.resume)
-        with continued_by(f"dpap train --resume {path}"):
+        with continued_by(RunFolder(path).resume_command):
             summary = resume(
                 path, progress=progress, allow_imports=given.allow_imports, timeout=given.timeout
             )
@@ -50,7 +51,7 @@ def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
         config = config_from(parser, given)
         check_imports(config, given, command)
         path = config.folder
-        with continued_by(f"dpap train --resume {path}"):
+        with continued_by(RunFolder(path).resume_command):
             summary = train(
                 config,
                 overwrite=given.overwrite,
@@ -69,4 +70,4 @@ def run(parser: ArgumentParser, given: Namespace, command: str) -> None:
             + f" pruned, {before['parameters']:,} -> {after['parameters']:,} parameters"
         )
     print(text)
-    print(f"run: {path}   figures: dpap report {path}")
+    print(f"run: {path}   figures: {shlex.join(['dpap', 'report', str(path)])}")

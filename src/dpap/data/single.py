@@ -106,6 +106,10 @@ class SingleFiles:
                 return
         for shape, arrange in layouts.items():
             if array.shape[1:] == shape:
+                if not len(array):
+                    raise ValueError(
+                        f"it holds no sample: its first axis, of samples, is empty ({list(array.shape)})"
+                    )
                 for number, each in enumerate(array):
                     yield Sample(f"{path}[{number}]", self._values(arrange(each), source))
                 return

@@ -68,7 +68,9 @@ def latency_records(
     return [
         dict(
             zip(
-                ("latency_low", "latency_seconds", "latency_high"), statistics.quantiles(seconds), strict=True
+                ("latency_low", "latency_seconds", "latency_high"),
+                statistics.quantiles(seconds, method="inclusive"),
+                strict=True,
             )
         )
         for seconds in measured

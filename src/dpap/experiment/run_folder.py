@@ -1,6 +1,7 @@
 """The files of a run: a power cut at any moment leaves a run that can go on."""
 
 import datetime
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,6 +110,16 @@ class RunFolder:
         """Whether a run was started in it."""
         return self.config.exists()
 
+    @property
+    def resume_flag(self) -> str:
+        """What `dpap train` goes on with, as a shell takes it."""
+        return shlex.join(["--resume", str(self.path)])
+
+    @property
+    def resume_command(self) -> str:
+        """The command that goes on, as a shell takes it."""
+        return f"dpap train {self.resume_flag}"
+
     def check_free(self, overwrite: bool) -> None:
         """Raises UserError when it holds a run that may not be overwritten, or files that no run wrote and a run would
         replace.
@@ -118,7 +129,7 @@ class RunFolder:
         if self.facts.exists():
             if self.holds_a_run() and not overwrite:
                 raise UserError(
-                    f"{self.path} already holds a run; go on with it (--resume {self.path}), replace it "
+                    f"{self.path} already holds a run; go on with it ({self.resume_flag}), replace it "
                     "(--overwrite), or choose another folder (--out)"
                 )
             return

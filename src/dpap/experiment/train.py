@@ -267,7 +267,7 @@ def _be_alone(run: _Run) -> None:
 def _advice(folder: RunFolder, epoch: int) -> str:
     if epoch == 1:
         return "There is no checkpoint yet: start the run again with --overwrite"
-    return f"The state after epoch {epoch - 1} is in {folder.checkpoint}: go on with --resume {folder.path}"
+    return f"The state after epoch {epoch - 1} is in {folder.checkpoint}: go on with {folder.resume_flag}"
 
 
 def _sizes(config: ExperimentConfig) -> str:

@@ -1,6 +1,7 @@
 """One forward of a network: its tensors in and out by name, its batch axis, and the spikes of its neurons."""
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +15,11 @@ from dpap.anatomy import neuron_kind
 from dpap.anatomy.hidden_state import reset_state
 from dpap.anatomy.pytrees import all_tensors, map_tensors
 from dpap.export.report import ExportError
+from dpap.surgery.further import further_inputs
 
 Example = Tensor | tuple[Any, ...] | dict[str, Any]
+ROUNDING = 1e-3
+"""So far outputs of a sample may be apart, of the largest, in batches of other sizes."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +65,24 @@ class Call:
         """The example's."""
         return list(all_tensors(self.inputs))
 
+    def of_samples(self, axis: int, count: int) -> "Call":
+        """With so many samples: the first ones, or all of them again and again."""
+        return Call(map_tensors(self.inputs, lambda tensor: samples_of(tensor, axis, count)), self.names)
+
     def doubled(self, axis: int) -> "Call":
         """With each sample twice."""
-        return Call(map_tensors(self.inputs, lambda tensor: torch.cat([tensor, tensor], axis)), self.names)
+        return self.of_samples(axis, 2 * self.tensors[0].shape[axis])
 
     def run(self, model: nn.Module, tensors: list[Tensor]) -> Any:
         """What the forward returns, given other tensors in the places of the example's."""
         left = iter(tensors)
         given = map_tensors(self.inputs, lambda _: next(left))
         return model(**given) if isinstance(given, dict) else model(*given)
+
+
+def samples_of(tensor: Tensor, axis: int, count: int) -> Tensor:
+    """So many samples along an axis: the first ones, or all of them again and again."""
+    return tensor.index_select(axis, torch.arange(count, device=tensor.device) % tensor.shape[axis])
 
 
 @dataclass(frozen=True)
@@ -150,12 +163,15 @@ def named(returned: Any) -> dict[str, Tensor]:
 def batch_axis_of(model: nn.Module, call: Call) -> int:
     """The axis of the inputs that counts samples: twice the samples must give twice the outputs, at equal timesteps.
 
+    Where that holds of both axes, as of sequences that come back as sequences, it is the one along which what stands
+    before and behind the samples leaves what they give as it is.
+
     Raises:
         ExportError: where there is none.
     """
     tensors = call.tensors
     once = outcome(model, lambda: call.run(model, tensors))
-    tried = []
+    tried, found = [], []
     for axis in (0, 1):
         if any(tensor.ndim <= axis for tensor in tensors):
             continue
@@ -168,12 +184,38 @@ def batch_axis_of(model: nn.Module, call: Call) -> int:
             )
             continue
         if _doubled(once, twice):
-            return axis
-        tried.append(f"axis {axis}: twice as much of it does not give twice as many outputs")
+            found.append(axis)
+        else:
+            tried.append(f"axis {axis}: twice as much of it does not give twice as many outputs")
+    if len(found) == 1:
+        return found[0]
+    if found:
+        apart = {axis: _dependence(model, call, axis, once) for axis in found}
+        return next((axis for axis in found if apart[axis] <= ROUNDING), min(found, key=apart.__getitem__))
     raise ExportError(
         "expected a network that takes any number of samples, along the first axis of all its inputs or, behind "
         f"time, the second; found neither ({'; '.join(tried) or 'an input has no axes'})"
     )
+
+
+def _dependence(model: nn.Module, call: Call, axis: int, once: Outcome) -> float:
+    """How far outputs change, of the largest, where others stand before and behind the samples along an axis."""
+    others = all_tensors(further_inputs(call.inputs))
+    between = [torch.cat([other, own, other], axis) for own, other in zip(call.tensors, others, strict=True)]
+    try:
+        among = outcome(model, lambda: call.run(model, between)).outputs
+    except Exception:  # whatever a forward says of a length that it does not take
+        return math.inf
+    apart = 0.0
+    for name, alone in once.outputs.items():
+        found = among[name]
+        grown = [place for place, size in enumerate(alone.shape) if found.shape[place] == 3 * size > size]
+        if len(grown) != 1:
+            return math.inf
+        same = found.narrow(grown[0], alone.shape[grown[0]], alone.shape[grown[0]]).double()
+        largest = max(1.0, float(alone.double().abs().max()))
+        apart = max(apart, float((same - alone.double()).abs().max()) / largest)
+    return apart
 
 
 def _doubled(once: Outcome, twice: Outcome) -> bool:

@@ -25,6 +25,7 @@ def export_hub(
     licence_text: str,
     measured: Measured | None = None,
     conditions: str = "",
+    inputs: str = "",
     build: str | None = None,
     arguments: Mapping[str, Any] | None = None,
     dense: str = "",
@@ -46,6 +47,7 @@ def export_hub(
         licence_text: the text of the licence.
         measured: lines of the table; what was not measured is a dash there.
         conditions: a sentence on how that was measured.
+        inputs: a sentence on what the network takes, such as how samples are normalised.
         build, arguments: as `dpap.save` takes them.
         dense: Python that defines `build`, which returns the dense network, for the card; where there is no factory.
         tags, datasets, metrics: of the card's metadata.
@@ -90,6 +92,7 @@ def export_hub(
             f"# {_line(name)}\n",
             "A network that was made smaller while it learned, by developmental plasticity-inspired adaptive pruning "
             "(dpap): what died was removed from it.\n",
+            *([f"## What it takes\n\n{inputs.strip()}\n"] if inputs.strip() else []),
             *_table(measured or {}, conditions),
             *_loading(files.builder.stem, why, build, arguments, dense, in_turn),
             f"## Licence\n\n{_line(licence)}: see [{LICENCE}]({LICENCE}).\n",

@@ -29,7 +29,7 @@ def compare_plain(path: Path, model: nn.Module, x: Tensor) -> Comparison:
         raise ExportError(f"{builder} cannot be imported")
     script = module_from_spec(spec)
     spec.loader.exec_module(script)
-    found = Difference()
+    found = Difference(model)
     with torch.no_grad(), frozen(model):
         theirs = script.load(device=x.device.type)(x)
         found.outputs({"output": theirs.cpu().numpy()}, {"output": model(x)})

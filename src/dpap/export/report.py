@@ -7,6 +7,8 @@ MOST_FLIPPED = 1e-3
 """Largest share of spikes that rounding may flip: each flip changes what comes after it."""
 TOLERANCE = 1e-4
 """Largest difference of outputs where no spike flips, relative to the largest output."""
+ROUNDINGS = 8
+"""So many units of the last place it may be at least, for networks in half precision: a layer or two round each."""
 
 
 class ExportError(RuntimeError):
@@ -36,6 +38,7 @@ class Comparison:
         flipped_spikes: neuron-timesteps at which only one of both fires.
         spikes: neuron-timesteps that were compared.
         fired: at how many of them the network's neurons fire.
+        precision: unit of the last place of 1, in the network's coarsest numbers; 0 where it is not known.
     """
 
     samples: int
@@ -44,6 +47,7 @@ class Comparison:
     flipped_spikes: int
     spikes: int
     fired: int
+    precision: float = 0.0
 
     def __str__(self) -> str:
         text = (
@@ -61,7 +65,8 @@ class Comparison:
         """Whether what differs is rounding."""
         if self.flipped_spikes:
             return self.flipped_spikes <= max(1, MOST_FLIPPED * self.spikes)
-        return self.largest_difference <= TOLERANCE * max(1.0, self.largest_output)
+        tolerance = max(TOLERANCE, ROUNDINGS * self.precision)
+        return self.largest_difference <= tolerance * max(1.0, self.largest_output)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dpap.anatomy import neuron_kind
-from dpap.export.calls import Call, Outcome, outcome
+from dpap.export.calls import Call, Outcome, outcome, samples_of
 from dpap.export.neurons import Rated, leak, rated, replaced_forwards
 from dpap.export.report import MOST_FLIPPED, ExportError
 from dpap.spiking import SpikingNeuron
@@ -64,6 +64,11 @@ class Stepper:
     def next_membranes(self) -> list[str]:
         """Names of the results."""
         return [f"{name}.membrane.next" for name in self.names]
+
+    def of_samples(self, count: int) -> "Stepper":
+        """With so many samples: the first ones, or all of them again and again."""
+        frames = [[samples_of(each, 0, count) for each in frame] for frame in self.frames]
+        return replace(self, frames=frames, rest=[samples_of(each, 0, count) for each in self.rest])
 
     def first(self) -> Outcome:
         """The first timestep of the example."""

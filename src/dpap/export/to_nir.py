@@ -22,6 +22,7 @@ from dpap.export.watch import Value, Watch
 from dpap.files import replacing
 from dpap.spiking import SpikingNeuron
 from dpap.spiking.recorded import watched
+from dpap.surgery.pruned import settle
 from dpap.surgery.timesteps import BUFFER
 
 _NOTHING = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.Identity)
@@ -73,6 +74,7 @@ def export_nir(
         5
     """
     (nir,) = required("nir", "nir")
+    settle(model)
     path = Path(path)
     with frozen(model), watched():
         call = Call.of(model, example)

@@ -21,6 +21,7 @@ from dpap.export.report import Comparison, ExportError, ExportReport
 from dpap.export.requirements import installed, required, to_install
 from dpap.export.streaming import Stepper, stepper_of
 from dpap.files import replacing
+from dpap.surgery.pruned import settle
 
 BATCH, TIMESTEP = "batch", "timestep"
 LARGEST = 2**31 - 1
@@ -30,8 +31,8 @@ LARGEST = 2**31 - 1
 def export_onnx(model: nn.Module, example: Example, path: str | Path, step: bool = False) -> ExportReport:
     """Write a network, compact or not, spiking or not, as an ONNX file that takes any number of samples.
 
-    Where onnxruntime is installed it runs the file on the example and on twice its samples, and what it returns is
-    compared with what PyTorch does.
+    Where onnxruntime is installed it runs the file on the example, on more samples, an odd number, and on one, and what
+    it returns is compared with what PyTorch does.
 
     Args:
         model: the network; it is written in evaluation mode, and left as it was.
@@ -47,7 +48,8 @@ def export_onnx(model: nn.Module, example: Example, path: str | Path, step: bool
 
     Raises:
         ImportError: where onnx or onnxscript is not installed.
-        ExportError: where the network cannot be written, or the file computes something else.
+        ExportError: where the network cannot be written, treats some numbers of samples in another way than the
+            example's, or the file computes something else.
 
     Example:
         >>> import torch, dpap
@@ -66,6 +68,7 @@ def export_onnx(model: nn.Module, example: Example, path: str | Path, step: bool
             f"export to ONNX needs torch 2.8 or newer, here is {torch.__version__}: {to_install('export')}"
         )
     path = Path(path)
+    settle(model)
     with frozen(model):
         call = Call.of(model, example)
         axis = batch_axis_of(model, call)
@@ -221,6 +224,7 @@ def _recorded(model: nn.Module, program: _Program) -> Any:
                 "torch.export cannot record this network's forward, for it depends on values, on the number of "
                 f"samples or on what torch does not follow: {_first_line(error)}{_advice(error)}"
             ) from error
+        _check_any_number(recorded)
         within = [name for name in program.spikes if name not in program.outputs]
         try:
             written = torch.onnx.export(
@@ -239,6 +243,19 @@ def _recorded(model: nn.Module, program: _Program) -> Any:
     _plain(document)
     _name_batch(document, dict(zip(program.inputs, program.axes, strict=True)))
     return document
+
+
+def _check_any_number(recorded: torch.export.ExportedProgram) -> None:
+    """That nothing in a forward depends on how many samples there are; torch takes two or more for granted."""
+    for ranges in recorded.range_constraints.values():
+        least, most = ranges.lower, ranges.upper
+        limited = bool(most < LARGEST)
+        if limited or least > 2:
+            raise ExportError(
+                f"expected a forward that treats any number of samples alike; this one was recorded as it treats "
+                f"{least} {f'to {most}' if limited else 'or more'}, and does something else with other numbers: take "
+                "out what compares x.shape[0], or cuts a batch into pieces (split, chunk)"
+            )
 
 
 @contextmanager

@@ -45,12 +45,12 @@ def alternate(
 def compared(seconds: Mapping[Name, list[float]], baseline: Name) -> dict[Name, dict[str, float]]:
     """Median milliseconds, and how often each runs in the time of one run of the baseline.
 
-    The ratio is the median of the ratios within a round; `low` and `high` are their quartiles.
+    The ratio is the median of the ratios within a round; `low` and `high` are their quartiles, within the measured.
     """
     summary = {}
     for name, times in seconds.items():
         ratios = [base / own for base, own in zip(seconds[baseline], times, strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
+        low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
         summary[name] = {
             "milliseconds": 1e3 * statistics.median(times),
             "ratio": middle,

@@ -257,7 +257,7 @@ def _read(path: Path) -> Run:
     elif not epochs:
         missing.append(
             "metrics.jsonl is missing or empty, so no epoch can be drawn: "
-            f"dpap train --resume {path} writes it anew from the checkpoint."
+            f"{files.resume_command} writes it anew from the checkpoint."
         )
     configuration, begun = None, facts.text("config")
     if files.config.is_file():

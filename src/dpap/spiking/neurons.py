@@ -34,6 +34,8 @@ class SpikingNeuron(nn.Module):
 
     time_axis = 0
     compile_steps = False
+    __constants__: tuple[str, ...] = ("threshold", "reset")
+    """What a stored network is compared by, besides its tensors; what only training depends on may be another."""
 
     def __init__(
         self,
@@ -116,6 +118,8 @@ class LIF(SpikingNeuron):
         >>> LIF(tau=2.0)(torch.full((6, 1, 1), 1.2)).flatten()  # a constant current over 6 timesteps
         tensor([0., 0., 1., 0., 0., 1.])
     """
+
+    __constants__ = (*SpikingNeuron.__constants__, "tau")
 
     def __init__(
         self,

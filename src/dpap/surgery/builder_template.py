@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import reduce
 from importlib import import_module
 from pathlib import Path
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import torch
@@ -25,7 +26,9 @@ CHECKSUM = ""  # of both
 FACTORY = None  # "module:callable", which returns the network as it was before
 ARGUMENTS: dict[str, Any] = {}  # that it is called with
 
-HERE = Path(__file__).resolve().parent
+HERE = (
+    Path(__file__).absolute().parent
+)  # of the name, not of what a link such as those of hubs' caches leads to
 
 
 def load(build: Callable[[], nn.Module] | None = None, device: str = "cpu") -> nn.Module:
@@ -116,7 +119,9 @@ def _holds(tensor: Any, shape: list[int]) -> bool:
 
 
 def _single(value: Any) -> Any:
-    """One value where all along the axes are equal, as constructors take them."""
+    """One value where all along the axes are equal, as constructors take them; of a function its name."""
+    if isinstance(value, (FunctionType, BuiltinFunctionType)):
+        return value.__name__
     if not isinstance(value, (tuple, list)):
         return value
     return value[0] if value and all(part == value[0] for part in value) else list(value)

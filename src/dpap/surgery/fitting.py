@@ -39,6 +39,7 @@ def load_state(model: Network, state: Mapping[str, Any]) -> Network:
 
     Raises:
         ValueError: where the state is of another network; the network is unchanged then.
+        TypeError: where its state_dict holds more than tensors and extra state, as that of a quantised network.
 
     Example:
         >>> import torch, dpap
@@ -131,6 +132,10 @@ def tensors_of(model: nn.Module, stored: Collection[str] = ()) -> tuple[dict[str
         model: the network.
         stored: names in a stored state: buffers of the network that are among them count too, though its state_dict
             leaves them out. A removal that cuts such a buffer lets the state_dict hold it.
+
+    Raises:
+        TypeError: where the state_dict holds something else.
+        ValueError: where a lazy layer has no shape yet.
     """
     tensors, extra = {}, {}
     for name, value in model.state_dict(keep_vars=True).items():
@@ -140,6 +145,12 @@ def tensors_of(model: nn.Module, stored: Collection[str] = ()) -> tuple[dict[str
             raise ValueError(f"{name} has no shape yet: run the network once, on an input, before")
         elif isinstance(value, Tensor):
             tensors[plain_name(name)] = value
+        else:
+            raise TypeError(
+                f"expected a state_dict of tensors, and plain values that get_extra_state returns; its entry {name} is "
+                f"a {type(value).__name__}, which would be lost: let get_extra_state return it, or, of a quantised "
+                "network, take the one before it was quantised"
+            )
     left_out = _left_out(model)
     return tensors | {name: left_out[name] for name in stored if name in left_out}, extra
 

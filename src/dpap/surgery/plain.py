@@ -3,6 +3,8 @@
 import inspect
 import json
 import re
+import unicodedata
+from ast import literal_eval
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +13,6 @@ import torch
 from torch import nn
 
 from dpap.anatomy.hidden_state import sizes_of
-from dpap.files import write_text
 from dpap.surgery import builder_template
 from dpap.surgery.structure import Structure, is_plain, modules_of, single
 from dpap.surgery.timesteps import BUFFER
@@ -35,7 +36,12 @@ class PlainFiles(NamedTuple):
 
 def plain_files(path: Path) -> PlainFiles:
     """The files of a network whose weights have that path; the script can be imported by its name."""
-    stem = re.sub(r"\W", "_", path.stem)
+    # Python looks names up as NFKC makes them
+    stem = "".join(
+        each if f"_{each}".isidentifier() else "_" for each in unicodedata.normalize("NFKC", path.stem)
+    )
+    if not f"{stem}_".isidentifier():  # such as 98_builder
+        stem = f"_{stem}"
     return PlainFiles(path, path.with_name(f"{stem}_widths.json"), path.with_name(f"{stem}_builder.py"))
 
 
@@ -63,7 +69,7 @@ def check_plain(
     Raises:
         ValueError: where the network needs dpap, or the factory has no such name.
         TypeError: where the arguments of the factory are no plain values.
-        FileExistsError: where another file would be replaced.
+        FileExistsError: where another file would be replaced, or the script of another network.
     """
     why = not_plain(model)
     if why is not None:
@@ -80,18 +86,35 @@ def check_plain(
             raise FileExistsError(
                 f"{file} is not of dpap, and would be replaced: save under another name than {path}"
             )
+    other = _weights_of(files.builder)
+    if other is not None and other != path.name and path.with_name(other).exists():
+        raise FileExistsError(
+            f"{files.builder} builds the network of {path.with_name(other)}, and would be replaced: save {path.name} "
+            "under a name that differs from that one in letters or digits"
+        )
     return files
 
 
-def write_plain(
+def _weights_of(builder: Path) -> str | None:
+    """The name of the file whose network a script builds."""
+    if not builder.exists():
+        return None
+    named = re.search(r"(?m)^WEIGHTS = (.*)$", builder.read_text(encoding="utf-8", errors="replace"))
+    try:
+        return None if named is None else str(literal_eval(named[1]))
+    except (ValueError, SyntaxError):  # a damaged script
+        return None
+
+
+def plain_contents(
     files: PlainFiles,
     model: nn.Module,
     about: dict[str, Any],
     weights: bytes,
     build: str | None,
     arguments: Mapping[str, Any] | None,
-) -> None:
-    """Write the widths and the script.
+) -> dict[Path, bytes]:
+    """What each of the files holds.
 
     Args:
         files: where.
@@ -110,7 +133,6 @@ def write_plain(
         "extra": about["extra"],
         "in_turn": layers if layers is not None and _is_same(layers, model) else None,
     }
-    write_text(files.widths, _lines(widths))
     script = inspect.getsource(builder_template)
     for name, value in (
         ("WEIGHTS", files.weights.name),
@@ -121,7 +143,11 @@ def write_plain(
     ):
         line = f"{name} = {value!r}"
         script = re.sub(rf"(?m)^{re.escape(name)} = [^#\n]*?(?=  #|$)", lambda found: line, script, count=1)  # noqa: B023
-    write_text(files.builder, script)
+    return {
+        files.weights: weights,
+        files.widths: _lines(widths).encode(),
+        files.builder: script.encode(),
+    }
 
 
 def _lines(widths: dict[str, Any]) -> str:
@@ -176,7 +202,8 @@ def _name_of(module: nn.Module) -> str:
 
 def _in_turn(module: nn.Module) -> dict[str, Any] | None:
     """Modules of torch.nn in turn, as their constructors take them; None where a network is more than that."""
-    if any(getattr(module, hooks) for hooks in HOOKS):
+    # a forward of one object's own is in no class
+    if "forward" in vars(module) or any(getattr(module, hooks) for hooks in HOOKS):
         return None
     if type(module) is nn.Sequential:
         children = [[name, _in_turn(child)] for name, child in module._modules.items() if child is not None]

@@ -12,11 +12,12 @@ from safetensors.torch import save as as_safetensors
 from torch import Tensor, nn
 
 from dpap.anatomy.hidden_state import preserved_state
-from dpap.files import write_bytes
+from dpap.files import write_bytes, write_together
 from dpap.surgery.changing import changes_tensors
 from dpap.surgery.fitting import Network, fit, printable, tensors_of, tied_names
 from dpap.surgery.header import check_header, parsed
-from dpap.surgery.plain import check_plain, is_json, write_plain
+from dpap.surgery.plain import check_plain, is_json, plain_contents
+from dpap.surgery.pruned import settle
 from dpap.surgery.sparse import mispacked, pack, unpack
 from dpap.surgery.structure import structure_of
 
@@ -52,7 +53,8 @@ def save(
         The path.
 
     Raises:
-        TypeError: where a module's extra state is more than tensors and plain values.
+        TypeError: where a module's extra state is more than tensors and plain values, or the state_dict holds other
+            entries that are no tensors, as that of a quantised network.
         ValueError: where a lazy layer has no shape yet, or a "plain" network does not run without dpap.
         OSError: where the file cannot be written.
 
@@ -69,6 +71,7 @@ def save(
         raise ValueError(f'format must be "dpap" or "plain"; got {format!r}')
     if format == "dpap" and (build is not None or arguments):
         raise ValueError('build and arguments are for format="plain"; dpap.load takes the network itself')
+    settle(model)
     files = check_plain(model, path, build, arguments) if format == "plain" else None
     with preserved_state(model):
         own, extra = tensors_of(model)
@@ -96,10 +99,12 @@ def save(
     metadata = {KEY: json.dumps(about | {"sha256": _fingerprint(about, tensors)})}
     path.parent.mkdir(parents=True, exist_ok=True)
     content = as_safetensors(tensors, metadata=metadata)
-    if files is not None:
+    if files is None:
+        write_bytes(path, content)
+    else:
         with preserved_state(model):
-            write_plain(files, model, about, content, build, arguments)
-    write_bytes(path, content)
+            contents = plain_contents(files, model, about, content, build, arguments)
+        write_together(contents)
     return path
 
 

@@ -1,6 +1,8 @@
 """A network besides its tensors: its layers and their settings, to distinguish two networks of equal shapes."""
 
+import inspect
 from collections.abc import Iterator
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 from torch import nn
@@ -14,6 +16,9 @@ Structure = dict[str, dict[str, Any]]
 
 _SIZES = ("in_features", "out_features", "in_channels", "out_channels", "num_features", "num_parameters")
 _OF_TRAINING = ("inplace", "momentum", "p", "dropout")
+_OF_SPEED = ("enable_nested_tensor", "mask_check")
+_OF_NEURONS = ("tau", "threshold", "v_threshold", "v_reset", "decay_input")
+"""Where neurons of others, which list no constants, hold what their equation is of."""
 _PLAIN = (bool, int, float, str)
 
 
@@ -28,9 +33,9 @@ def plain_name(name: str) -> str:
 
 
 def structure_of(model: nn.Module) -> Structure:
-    """The layers of a network: modules without children, weight layers and neurons.
+    """The layers of a network: modules without children, weight layers, neurons, and layers of torch with parts.
 
-    Containers are left out, for they are the user's own and may be renamed.
+    Other containers are left out, for they are the user's own and may be renamed.
     """
     return dict(_described("", model))
 
@@ -57,8 +62,13 @@ def differences(stored: Structure, model: nn.Module) -> list[str]:
                 f"{path}: {_grouping(layer['size'])} in the file, {_grouping(own['size'])} in the network"
             )
     # whether a neuron's own parts are described depends on what is registered as a neuron
+    with_parts = {path[:place] for path in stored for place, each in enumerate(path) if each == "."}
     for path, layer in structure_of(model).items():
-        related = (other.startswith(f"{path}.") or path.startswith(f"{other}.") for other in stored)
+        related = (
+            other.startswith(f"{path}." if path else "")
+            or (path.startswith(f"{other}.") and other not in with_parts)
+            for other in stored
+        )
         if path not in stored and not any(related):
             found.append(f"{path}: {layer['class']} in the network, not in the file")
     return found
@@ -91,30 +101,61 @@ def _set_counts(module: nn.Module, counts: dict[str, int]) -> None:
 
 
 def _described(path: str, module: nn.Module) -> Iterator[tuple[str, dict[str, Any]]]:
-    known = layer_kind(module) is not None or neuron_kind(module) is not None
-    if known or not any(True for _ in module.children()):
+    if not _has_parts(module):
         yield plain_name(path), _layer(module)
         return
+    if _torch_class(module) is not None:
+        yield plain_name(path), _layer(module)
     for name, child in module.named_children():
         yield from _described(f"{path}.{name}" if path else name, child)
 
 
 def _layer(module: nn.Module) -> dict[str, Any]:
-    """A module's class, without where it is defined, which may change, and what torch lists as its constants."""
-    layer: dict[str, Any] = {"class": type(module).__name__, "settings": {}}
+    """A module's class, without where it is defined, which may change, and its settings."""
+    # what has parts may be renamed
+    base = _torch_class(module) if _has_parts(module) else None
+    layer: dict[str, Any] = {"class": (base or type(module)).__name__, "settings": {}}
     kind = layer_kind(module)
     sizes = (*_SIZES, *SIZES) if kind is None else (*_SIZES, *kind.unit_counts, *kind.feature_counts)
-    for name in getattr(module, "__constants__", ()):
+    for name in (*getattr(module, "__constants__", ()), *_unlisted(module)):
         value = single(getattr(module, name, None))
-        if name not in (*sizes, *_OF_TRAINING, "groups") and is_plain(value):
+        left_out = name in (*sizes, *_OF_TRAINING, *_OF_SPEED, "groups") or not hasattr(module, name)
+        if not left_out and (value is None or is_plain(value)):
             layer["settings"][name] = value
     if kind is not None:
         layer["size"] = [*size_of(module), groups_of(module)]
     return layer
 
 
+def _has_parts(module: nn.Module) -> bool:
+    known = layer_kind(module) is not None or neuron_kind(module) is not None
+    return not known and any(True for _ in module.children())
+
+
+def _torch_class(module: nn.Module) -> type[nn.Module] | None:
+    """The layer of torch.nn that a module is or derives from; None where that is a mere container."""
+    base = next(each for each in type(module).__mro__ if each.__module__.startswith("torch.nn.modules."))
+    mere = base is nn.Module or base.__module__ == nn.Sequential.__module__
+    return None if mere else base
+
+
+def _unlisted(module: nn.Module) -> Iterator[str]:
+    """Names of settings that a module holds and does not list as constants."""
+    base = _torch_class(module)
+    if base is not None:
+        taken = inspect.signature(base.__init__).parameters
+        yield from (name for name in taken if name in vars(module) and not name.startswith("_"))
+    if neuron_kind(module) is not None:
+        yield from (name for name in _OF_NEURONS if name in vars(module))
+
+
 def single(value: Any) -> Any:
-    """One value where all along the axes are equal, as constructors take them; lists, as files hold them."""
+    """One value where all along the axes are equal, as constructors take them; lists, as files hold them.
+
+    Of a function its name.
+    """
+    if isinstance(value, FunctionType | BuiltinFunctionType):
+        return value.__name__
     if not isinstance(value, tuple | list):
         return value
     return value[0] if value and all(part == value[0] for part in value) else list(value)

@@ -144,7 +144,7 @@ def _finished(folder: RunFolder) -> Iterator[None]:
         with blame(str(folder.path)):
             yield
     except UserError as error:
-        raise UserError(f"{error}. Mend the run: dpap train --resume {folder.path}") from error
+        raise UserError(f"{error}. Mend the run: {folder.resume_command}") from error
 
 
 def _result(

@@ -64,7 +64,7 @@ def finished(path: Path) -> RunFolder:
     if not folder.holds_a_run():
         raise UserError(f"{path} holds no run, for it has no {folder.config.name}")
     if not folder.model.is_file():
-        raise UserError(f"the run in {path} is not finished: go on with it, dpap train --resume {path}")
+        raise UserError(f"the run in {path} is not finished: go on with it, {folder.resume_command}")
     return folder
 
 
