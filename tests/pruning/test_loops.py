@@ -546,3 +546,27 @@ def test_transforms_of_torch_func_are_not_observed(transform: str) -> None:
         torch.func.vmap(gradient, in_dims=(None, 0, 0))(weights, X[:, None], Y[:, None])
     with pytest.raises(RuntimeError, match=r"no training forward .* within torch\.func nothing is observed"):
         pruner.step()
+
+
+@pytest.mark.parametrize("place", [1, 2, 4])
+def test_a_replaced_part_is_told_of(place: int) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(16, 32), nn.BatchNorm1d(32), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4)
+    )
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    pruner = dpap.Pruner(model, X[:8], optimizer, dpap.PruningConfig(target=0.5, end_epoch=3))
+    _epoch(model, optimizer)
+    pruner.step()
+    model[place] = copy.deepcopy(model[place])
+    optimizer.add_param_group({"params": model[place].parameters()})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what died within the epoch does not show in the new one
+        _epoch(model, optimizer)
+    for call in (pruner.step, pruner.compact, pruner.state_dict):
+        with pytest.raises(RuntimeError, match=f"{place} is not the module any more .* detach\\(\\)"):
+            call()
+    pruner.detach()
+    again = dpap.Pruner(model, X[:8], optimizer, dpap.PruningConfig(target=0.5, start_epoch=0, end_epoch=1))
+    _epoch(model, optimizer)
+    assert again.step().achieved == pytest.approx(0.5, abs=0.01)

@@ -139,7 +139,7 @@ class Pruner:
             renew(wrappers)
         if self.config.target_of not in (*OBSERVED, "weights"):
             self._check_reach()
-        self._structure = Structure(self.wiring, self._state.masks)
+        self._structure = Structure(self.model, self.wiring, self._state.masks)
         self._forwards, self._steps, self._steps_per_epoch = 0, 0, 0
         self._alive_before = self._units_alive()
         self._epsilon: dict[str, float] = {}

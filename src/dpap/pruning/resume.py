@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dpap.anatomy import WeightLayer, Wiring
-from dpap.anatomy.layers import gates_of, is_depthwise
+from dpap.anatomy.layers import gates_of, is_depthwise, owner_of
 from dpap.pruning.state_form import ADVICE, NO_STATE, check_counts, check_dict, check_index
 from dpap.pruning.wrappers import renew, wrappers_of
 from dpap.surgery import Masks
@@ -25,7 +25,8 @@ class Structure:
     """The units of the dense network that are left.
 
     Args:
-        wiring: of the network.
+        model: the network.
+        wiring: of it.
         masks: nothing is pruned.
 
     Attributes:
@@ -36,7 +37,8 @@ class Structure:
             pruner's state, which does, has to follow.
     """
 
-    def __init__(self, wiring: Wiring, masks: Masks) -> None:
+    def __init__(self, model: nn.Module, wiring: Wiring, masks: Masks) -> None:
+        self._model = model
         self.units = {name: layer.units for name, layer in wiring.layers.items()}
         self.weights = {name: weights for name, (_, weights) in masks.weights(wiring).items()}
         self.index = {name: torch.arange(units) for name, units in self.units.items()}
@@ -71,11 +73,18 @@ class Structure:
         }
 
     def check_complete(self) -> None:
-        """Check that it is known which units are left.
+        """Check that it is known which units are left, and that the network still has the modules that have them.
 
         Raises:
-            RuntimeError: where the pruner's state has to be loaded first.
+            RuntimeError: where the pruner's state has to be loaded first, or a module was replaced.
         """
+        there = {id(module) for module in self._model.modules()}
+        for name, holder in {**self._wiring.layers, **self._wiring.attachments}.items():
+            if id(owner_of(holder.module)) not in there:
+                raise RuntimeError(
+                    f"{name} is not the module any more that it was when Pruner was made: replace parts of a network "
+                    "before, or call detach() and make another Pruner, with an optimizer that has the new parameters"
+                )
         if self.awaited:
             raise RuntimeError(
                 "the network's state was loaded, which made the network smaller, and does not say which units are "
