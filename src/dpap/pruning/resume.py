@@ -79,8 +79,11 @@ class Structure:
             RuntimeError: where the pruner's state has to be loaded first, or a module was replaced.
         """
         there = {id(module) for module in self._model.modules()}
-        for name, holder in {**self._wiring.layers, **self._wiring.attachments}.items():
-            if id(owner_of(holder.module)) not in there:
+        wiring = self._wiring
+        modules = {name: layer.module for name, layer in wiring.layers.items()}
+        modules |= {name: attachment.module for name, attachment in wiring.attachments.items()}
+        for name, module in modules.items():
+            if id(owner_of(module)) not in there:
                 raise RuntimeError(
                     f"{name} is not the module any more that it was when Pruner was made: replace parts of a network "
                     "before, or call detach() and make another Pruner, with an optimizer that has the new parameters"
