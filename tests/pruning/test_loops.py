@@ -13,38 +13,13 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import dpap
 from dpap.surgery import CompactionError
-
-
-def _data(samples: int = 64) -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(samples, 16, generator=generator)
-    return x, (x[:, :4] + x[:, 4:8]).argmax(1)
-
-
-def _network() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4))
-
-
-X, Y = _data()
-BATCHES = list(zip(X.split(8), Y.split(8), strict=True))
-
-
-def _backward(model: nn.Module, x: Tensor, y: Tensor) -> None:
-    cross_entropy(model(x), y).backward()
-
-
-def _epoch(model: nn.Module, optimizer: Any) -> None:
-    for x, y in BATCHES:
-        optimizer.zero_grad()
-        _backward(model, x, y)
-        optimizer.step()
+from support.small_loop import BATCHES, X, Y, backward, run_epoch, small_network
 
 
 @pytest.mark.parametrize("rate", [1, 2, 3, 4])
 @pytest.mark.parametrize("slow", ["head", "body"])
 def test_optimizers_that_step_at_different_rates_are_all_observed(rate: int, slow: str) -> None:
-    model = _network()
+    model = small_network()
     body = torch.optim.SGD([*model[0].parameters(), *model[2].parameters()], 0.05)
     head = torch.optim.SGD(model[4].parameters(), 0.05)
     config = dpap.PruningConfig(target=0.6, end_epoch=3, target_of="parameters")
@@ -52,7 +27,7 @@ def test_optimizers_that_step_at_different_rates_are_all_observed(rate: int, slo
     rates = {body: rate if slow == "body" else 1, head: rate if slow == "head" else 1}
     for _ in range(4):
         for step, (x, y) in enumerate(BATCHES):
-            _backward(model, x, y)
+            backward(model, x, y)
             for optimizer, every in rates.items():
                 if step % every == every - 1:
                     optimizer.step()
@@ -98,7 +73,7 @@ def test_tasks_that_alternate_are_judged_alike(every: int) -> None:
 @pytest.mark.parametrize("cut", [3, 4, 5, 6])
 def test_a_step_that_not_all_optimizers_have_made_is_in_the_state(cut: int) -> None:
     def run(cut: int | None) -> dict[str, Tensor]:
-        model = _network()
+        model = small_network()
 
         def optimizers(of: nn.Sequential) -> list[torch.optim.Optimizer]:
             return [torch.optim.Adam(of[:4].parameters(), 0.01), torch.optim.Adam(of[4].parameters(), 0.01)]
@@ -110,7 +85,7 @@ def test_a_step_that_not_all_optimizers_have_made_is_in_the_state(cut: int) -> N
         pruner = pruner_of(model, own)
         for epoch in range(3):
             for step, (x, y) in enumerate(BATCHES):
-                _backward(model, x, y)
+                backward(model, x, y)
                 own[0].step()
                 own[0].zero_grad()
                 if step % 3 == 2:
@@ -125,7 +100,7 @@ def test_a_step_that_not_all_optimizers_have_made_is_in_the_state(cut: int) -> N
                     pruner.detach()
                     file.seek(0)
                     states = torch.load(file, weights_only=True)
-                    model = _network()
+                    model = small_network()
                     own = optimizers(model)
                     pruner = pruner_of(model, own)
                     pruner.load_state_dict(states[0])
@@ -144,7 +119,7 @@ def test_a_step_that_not_all_optimizers_have_made_is_in_the_state(cut: int) -> N
 
 def test_the_optimizer_may_be_compiled() -> None:
     torch._dynamo.reset()
-    model = _network()
+    model = small_network()
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     pruner = dpap.Pruner(model, X[:8], optimizer, dpap.PruningConfig(target=0.6, end_epoch=2))
     step = torch.compile(lambda: optimizer.step(), backend="eager")
@@ -153,7 +128,7 @@ def test_the_optimizer_may_be_compiled() -> None:
         for _ in range(3):
             for x, y in BATCHES:
                 optimizer.zero_grad()
-                _backward(model, x, y)
+                backward(model, x, y)
                 step()
             report = pruner.step()
     assert report.achieved == pytest.approx(0.6, abs=0.01)
@@ -162,14 +137,14 @@ def test_the_optimizer_may_be_compiled() -> None:
 
 @pytest.mark.parametrize("how", ["auto", "manual", "made within", "loaded within"])
 def test_a_network_that_shrank_in_inference_mode_learns_on(how: str, tmp_path: Any) -> None:
-    model = _network()
+    model = small_network()
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     compact = "auto" if how == "auto" else "manual"
     config = dpap.PruningConfig(target=0.7, end_epoch=2, target_of="parameters", compact=compact)
     with torch.inference_mode(how == "made within"):
         pruner = dpap.Pruner(model, X[:8], optimizer, config)
     for _ in range(3):
-        _epoch(model, optimizer)
+        run_epoch(model, optimizer)
         with torch.inference_mode():
             model.eval()(X)
             pruner.step()
@@ -180,24 +155,24 @@ def test_a_network_that_shrank_in_inference_mode_learns_on(how: str, tmp_path: A
             pruner.detach()
             path = dpap.save(model, tmp_path / "small.safetensors")
     if how == "loaded within":
-        model = _network()
+        model = small_network()
         with torch.inference_mode():
             dpap.load(path, model)
         optimizer = torch.optim.Adam(model.parameters(), 0.01)
     assert not any(parameter.is_inference() for parameter in model.parameters())
-    _epoch(model, optimizer)
+    run_epoch(model, optimizer)
     assert model[0].out_features < 32
 
 
 def test_earlier_weights_that_are_loaded_into_a_copy_are_silenced() -> None:
-    model = _network()
+    model = small_network()
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.9), use_buffers=True)
     config = dpap.PruningConfig(target=0.8, end_epoch=4)
     pruner = dpap.Pruner(model, X[:8], optimizer, config, copies=average)
     saved = {}
     for epoch in range(4):
-        _epoch(model, optimizer)
+        run_epoch(model, optimizer)
         average.update_parameters(model)
         pruner.step()
         if epoch == 1:
@@ -233,7 +208,7 @@ class _Lookahead(torch.optim.Optimizer):
 
 
 def test_what_a_wrapper_of_the_optimizer_writes_is_silenced_before_it_is_used() -> None:
-    model = _network()
+    model = small_network()
     optimizer = _Lookahead(torch.optim.Adam(model.parameters(), 0.01))
     pruner = dpap.Pruner(model, X[:8], optimizer, dpap.PruningConfig(target=0.8, end_epoch=2))
     seen: list[float] = []
@@ -244,10 +219,10 @@ def test_what_a_wrapper_of_the_optimizer_writes_is_silenced_before_it_is_used() 
             seen.append(float(module.weight.detach()[dead].abs().sum()))
 
     for _ in range(3):
-        _epoch(model, optimizer)
+        run_epoch(model, optimizer)
         pruner.step()
     model[0].register_forward_pre_hook(look)
-    _epoch(model, optimizer)
+    run_epoch(model, optimizer)
     assert set(seen) == {0.0}
     with pytest.raises(
         CompactionError, match=r"_Lookahead keeps tensors of its own, 'slow'.*\.slow\.clear\(\)"
@@ -299,7 +274,7 @@ def test_sharpness_aware_minimization_prunes_as_its_inner_optimizer_does(make: A
     """With no way to the worst point it is plain descent, so that the same has to die and to be left."""
     outcome = []
     for rho in (None, 0.0, 0.05):
-        model = _network()
+        model = small_network()
         optimizer: Any = (
             make(model.parameters(), lr=0.01)
             if rho is None
@@ -311,14 +286,14 @@ def test_sharpness_aware_minimization_prunes_as_its_inner_optimizer_does(make: A
         for _ in range(4):
             for x, y in BATCHES:
                 optimizer.zero_grad()
-                _backward(model, x, y)
+                backward(model, x, y)
                 if rho is None:
                     optimizer.step()
                 elif by_closure:
-                    optimizer.step(lambda x=x, y=y, model=model: _backward(model, x, y))
+                    optimizer.step(lambda x=x, y=y, model=model: backward(model, x, y))
                 else:
                     optimizer.first_step()
-                    _backward(model, x, y)
+                    backward(model, x, y)
                     optimizer.second_step()
             pruner.step()
         assert model[0].out_features < 32
@@ -341,16 +316,16 @@ def test_lazy_modules_that_have_not_run_are_refused_and_stay_usable(lazy: str) -
 
 
 def test_a_pruner_may_be_made_and_used_within_autocast() -> None:
-    model = _network()
+    model = small_network()
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     config = dpap.PruningConfig(target=0.6, end_epoch=2, target_of="macs", compact="auto")
     with torch.autocast("cpu", torch.bfloat16):
         pruner = dpap.Pruner(model, X[:8], optimizer, config)
         for _ in range(4):
-            _epoch(model, optimizer)
+            run_epoch(model, optimizer)
             report = pruner.step()
         pruner.compact()
-        _epoch(model, optimizer)
+        run_epoch(model, optimizer)
     assert report.achieved == pytest.approx(0.6, abs=0.05)
     assert model[0].out_features < 32
 
@@ -358,7 +333,7 @@ def test_a_pruner_may_be_made_and_used_within_autocast() -> None:
 def test_a_state_of_another_criterion_is_refused() -> None:
     def pruner(criterion: str) -> dpap.Pruner:
         return dpap.Pruner(
-            _network(), X[:8], config=dpap.PruningConfig(target=0.5, end_epoch=2, criterion=criterion)
+            small_network(), X[:8], config=dpap.PruningConfig(target=0.5, end_epoch=2, criterion=criterion)
         )
 
     state = pruner("taylor_strength").state_dict()
@@ -370,24 +345,24 @@ def test_a_state_of_another_criterion_is_refused() -> None:
 
 
 def test_weights_that_overflow_are_told_of_at_the_end_of_the_epoch_not_in_the_optimizers_step() -> None:
-    model = _network()
+    model = small_network()
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
     pruner = dpap.Pruner(model, X[:8], optimizer, dpap.PruningConfig(target=0.6, start_epoch=0, end_epoch=4))
-    _epoch(model, optimizer)
+    run_epoch(model, optimizer)
     pruner.step()
     with torch.no_grad():
         model[2].weight.flatten()[model[2].weight.abs().argmax()] = float("inf")
     with pytest.warns(UserWarning, match="not finite"):
-        _epoch(model, optimizer)
+        run_epoch(model, optimizer)
     with pytest.raises((ValueError, RuntimeError), match="batch"):
         pruner.step()
 
 
 def test_what_a_state_holds_of_a_step_that_is_not_over_has_to_fit() -> None:
-    model = _network()
+    model = small_network()
     optimizers = [torch.optim.SGD(model[:4].parameters(), 0.01), torch.optim.SGD(model[4].parameters(), 0.01)]
     pruner = dpap.Pruner(model, X[:8], optimizers, dpap.PruningConfig(target=0.5, end_epoch=2))
-    _backward(model, *BATCHES[0])
+    backward(model, *BATCHES[0])
     optimizers[0].step()
     state = pruner.state_dict()
     found = state["observation"]["contributions"]["found"]
@@ -408,102 +383,6 @@ def test_what_a_state_holds_of_a_step_that_is_not_over_has_to_fit() -> None:
     assert pruner.state_dict()["observation"]["contributions"]["found"].keys() == found.keys()
 
 
-def _silent_network(
-    **options: Any,
-) -> tuple[nn.Sequential, torch.optim.Optimizer, dpap.Pruner, dict[str, Tensor]]:
-    """A trained network of which the most is dead, and the weights of its first epoch, when nothing was."""
-    model = _network()
-    optimizer = torch.optim.Adam(model.parameters(), 0.01)
-    pruner = dpap.Pruner(model, X[:8], optimizer, dpap.PruningConfig(target=0.8, end_epoch=3, **options))
-    first = {}
-    for epoch in range(3):
-        _epoch(model, optimizer)
-        first = first if epoch else copy.deepcopy(model.state_dict())
-        pruner.step()
-    return model, optimizer, pruner, first
-
-
-def _zeros(model: nn.Module) -> int:
-    return sum(int((one == 0).sum()) for one in model.parameters())
-
-
-WRITERS = {
-    "an average is copied back": lambda model, first: [
-        one.data.copy_(first[name]) for name, one in model.named_parameters()
-    ],
-    "a part is loaded": lambda model, first: model[2].load_state_dict(
-        {name.removeprefix("2."): one for name, one in first.items() if name.startswith("2.")}
-    ),
-    "a vector": lambda model, first: nn.utils.vector_to_parameters(
-        torch.cat([one.flatten() for one in first.values()]), model.parameters()
-    ),
-    "noise": lambda model, first: [one.add_(0.1) for one in model.parameters()],
-    "a bound": lambda model, first: [one.clamp_(min=1e-3) for one in model.parameters()],
-    "norms": lambda model, first: [one.div_(one.norm(dim=1, keepdim=True)) for one in (model[0].weight,)],
-}
-
-
-# writing through .data does not show: that is silenced in evaluation, and after the next step
-@pytest.mark.parametrize(
-    ("how", "training"), [*((how, False) for how in WRITERS), *((how, True) for how in [*WRITERS][1:])]
-)
-def test_whatever_writes_into_the_dead_they_are_silent_in_the_next_forward(how: str, training: bool) -> None:
-    model, _, pruner, first = _silent_network()
-    dead = _zeros(model)
-    model.train(training)
-    with torch.no_grad():
-        WRITERS[how](model, first)
-    assert _zeros(model) < dead
-    outputs = model(X)
-    assert _zeros(model) == dead
-    assert outputs.isfinite().all()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        torch.testing.assert_close(model(X), outputs, rtol=0, atol=0)
-    assert pruner.sparsity == pytest.approx(0.8, abs=0.01)
-
-
-@pytest.mark.parametrize("leaves", [True, False])
-def test_a_forward_with_other_weights_does_not_take_their_place(leaves: bool) -> None:
-    model, optimizer, pruner, first = _silent_network()
-    model.load_state_dict(first)
-    fast = {name: one.clone().detach().requires_grad_() for name, one in model.named_parameters()}
-    if not leaves:
-        fast = {name: one * 1.0 for name, one in fast.items()}
-    torch.func.functional_call(model, fast, (X,)).sum().backward()
-    with pytest.warns(UserWarning, match="dead weights were no longer zero"):
-        model(X)
-    dead = _zeros(model)
-    _epoch(model, optimizer)
-    assert _zeros(model) == dead
-    assert pruner.sparsity == pytest.approx(0.8, abs=0.01)
-
-
-@pytest.mark.parametrize("way", ["saved", "detached"])
-def test_earlier_weights_are_silenced_before_they_are_stored(way: str, tmp_path: Any) -> None:
-    model, _, pruner, first = _silent_network()
-    dead = _zeros(model)
-    model.load_state_dict(first)
-    with pytest.warns(UserWarning, match="dead weights were no longer zero"):
-        if way == "saved":
-            dpap.save(model, tmp_path / "net.safetensors")
-        else:
-            pruner.detach()
-    if way == "saved":
-        model = dpap.load(tmp_path / "net.safetensors", _network())
-    assert _zeros(model) == dead
-
-
-def test_gradients_of_the_dead_are_cleared_before_clipping_where_they_were_frozen_when_they_died() -> None:
-    model, optimizer, _, _ = _silent_network()
-    model[0].weight.requires_grad_(False)
-    _epoch(model, optimizer)
-    model[0].weight.requires_grad_(True)
-    optimizer.zero_grad()
-    _backward(model, *BATCHES[0])
-    assert int((model[0].weight.grad == 0).sum()) >= int((model[0].weight == 0).sum()) > 100
-
-
 class _OwnMoments(torch.optim.Optimizer):
     """Keeps its moments in a list, not in its state."""
 
@@ -519,22 +398,22 @@ class _OwnMoments(torch.optim.Optimizer):
 
 
 def test_an_optimizer_that_keeps_moments_elsewhere_forbids_removal() -> None:
-    model = _network()
+    model = small_network()
     optimizer = _OwnMoments(model.parameters())
     pruner = dpap.Pruner(model, X[:8], optimizer, dpap.PruningConfig(target=0.5, end_epoch=2))
     for _ in range(2):
-        _epoch(model, optimizer)
+        run_epoch(model, optimizer)
         pruner.step()
     with pytest.raises(CompactionError, match="_OwnMoments keeps tensors of its own, 'moments'"):
         pruner.compact()
-    _epoch(model, optimizer)
+    run_epoch(model, optimizer)
     optimizer.moments.clear()
     pruner.compact()
 
 
 @pytest.mark.parametrize("transform", ["grad", "vmap of grad"])
 def test_transforms_of_torch_func_are_not_observed(transform: str) -> None:
-    model = _network()
+    model = small_network()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     config = dpap.PruningConfig.paper(target=0.5, end_epoch=2)
     pruner = dpap.Pruner(model, X[:8], optimizer, config)
@@ -556,17 +435,17 @@ def test_a_replaced_part_is_told_of(place: int) -> None:
     )
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     pruner = dpap.Pruner(model, X[:8], optimizer, dpap.PruningConfig(target=0.5, end_epoch=3))
-    _epoch(model, optimizer)
+    run_epoch(model, optimizer)
     pruner.step()
     model[place] = copy.deepcopy(model[place])
     optimizer.add_param_group({"params": model[place].parameters()})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what died within the epoch does not show in the new one
-        _epoch(model, optimizer)
+        run_epoch(model, optimizer)
     for call in (pruner.step, pruner.compact, pruner.state_dict):
         with pytest.raises(RuntimeError, match=f"{place} is not the module any more .* detach\\(\\)"):
             call()
     pruner.detach()
     again = dpap.Pruner(model, X[:8], optimizer, dpap.PruningConfig(target=0.5, start_epoch=0, end_epoch=1))
-    _epoch(model, optimizer)
+    run_epoch(model, optimizer)
     assert again.step().achieved == pytest.approx(0.5, abs=0.01)

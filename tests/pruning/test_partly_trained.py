@@ -9,11 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 import dpap
-
-GENERATOR = torch.Generator().manual_seed(0)
-X = torch.randn(64, 16, generator=GENERATOR)
-Y = (X[:, :4] + X[:, 4:8]).argmax(1)
-BATCHES = list(zip(X.split(8), Y.split(8), strict=True))
+from support.small_loop import BATCHES, X, run_epoch
 
 
 def _network() -> nn.Sequential:
@@ -27,13 +23,6 @@ def _network() -> nn.Sequential:
         nn.ReLU(),
         nn.Linear(32, 4),
     )
-
-
-def _epoch(model: nn.Module, optimizer: Any, clear: Any = None) -> None:
-    for x, y in BATCHES:
-        (clear or optimizer.zero_grad)()
-        cross_entropy(model(x), y).backward()
-        optimizer.step()
 
 
 def _alive(report: dpap.PruneReport) -> dict[str, int]:
@@ -53,7 +42,7 @@ def test_what_is_trained_is_not_cut_in_the_place_of_what_is_frozen(target_of: An
     pruner = dpap.Pruner(model, X[:8], optimizer, _config(target_of=target_of))
     with pytest.warns(UserWarning, match="nothing of 0 was observed so far: frozen") as heard:
         for _ in range(4):
-            _epoch(model, optimizer)
+            run_epoch(model, optimizer)
             report = pruner.step()
     assert len(heard) == 1
     alive = _alive(report)
@@ -89,7 +78,7 @@ def test_adapters_keep_their_rank_where_their_bases_are_frozen() -> None:
     pruner = dpap.Pruner(model, X[:8], optimizer, _config(synapses=False))
     with pytest.warns(UserWarning, match=r"nothing of 0\.base, 2\.base was observed"):
         for _ in range(4):
-            _epoch(model, optimizer)
+            run_epoch(model, optimizer)
             report = pruner.step()
     alive = _alive(report)
     assert alive["0.base"] == alive["2.base"] == 32
@@ -106,7 +95,7 @@ def test_what_is_unfrozen_later_is_pruned_from_then_on() -> None:
         for epoch in range(6):
             if epoch == 3:
                 model.requires_grad_(True)
-            _epoch(model, optimizer)
+            run_epoch(model, optimizer)
             report = pruner.step()
     assert report.achieved == pytest.approx(0.5, abs=0.01)
     assert _alive(report)["0"] < 32
@@ -123,7 +112,7 @@ def test_gradients_that_nobody_clears_are_not_taken_for_those_of_the_step() -> N
             UserWarning, match="nothing of 0 was observed so far: frozen, stepped by no optimizer"
         ):
             for _ in range(3):
-                _epoch(model, optimizer, model.zero_grad if all_cleared else None)
+                run_epoch(model, optimizer, model.zero_grad if all_cleared else None)
                 report = pruner.step()
         outcome.append(_alive(report))
     assert outcome[0] == outcome[1]
@@ -138,7 +127,7 @@ def test_a_layer_is_judged_by_itself_once_its_reader_is_frozen(set_to_none: bool
     for epoch in range(3):
         if epoch == 1:
             model[6].requires_grad_(False)
-        _epoch(model, optimizer, lambda: model.zero_grad(set_to_none))
+        run_epoch(model, optimizer, lambda: model.zero_grad(set_to_none))
         report = pruner.step()
         sums.append(float(pruner._state.statistics["4"].units.abs().sum()))
     # the memory of the first epoch alone would be a millionth of it by now
@@ -165,7 +154,7 @@ def test_a_run_in_which_a_layer_was_frozen_goes_on_to_the_same_bits(how: str) ->
                 pruner = dpap.Pruner(model, X[:8], optimizer, _config())
                 for one, state in zip((model, optimizer, pruner), states, strict=True):
                     one.load_state_dict(state)
-            _epoch(model, optimizer)
+            run_epoch(model, optimizer)
             pruner.step()
         return model.state_dict()
 
@@ -181,7 +170,7 @@ def test_a_layer_behind_a_frozen_norm_and_before_a_frozen_reader_is_judged_by_it
     optimizer = torch.optim.SGD(model[0].parameters(), 0.1)
     pruner = dpap.Pruner(model, X[:8], optimizer, _config())
     for _ in range(3):
-        _epoch(model, optimizer)
+        run_epoch(model, optimizer)
         report = pruner.step()
     assert report.achieved == pytest.approx(0.5, abs=0.02)
 
@@ -213,7 +202,7 @@ def test_layers_that_are_given_up_are_no_longer_counted() -> None:
     pruner = dpap.Pruner(model, X[:8], optimizer, _config(synapses=False))
     with pytest.warns(UserWarning, match="units of first were silenced, but they"):
         for _ in range(4):
-            _epoch(model, optimizer)
+            run_epoch(model, optimizer)
             report = pruner.step()
     assert "first" not in _alive(report)
     left = sum(layer.weights_alive for layer in report.layers) / sum(layer.weights for layer in report.layers)

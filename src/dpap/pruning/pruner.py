@@ -29,7 +29,7 @@ from dpap.pruning.costs import MEASURED, OBSERVED, CostLedger
 from dpap.pruning.distributed import DIFFERENT, Ranks, check_networks, check_pruners
 from dpap.pruning.layer_times import layer_times
 from dpap.pruning.observation import Observation
-from dpap.pruning.removal import check_wrappers, saves_time
+from dpap.pruning.removal import check_own_tensors, saves_time
 from dpap.pruning.reports import PruneReport, layer_reports
 from dpap.pruning.resume import Structure, match_timesteps, slice_all, take_sizes
 from dpap.pruning.state import NotFinite, PruningState
@@ -229,7 +229,7 @@ class Pruner:
                 step, or was not finite once in some layer.
         """
         epoch, config = self.epoch, self.config
-        self._structure.check_complete()
+        self._structure.check_intact()
         self._renew()
         check_networks(self._ranks, self.model)
         self._observation.end()
@@ -271,10 +271,10 @@ class Pruner:
         Raises:
             CompactionError: where the network would not compute the same without them; nothing is changed then.
         """
-        self._structure.check_complete()
+        self._structure.check_intact()
         self._renew()
         self._check_claims(always=True)
-        check_wrappers(self._optimizers)
+        check_own_tensors(self._optimizers)
         try:
             kept, report = remove_dead(
                 self.model,
@@ -310,7 +310,7 @@ class Pruner:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on, as plain tensors and numbers; also the structure of a compacted network."""
-        self._structure.check_complete()
+        self._structure.check_intact()
         if not self._optimizers.given:
             self._observation.end()  # as the next forward would
         return {

@@ -26,7 +26,7 @@ PARTS = ("optimizer", "state", "param_groups", "defaults")
 """Attributes of an optimizer, or of a wrapper, whose tensors are found otherwise."""
 
 
-def check_wrappers(optimizers: KnownOptimizers) -> None:
+def check_own_tensors(optimizers: KnownOptimizers) -> None:
     """Check that no optimizer, or wrapper of one, keeps tensors of its own, which would not shrink with the network.
 
     Raises:

@@ -72,7 +72,7 @@ class Structure:
             "original_index": {name: index.clone() for name, index in self.index.items()},
         }
 
-    def check_complete(self) -> None:
+    def check_intact(self) -> None:
         """Check that it is known which units are left, and that the network still has the modules that have them.
 
         Raises:

@@ -26,9 +26,8 @@ CHECKSUM = ""  # of both
 FACTORY = None  # "module:callable", which returns the network as it was before
 ARGUMENTS: dict[str, Any] = {}  # that it is called with
 
-HERE = (
-    Path(__file__).absolute().parent
-)  # of the name, not of what a link such as those of hubs' caches leads to
+# of the name, not of what a link such as those of hubs' caches leads to
+HERE = Path(__file__).absolute().parent
 
 
 def load(build: Callable[[], nn.Module] | None = None, device: str = "cpu") -> nn.Module:

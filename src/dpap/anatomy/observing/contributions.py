@@ -429,7 +429,7 @@ class _SpikeWatcher:
 
     def watch(self, module: nn.Module, args: Any, output: Any) -> None:
         if not torch.is_grad_enabled() or in_transform():
-            # within a checkpoint that runs the call again, with gradients
+            # within a checkpoint that runs the call again, with gradients, or where nothing can be kept
             return
         spikes = output[0] if isinstance(output, tuple) else output
         call, self.calls = self.calls, self.calls + 1
